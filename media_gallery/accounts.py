@@ -1,0 +1,212 @@
+"""Who may use the service: one-time codes, tokens, quotas, and the end of an account."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from media_gallery import metrics
+from media_gallery.db import Connection, Database
+from media_gallery.db import accounts as queries
+from media_gallery.db import links
+from media_gallery.db.accounts import Token
+from media_gallery.errors import BadRequest, Forbidden, NotFound, Unauthorized, Unavailable
+from media_gallery.files import Files
+from media_gallery.models import Account, AccountId, Caller, Filter, Jid, Page
+from media_gallery.rates import Rates
+from media_gallery.settings import Settings
+from media_gallery.xmpp import Courier, code_iq, code_message
+
+log = structlog.get_logger()
+TOUCH = 300 * 1_000_000
+"""Microseconds between two notes of a token's last use."""
+_BODIES = {
+    "en": "{code} is your code to open the media gallery. Do not give it to anybody.",
+    "ru": "{code} — ваш код для входа в медиагалерею. Никому его не сообщайте.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token, told once; `expires` in microseconds."""
+
+    token: str
+    expires: int
+
+
+class Accounts:
+    """Sign-in and the life of accounts. Times in microseconds since 1970, sizes in bytes."""
+
+    def __init__(
+        self, db: Database, files: Files, courier: Courier, rates: Rates, clock: Callable[[], int], settings: Settings
+    ) -> None:
+        self.db, self.files, self.courier, self.rates, self.clock = db, files, courier, rates, clock
+        self.settings = settings
+
+    # --- Signing in ---
+
+    async def request_code(self, jid: Jid, kind: Literal["message", "iq"], language: str, address: str) -> tuple[str, str]:
+        """Send a one-time code over XMPP; the stanza's id and our JID.
+
+        Raises Forbidden, TooManyRequests, BadRequest (an `iq` needs a full JID), Unavailable (no XMPP connection).
+        """
+        if kind == "iq" and not jid.resource:
+            raise BadRequest("An iq needs a full JID", fields={"jid": "must have a resource for type iq"})
+        self._check_allowed(jid)
+        await self.rates.hit("code-request-address", self.settings.rate_code_request_address, address)
+        await self.rates.hit("code-request-jid", self.settings.rate_code_request_jid, jid.bare)
+        code, request_id = f"{secrets.randbelow(10**6):06d}", secrets.token_urlsafe(16)
+        url = f"{self.settings.public_url}/api/v1/account/xmpp_auth/"
+        if kind == "iq":
+            stanza = code_iq(str(jid), request_id, code, url)
+        else:
+            body = _BODIES.get(language, _BODIES["en"]).format(code=code)
+            stanza = code_message(str(jid), request_id, code, url, body, language if language in _BODIES else "en")
+        hashed = await _hash_code(jid.bare, code)
+        expires = self.clock() + int(self.settings.code_lifetime * 1_000_000)
+        # Kept before it is sent: the client may exchange it before our answer has reached it.
+        await self.db.write(lambda c: queries.insert_code(c, jid.bare, hashed, expires))
+        try:
+            await self.courier.send(stanza)
+        except Unavailable:
+            metrics.codes.labels("unsent").inc()
+            await self.db.write(lambda c: queries.delete_code(c, jid.bare, hashed))
+            raise
+        metrics.codes.labels("sent").inc()
+        return request_id, self.courier.jid
+
+    def _check_allowed(self, jid: Jid) -> None:
+        settings = self.settings
+        if jid.bare in settings.denied_jids or not jid.local:
+            raise Forbidden("This JID may not sign in here")
+        if jid.bare in settings.allowed_jids:
+            return
+        if jid.domain in settings.denied_domains or (
+            settings.allowed_domains and jid.domain not in settings.allowed_domains
+        ):
+            raise Forbidden("This JID may not sign in here")
+
+    async def sign_in(self, jid: Jid, code: str, device: str, client: str, address: str) -> Issued:
+        """Exchange a one-time code for a token. Raises NotFound for a wrong, used or expired code, TooManyRequests."""
+        await self._use_code(jid, code, address)
+        return await self.issue_token(jid, device, client, admin=False)
+
+    async def _use_code(self, jid: Jid, code: str, address: str) -> None:
+        self._check_allowed(jid)
+        await self.rates.hit("code-try-address", self.settings.rate_code_try_address, address)
+        await self.rates.hit("code-try-jid", self.settings.rate_code_try_jid, jid.bare)
+        hashed, now = await _hash_code(jid.bare, code), self.clock()
+        good = await self.db.write(lambda c: queries.take_code(c, jid.bare, hashed, now, self.settings.code_tries))
+        metrics.codes.labels("used" if good else "refused").inc()
+        if not good:
+            raise NotFound("The code is wrong or has expired")
+
+    async def issue_token(self, jid: Jid, device: str, client: str, admin: bool) -> Issued:
+        """A new token for a JID; its account comes to be with the first."""
+        token, now = secrets.token_urlsafe(32), self.clock()
+        expires = now + int(self.settings.token_lifetime * 1_000_000)
+
+        async def transaction(c: Connection) -> None:
+            account = await queries.ensure_account(c, jid.bare, jid.domain, now)
+            await queries.insert_token(c, account, _hash_token(token), device, client, admin, now, expires)
+
+        await self.db.write(transaction)
+        return Issued(token, expires)
+
+    async def authenticate(self, token: str) -> Caller:
+        """Who calls with this token. Raises Unauthorized."""
+        now = self.clock()
+        found = await self.db.read(lambda c: queries.find_caller(c, _hash_token(token), now))
+        if found is None:
+            raise Unauthorized
+        caller, last_used = found
+        if last_used is None or now - last_used > TOUCH:
+            await self.db.write(lambda c: queries.touch_token(c, caller.token_id, now))
+        return caller
+
+    def is_admin(self, caller: Caller) -> bool:
+        return caller.admin or caller.jid in self.settings.admins
+
+    def check_admin(self, caller: Caller) -> None:
+        """Raises Forbidden."""
+        if not self.is_admin(caller):
+            raise Forbidden("Only an administrator may do this")
+
+    # --- Tokens ---
+
+    async def list_tokens(self, account: AccountId, number: int, size: int) -> Page[Token]:
+        return await self.db.read(lambda c: queries.list_tokens(c, account, self.clock(), number, size))
+
+    async def revoke_token(self, account: AccountId, token_id: int) -> None:
+        """Raises NotFound."""
+        if not await self.db.write(lambda c: queries.delete_token(c, account, token_id)):
+            raise NotFound("There is no such token")
+
+    # --- Quota ---
+
+    async def get(self, jid: Jid) -> Account:
+        """The account of a JID. Raises NotFound."""
+        account = await self.db.read(lambda c: queries.find_account(c, jid.bare))
+        if account is None:
+            raise NotFound("There is no such account")
+        return account
+
+    def quota_of(self, account: Account) -> int:
+        return self.settings.default_quota if account.quota is None else account.quota
+
+    async def set_quota(self, jid: Jid, quota: int | None) -> Account:
+        """Give an account a quota of its own, or the default one again. Raises NotFound."""
+        account = await self.db.write(lambda c: queries.set_quota(c, jid.bare, quota))
+        if account is None:
+            raise NotFound("There is no such account")
+        return account
+
+    async def list(self, vhost: str | None, order: str, descending: bool, number: int, size: int) -> Page[Account]:
+        """A page of all accounts; `order` is one of `queries.ORDERS`."""
+        default = self.settings.default_quota
+        return await self.db.scan(
+            lambda c: queries.list_accounts(c, vhost, order, descending, default, number, size)
+        )
+
+    # --- The end ---
+
+    async def delete_with_code(self, jid: Jid, code: str, address: str) -> None:
+        """Delete the account of a JID, proven by a one-time code. Raises NotFound for a wrong code."""
+        await self._use_code(jid, code, address)
+        account = await self.db.read(lambda c: queries.find_account(c, jid.bare))
+        if account is not None:
+            await self.delete(account.id)
+
+    async def delete(self, account: AccountId) -> None:
+        """Remove an account: its tokens at once, then all it has stored."""
+        await self.db.write(lambda c: queries.close_account(c, account))
+        await self.finish_closing(account)
+
+    async def finish_closing(self, account: AccountId) -> None:
+        """Remove what is left of a closed account; also after a crash in the middle of it."""
+        ids = await self.db.scan(lambda c: links.select_ids(c, account, Filter()))
+        await self.files.delete_ids(account, ids)
+        await self.db.write(lambda c: queries.remove_closed(c, account))
+
+    async def finish_all_closing(self) -> int:
+        """How many closed accounts were still there."""
+        closed = await self.db.read(queries.list_closed)
+        for account in closed:
+            await self.finish_closing(account)
+        return len(closed)
+
+
+def _hash_token(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()  # 256 random bits need no slow hash
+
+
+async def _hash_code(jid: str, code: str) -> str:
+    """A slow hash, since a code has few digits: whoever reads the database cannot find it while it is valid."""
+    work = hashlib.scrypt
+    return (await asyncio.to_thread(work, code.encode(), salt=jid.encode(), n=2**13, r=8, p=1, dklen=32)).hex()

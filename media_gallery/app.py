@@ -1,0 +1,118 @@
+"""The only wiring: settings in, the running application out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+
+from media_gallery.accounts import Accounts
+from media_gallery.db import Database, accounts, open_database
+from media_gallery.files import Files
+from media_gallery.http import Services, application
+from media_gallery.maintenance import Maintenance
+from media_gallery.rates import Rates, SqliteStorage
+from media_gallery.settings import Settings
+from media_gallery.storage import BlobStore, open_store
+from media_gallery.thumbnails import Thumbnailer
+from media_gallery.uploads import Limits, Uploads
+from media_gallery.xmpp import Courier, CourierClient, LogCourier
+
+COURIER_SOCKET = "MEDIA_GALLERY_COURIER"
+"""Environment variable by which `serve` tells its workers where their courier listens."""
+
+
+def microseconds() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class Gallery:
+    """The service without its web side: what the command line works with, too."""
+
+    settings: Settings
+    db: Database
+    store: BlobStore
+    thumbnailer: Thumbnailer
+    courier: Courier
+    rates: Rates
+    clock: Callable[[], int]
+    files: Files
+    accounts: Accounts
+    uploads: Uploads
+    maintenance: Maintenance
+
+    async def check(self) -> None:
+        """Raise where an upload could not be taken now."""
+        await self.db.read(accounts.list_closed)
+        await self.store.check()
+
+
+def assemble(settings: Settings, **replaced: Any) -> Gallery:
+    """All parts, not yet started. `replaced` stands in for collaborators by name: clock, courier, store, thumbnailer."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    clock = replaced.get("clock") or microseconds
+    db = replaced.get("db") or open_database(settings)
+    store = replaced.get("store") or open_store(settings)
+    courier = replaced.get("courier") or open_courier(settings)
+    thumbnailer = replaced.get("thumbnailer") or Thumbnailer(
+        settings.decoder_count,
+        timeout=settings.decoder_timeout,
+        cpu_seconds=int(settings.decoder_timeout) + 1,
+        memory=settings.decoder_memory,
+        max_pixels=settings.max_pixels,
+    )
+    rates = Rates(SqliteStorage(settings.data_dir / "rates.sqlite"))
+    limits = Limits(settings.default_quota, settings.max_file_size, settings.rate_upload, settings.rate_slot)
+    files = Files(db, store, thumbnailer, clock, settings.default_quota)
+    signing = Accounts(db, files, courier, rates, clock, settings)
+    uploads = Uploads(db, store, thumbnailer, files, rates, clock, limits)
+    maintenance = Maintenance(db, store, files, signing, rates, clock, settings.gc_grace)
+    return Gallery(settings, db, store, thumbnailer, courier, rates, clock, files, signing, uploads, maintenance)
+
+
+def open_courier(settings: Settings) -> Courier:
+    """The way to the host's courier; without XMPP, one that writes codes into the log."""
+    socket = os.environ.get(COURIER_SOCKET)
+    if settings.xmpp_jid and socket:
+        return CourierClient(Path(socket), settings.xmpp_jid)
+    return LogCourier()
+
+
+@asynccontextmanager
+async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
+    """Start the parts that hold connections, and stop them at the end."""
+    async with AsyncExitStack() as stack:
+        for part in (gallery.db, gallery.store, gallery.thumbnailer, gallery.courier):
+            await part.start()
+            stack.push_async_callback(part.close)
+        stack.callback(gallery.rates.storage.close)
+        stack.push_async_callback(gallery.files.finish_thumbnails)
+        yield gallery
+
+
+def build(settings: Settings, **replaced: Any) -> Starlette:
+    """The ASGI application; its lifespan starts and stops what it needs."""
+    gallery = assemble(settings, **replaced)
+    services = Services(settings, gallery.accounts, gallery.files, gallery.uploads, gallery.clock, gallery.check)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with running(gallery):
+            upkeep = asyncio.create_task(gallery.maintenance.keep_tidy())
+            try:
+                yield
+            finally:
+                upkeep.cancel()
+                await asyncio.gather(upkeep, return_exceptions=True)
+
+    app = application(services, lifespan)
+    app.state.gallery = gallery
+    return app

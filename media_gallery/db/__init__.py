@@ -1,0 +1,55 @@
+"""The database: `open_database` gives it, the modules beside this one hold every query there is.
+
+A query is an `async def` that takes a `Connection` and awaits nothing else, so that the same text runs inside SQLite's
+writer thread, inside the event loop for a short read, and over a network connection to another database. Placeholders
+are `$1`, `$2`, …; rows are tuples; times are microseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from media_gallery.settings import Settings
+
+T = TypeVar("T")
+Row = Sequence[Any]
+
+
+class Connection(Protocol):
+    """What a query speaks to. Valid only while the query runs."""
+
+    async def all(self, sql: str, *args: Any) -> list[Row]: ...
+
+    async def one(self, sql: str, *args: Any) -> Row | None:
+        """The first row, if there is one."""
+
+    async def run(self, sql: str, *args: Any) -> int:
+        """The number of rows changed."""
+
+
+Query = Callable[[Connection], Awaitable[T]]
+
+
+class Database(Protocol):
+    """Transactions over one database. Every method raises Unavailable or NoSpace where the database cannot serve."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def read(self, query: Query[T]) -> T:
+        """Run a query that touches few rows."""
+
+    async def scan(self, query: Query[T]) -> T:
+        """Run a query that may touch many rows, without holding up others."""
+
+    async def write(self, query: Query[T]) -> T:
+        """Run a query as one durable transaction: all of it is on disk on return, nothing of it on an exception."""
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that the settings name; connections are made by `start`."""
+    from media_gallery.db.sqlite import SqliteDatabase
+
+    return SqliteDatabase(settings.database_path)

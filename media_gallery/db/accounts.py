@@ -1,0 +1,187 @@
+"""Queries on accounts, their tokens and the one-time codes."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from media_gallery.db import Connection, Row
+from media_gallery.models import Account, AccountId, Caller, Page
+
+_ACCOUNT = "id, jid, quota, used, files, created_at"
+ORDERS = ("jid", "used", "quota")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token as its owner sees it; times in microseconds. The token itself is kept nowhere."""
+
+    id: int
+    jid: str
+    device: str
+    client: str
+    admin: bool
+    created_at: int
+    expires: int
+    last_used: int | None
+
+
+def _account(row: Row) -> Account:
+    id_, jid, quota, used, files, created_at = row
+    return Account(id_, jid, quota, used, files, created_at)
+
+
+def _token(row: Row) -> Token:
+    id_, jid, device, client, admin, created_at, expires, last_used = row
+    return Token(id_, jid, device, client, bool(admin), created_at, expires, last_used)
+
+
+# --- Accounts ----------------------------------------------------------------------------------------------------
+
+
+async def find_account(c: Connection, jid: str) -> Account | None:
+    row = await c.one(f"SELECT {_ACCOUNT} FROM accounts WHERE jid = $1", jid)
+    return _account(row) if row else None
+
+
+async def find_account_by_id(c: Connection, account: AccountId) -> Account | None:
+    row = await c.one(f"SELECT {_ACCOUNT} FROM accounts WHERE id = $1 AND jid IS NOT NULL", account)
+    return _account(row) if row else None
+
+
+async def ensure_account(c: Connection, jid: str, vhost: str, now: int) -> AccountId:
+    """The account of a bare JID, made where it is not there yet."""
+    row = await c.one(
+        "INSERT INTO accounts (jid, vhost, created_at) VALUES ($1, $2, $3)"
+        " ON CONFLICT (jid) DO UPDATE SET jid = excluded.jid RETURNING id",
+        jid, vhost, now,
+    )  # fmt: skip
+    assert row
+    return AccountId(row[0])
+
+
+async def set_quota(c: Connection, jid: str, quota: int | None) -> Account | None:
+    row = await c.one(f"UPDATE accounts SET quota = $2 WHERE jid = $1 RETURNING {_ACCOUNT}", jid, quota)
+    return _account(row) if row else None
+
+
+async def list_accounts(
+    c: Connection, vhost: str | None, order: str, descending: bool, default_quota: int, number: int, size: int
+) -> Page[Account]:
+    """A page of accounts; `order` is one of ORDERS."""
+    column = {"jid": "jid", "used": "used", "quota": "COALESCE(quota, $4)"}[order]
+    direction = "DESC" if descending else "ASC"
+    where = "jid IS NOT NULL AND ($1 IS NULL OR vhost = $1)"
+    total = await c.one(f"SELECT COUNT(*) FROM accounts WHERE {where}", vhost)
+    rows = await c.all(
+        f"SELECT {_ACCOUNT} FROM accounts WHERE {where} AND $4 >= 0"
+        f" ORDER BY {column} {direction}, id {direction} LIMIT $2 OFFSET $3",
+        vhost, size, (number - 1) * size, default_quota,
+    )  # fmt: skip
+    assert total
+    return Page([_account(row) for row in rows], total[0], number, size)
+
+
+async def close_account(c: Connection, account: AccountId) -> bool:
+    """Take the JID and the tokens from an account: from now on nobody reaches it, and its JID is free for a new one."""
+    row = await c.one("SELECT jid FROM accounts WHERE id = $1 AND jid IS NOT NULL", account)
+    if row is None:
+        return False
+    await c.run("DELETE FROM codes WHERE jid = $1", row[0])
+    await c.run("DELETE FROM tokens WHERE account_id = $1", account)
+    await c.run("UPDATE accounts SET jid = NULL WHERE id = $1", account)
+    return True
+
+
+async def list_closed(c: Connection) -> list[AccountId]:
+    return [AccountId(row[0]) for row in await c.all("SELECT id FROM accounts WHERE jid IS NULL LIMIT 1000")]
+
+
+async def remove_closed(c: Connection, account: AccountId) -> None:
+    """Remove a closed account that has no links any more."""
+    await c.run(
+        "DELETE FROM accounts WHERE id = $1 AND jid IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM links WHERE account_id = $1)",
+        account,
+    )
+
+
+async def totals(c: Connection) -> tuple[int, int, int, int]:
+    """Accounts, links, bytes that they count, bytes stored."""
+    row = await c.one("SELECT COUNT(*), COALESCE(SUM(files), 0), COALESCE(SUM(used), 0) FROM accounts")
+    stored = await c.one("SELECT COALESCE(SUM(size), 0) FROM blobs")
+    assert row and stored
+    return row[0], row[1], row[2], stored[0]
+
+
+# --- Tokens ------------------------------------------------------------------------------------------------------
+
+
+async def insert_token(
+    c: Connection, account: AccountId, hashed: str, device: str, client: str, admin: bool, now: int, expires: int
+) -> None:
+    await c.run(
+        "INSERT INTO tokens (account_id, hash, device, client, admin, created_at, expires)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        account, hashed, device, client, admin, now, expires,
+    )  # fmt: skip
+
+
+async def find_caller(c: Connection, hashed: str, now: int) -> tuple[Caller, int | None] | None:
+    """Whose valid token this is, and when it was last used."""
+    row = await c.one(
+        "SELECT a.id, a.jid, t.id, t.admin, t.last_used FROM tokens t JOIN accounts a ON a.id = t.account_id"
+        " WHERE t.hash = $1 AND t.expires > $2 AND a.jid IS NOT NULL",
+        hashed, now,
+    )  # fmt: skip
+    return (Caller(AccountId(row[0]), row[1], row[2], bool(row[3])), row[4]) if row else None
+
+
+async def touch_token(c: Connection, token_id: int, now: int) -> None:
+    await c.run("UPDATE tokens SET last_used = $2 WHERE id = $1", token_id, now)
+
+
+async def list_tokens(c: Connection, account: AccountId, now: int, number: int, size: int) -> Page[Token]:
+    where = "t.account_id = $1 AND t.expires > $2"
+    total = await c.one(f"SELECT COUNT(*) FROM tokens t WHERE {where}", account, now)
+    rows = await c.all(
+        "SELECT t.id, a.jid, t.device, t.client, t.admin, t.created_at, t.expires, t.last_used"
+        f" FROM tokens t JOIN accounts a ON a.id = t.account_id WHERE {where} ORDER BY t.id DESC LIMIT $3 OFFSET $4",
+        account, now, size, (number - 1) * size,
+    )  # fmt: skip
+    assert total
+    return Page([_token(row) for row in rows], total[0], number, size)
+
+
+async def delete_token(c: Connection, account: AccountId, token_id: int) -> bool:
+    return await c.run("DELETE FROM tokens WHERE account_id = $1 AND id = $2", account, token_id) > 0
+
+
+# --- Codes -------------------------------------------------------------------------------------------------------
+
+
+async def insert_code(c: Connection, jid: str, hashed: str, expires: int) -> None:
+    await c.run("INSERT INTO codes (jid, hash, expires) VALUES ($1, $2, $3)", jid, hashed, expires)
+
+
+async def delete_code(c: Connection, jid: str, hashed: str) -> None:
+    await c.run("DELETE FROM codes WHERE jid = $1 AND hash = $2", jid, hashed)
+
+
+async def take_code(c: Connection, jid: str, hashed: str, now: int, tries: int) -> bool:
+    """Use up the code: true once, and only before it has expired or been tried wrongly `tries` times.
+
+    A wrong try counts against every code of the JID that is out, since it may have been meant for any of them.
+    """
+    rows = await c.all("SELECT id, hash FROM codes WHERE jid = $1 AND expires > $2 AND tries < $3", jid, now, tries)
+    for code_id, kept in rows:
+        if hmac.compare_digest(kept, hashed):
+            return await c.run("DELETE FROM codes WHERE id = $1", code_id) > 0
+    await c.run("UPDATE codes SET tries = tries + 1 WHERE jid = $1", jid)
+    return False
+
+
+async def delete_expired(c: Connection, now: int) -> int:
+    """Remove codes and tokens past their time; how many."""
+    codes = await c.run("DELETE FROM codes WHERE expires <= $1", now)
+    return codes + await c.run("DELETE FROM tokens WHERE expires <= $1", now)

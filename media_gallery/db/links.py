@@ -1,0 +1,348 @@
+"""Queries on links and the blobs they name. Each takes the account that asks; another account's link is not there.
+
+A blob's row counts its links. Whoever takes the last one away moves the blob's key to `trash` in the same transaction:
+the bytes go later, and since a key is never used again, a late removal cannot touch a new upload of the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from media_gallery.db import Connection, Row
+from media_gallery.errors import QuotaExceeded, Unauthorized
+from media_gallery.models import (
+    CATEGORIES,
+    AccountId,
+    Blob,
+    Category,
+    Context,
+    Digest,
+    Filter,
+    Link,
+    Page,
+    Usage,
+    category_of,
+    folded,
+)
+
+ORDERS = ("id", "created_at", "name", "size")
+_ORDER_COLUMNS = {"id": "l.id", "created_at": "l.created_at", "name": "l.folded", "size": "l.size"}
+_BLOB = "b.id, b.key, b.size, b.sha256, b.sha1, b.width, b.height, b.decodable"
+_LINK = f"l.id, l.account_id, l.slot_id, l.name, l.media_type, l.context, l.metadata, l.thumbnails, l.created_at, {_BLOB}"
+_FROM = "FROM links l JOIN blobs b ON b.id = l.blob_id"
+_CONTEXT_CATEGORIES: dict[Context, tuple[Category, ...]] = {
+    "file": ("image", "video", "file"),
+    "voice": ("voice",),
+    "avatar": ("avatar",),
+}
+
+
+def _blob(row: Row) -> Blob:
+    id_, key, size, sha256, sha1, width, height, decodable = row
+    return Blob(id_, key, size, sha256, sha1, width, height, None if decodable is None else bool(decodable))
+
+
+def _link(row: Row) -> Link:
+    id_, account, slot_id, name, media_type, context, metadata, thumbnails, created_at, *blob = row
+    known = msgspec.json.decode(metadata) if metadata != "{}" else {}
+    return Link(id_, account, slot_id, name, media_type, context, known, bool(thumbnails), created_at, _blob(blob))
+
+
+# --- The way in --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NewLink:
+    """A link about to be made; `blob.id` 0 where the blob may be new."""
+
+    slot_id: str
+    name: str
+    media_type: str
+    context: Context
+    metadata: dict[str, Any]
+    thumbnails: bool
+
+
+async def charge(c: Connection, account: AccountId, size: int, category: Category, default_quota: int) -> tuple[int, int]:
+    """Count one more file against the quota; quota and used after it. Raises QuotaExceeded, or Unauthorized."""
+    row = await c.one(
+        "UPDATE accounts SET used = used + $2, files = files + 1"
+        " WHERE id = $1 AND jid IS NOT NULL AND used + $2 <= COALESCE(quota, $3) RETURNING COALESCE(quota, $3), used",
+        account, size, default_quota,
+    )  # fmt: skip
+    if row is None:
+        quota, used = await get_quota(c, account, default_quota)
+        raise QuotaExceeded(quota=quota, used=used, required=size)
+    await c.run(
+        "INSERT INTO usage (account_id, category, files, used) VALUES ($1, $2, 1, $3) ON CONFLICT (account_id, category)"
+        " DO UPDATE SET files = usage.files + 1, used = usage.used + excluded.used",
+        account, category, size,
+    )  # fmt: skip
+    return row[0], row[1]
+
+
+async def get_quota(c: Connection, account: AccountId, default_quota: int) -> tuple[int, int]:
+    """Quota and used, in bytes. Raises Unauthorized where the account has gone since the request began."""
+    row = await c.one(
+        "SELECT COALESCE(quota, $2), used FROM accounts WHERE id = $1 AND jid IS NOT NULL", account, default_quota
+    )
+    if row is None:
+        raise Unauthorized
+    return row[0], row[1]
+
+
+async def insert_blob(c: Connection, blob: Blob, now: int) -> Blob:
+    """Count one more link to these bytes: the blob that was known by its SHA-256 already, or `blob` itself, now known."""
+    row = await c.one(
+        "INSERT INTO blobs (key, size, sha256, sha1, width, height, decodable, links, created_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (sha256) DO UPDATE SET links = blobs.links + 1"
+        " RETURNING id, key, size, sha256, sha1, width, height, decodable",
+        blob.key, blob.size, blob.sha256, blob.sha1, blob.width, blob.height, blob.decodable, now,
+    )  # fmt: skip
+    assert row
+    return _blob(row)
+
+
+async def link_known_blob(c: Connection, blob: Blob) -> Blob | None:
+    """Count one more link to a blob that was there a moment ago; None where it has gone."""
+    row = await c.one(
+        "UPDATE blobs SET links = links + 1 WHERE id = $1"
+        " RETURNING id, key, size, sha256, sha1, width, height, decodable",
+        blob.id,
+    )
+    return _blob(row) if row else None
+
+
+async def insert_link(c: Connection, account: AccountId, new: NewLink, blob: Blob, now: int) -> Link:
+    row = await c.one(
+        "INSERT INTO links (account_id, blob_id, slot_id, name, folded, size, media_type, context, category, metadata,"
+        " thumbnails, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
+        account, blob.id, new.slot_id, new.name, folded(new.name), blob.size, new.media_type, new.context,
+        category_of(new.media_type, new.context), msgspec.json.encode(new.metadata).decode(), new.thumbnails, now,
+    )  # fmt: skip
+    assert row
+    return Link(
+        row[0], account, new.slot_id, new.name, new.media_type, new.context, new.metadata, new.thumbnails, now, blob
+    )
+
+
+async def find_blob(c: Connection, sha256: str) -> Blob | None:
+    row = await c.one(f"SELECT {_BLOB} FROM blobs b WHERE b.sha256 = $1", sha256)
+    return _blob(row) if row else None
+
+
+async def set_picture(c: Connection, blob: Blob, width: int | None, height: int | None, decodable: bool) -> None:
+    """Keep what the decoder has seen."""
+    await c.run(
+        "UPDATE blobs SET width = $2, height = $3, decodable = $4 WHERE id = $1", blob.id, width, height, decodable
+    )
+
+
+# --- Looking -----------------------------------------------------------------------------------------------------
+
+
+async def find_by_slot(c: Connection, slot_id: str) -> Link | None:
+    """The link at a public address: the one look-up that belongs to no account."""
+    row = await c.one(f"SELECT {_LINK} {_FROM} WHERE l.slot_id = $1", slot_id)
+    return _link(row) if row else None
+
+
+async def find_by_digest(
+    c: Connection, account: AccountId, digest: Digest, size: int, avatar: bool
+) -> Link | None:
+    """The account's own newest link to these bytes. Only an avatar can stand for an avatar: it was cropped."""
+    column = {"sha-1": "b.sha1", "sha-256": "b.sha256"}.get(digest.algorithm)
+    if column is None:
+        return None
+    only = "AND l.context = 'avatar'" if avatar else ""
+    row = await c.one(
+        f"SELECT {_LINK} {_FROM} WHERE {column} = $1 AND b.size = $2 AND l.account_id = $3 {only}"
+        " ORDER BY l.id DESC LIMIT 1",
+        digest.value, size, account,
+    )  # fmt: skip
+    return _link(row) if row else None
+
+
+def _like(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _where(account: AccountId, wanted: Filter) -> tuple[str, list[Any]]:
+    """The conditions of a filter, and their arguments from `$1` on."""
+    terms, args = ["l.account_id = $1"], [account]  # type: list[str], list[Any]
+
+    def term(sql: str, value: Any) -> None:
+        args.append(value)
+        terms.append(sql.replace("?", f"${len(args)}"))
+
+    def one_of(column: str, values: Sequence[Any]) -> None:
+        places = ", ".join(f"${len(args) + 1 + i}" for i in range(len(values)))
+        args.extend(values)
+        terms.append(f"{column} IN ({places})")
+
+    if wanted.ids:
+        one_of("l.id", wanted.ids)
+    if wanted.contexts:
+        one_of("l.context", wanted.contexts)
+    if wanted.slot_id is not None:
+        term("l.slot_id = ?", wanted.slot_id)
+    if wanted.type == "audio":
+        terms.append("l.media_type LIKE 'audio/%'")
+    elif wanted.type is not None:
+        term("l.category = ?", wanted.type)
+    if not wanted.with_avatars:
+        terms.append("l.category <> 'avatar'")
+    if wanted.media_type is not None:
+        term("l.media_type LIKE ? ESCAPE '\\'", f"%{_like(wanted.media_type.lower()).replace('*', '%')}%")
+    if wanted.since is not None:
+        term("l.created_at >= ?", wanted.since)
+    if wanted.until is not None:
+        term("l.created_at <= ?", wanted.until)
+    if wanted.size_gte is not None:
+        term("l.size >= ?", wanted.size_gte)
+    if wanted.size_lte is not None:
+        term("l.size <= ?", wanted.size_lte)
+    if wanted.name is not None:
+        term("l.folded LIKE ? ESCAPE '\\'", f"%{_like(folded(wanted.name))}%")
+    return " AND ".join(terms), args
+
+
+def counted(wanted: Filter) -> tuple[Category, ...] | None:
+    """The categories that a filter asks for and nothing else, so that the kept counts answer it; None otherwise."""
+    if wanted != Filter(type=wanted.type, contexts=wanted.contexts, with_avatars=wanted.with_avatars):
+        return None
+    if wanted.type == "audio":
+        return None
+    categories = [c for context in wanted.contexts for c in _CONTEXT_CATEGORIES[context]] or list(CATEGORIES)
+    return tuple(
+        c for c in categories if wanted.type in (None, c) and (wanted.with_avatars or c != "avatar")
+    )
+
+
+async def count_links(c: Connection, account: AccountId, wanted: Filter) -> int:
+    categories = counted(wanted)
+    if categories is not None:
+        usage = await get_usage(c, account)
+        return sum(usage.files[category] for category in set(categories))
+    where, args = _where(account, wanted)
+    row = await c.one(f"SELECT COUNT(*) FROM links l WHERE {where}", *args)
+    assert row
+    return int(row[0])
+
+
+async def list_links(
+    c: Connection, account: AccountId, wanted: Filter, order: str, descending: bool, number: int, size: int
+) -> Page[Link]:
+    """A page of links; `order` is one of ORDERS."""
+    where, args = _where(account, wanted)
+    direction = "DESC" if descending else "ASC"
+    ordering = f"{_ORDER_COLUMNS[order]} {direction}" + ("" if order == "id" else f", l.id {direction}")
+    total = await count_links(c, account, wanted)
+    rows = await c.all(
+        f"SELECT {_LINK} {_FROM} WHERE {where} ORDER BY {ordering} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}",
+        *args, size, (number - 1) * size,
+    )  # fmt: skip
+    return Page([_link(row) for row in rows], total, number, size)
+
+
+async def get_usage(c: Connection, account: AccountId) -> Usage:
+    return _usage(await c.all("SELECT category, files, used FROM usage WHERE account_id = $1", account))
+
+
+async def count_usage(c: Connection, account: AccountId, wanted: Filter) -> Usage:
+    """Usage of the links that a filter lets through, counted one by one."""
+    where, args = _where(account, wanted)
+    return _usage(
+        await c.all(f"SELECT l.category, COUNT(*), SUM(l.size) FROM links l WHERE {where} GROUP BY l.category", *args)
+    )
+
+
+def _usage(rows: list[Row]) -> Usage:
+    usage = Usage()
+    for category, files, used in rows:
+        usage.files[category], usage.used[category] = int(files), int(used)
+    return usage
+
+
+_OLDEST = """
+    SELECT id FROM (
+        SELECT id, created_at, SUM(size) OVER (ORDER BY created_at, id) - size AS before FROM links
+        WHERE account_id = $1 AND ($2 = 0 OR category <> 'avatar')
+    ) AS aged WHERE before * 100 < $3
+"""
+
+
+async def list_oldest(
+    c: Connection, account: AccountId, percent: int, exclude_avatars: bool, number: int, size: int
+) -> Page[Link]:
+    """The oldest links whose sizes together first reach `percent` of what the account uses."""
+    args = await _oldest_args(c, account, percent, exclude_avatars)
+    total = await c.one(f"SELECT COUNT(*) FROM ({_OLDEST}) AS oldest", *args)
+    rows = await c.all(
+        f"SELECT {_LINK} {_FROM} WHERE l.account_id = $1 AND l.id IN ({_OLDEST})"
+        " ORDER BY l.created_at, l.id LIMIT $4 OFFSET $5",
+        *args, size, (number - 1) * size,
+    )  # fmt: skip
+    assert total
+    return Page([_link(row) for row in rows], total[0], number, size)
+
+
+async def _oldest_args(c: Connection, account: AccountId, percent: int, exclude_avatars: bool) -> tuple[int, int, int]:
+    row = await c.one("SELECT used FROM accounts WHERE id = $1", account)
+    return account, int(exclude_avatars), (row[0] if row else 0) * percent
+
+
+# --- The way out -------------------------------------------------------------------------------------------------
+
+
+async def select_ids(c: Connection, account: AccountId, wanted: Filter) -> list[int]:
+    """Ids of the links a filter lets through, oldest first."""
+    where, args = _where(account, wanted)
+    return [row[0] for row in await c.all(f"SELECT l.id FROM links l WHERE {where} ORDER BY l.id", *args)]
+
+
+async def select_oldest_ids(c: Connection, account: AccountId, percent: int, exclude_avatars: bool) -> list[int]:
+    args = await _oldest_args(c, account, percent, exclude_avatars)
+    return [row[0] for row in await c.all(_OLDEST, *args)]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a deletion took away: addresses that answer no more, and keys of bytes that nothing needs."""
+
+    slot_ids: list[str]
+    keys: list[str]
+
+
+async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], now: int) -> Removed:
+    """Remove the account's links among `ids`, give the quota back, put the keys of unlinked blobs into the trash."""
+    places = ", ".join(f"${i + 2}" for i in range(len(ids)))
+    rows = await c.all(
+        f"DELETE FROM links WHERE account_id = $1 AND id IN ({places}) RETURNING slot_id, blob_id, size, category",
+        account, *ids,
+    )  # fmt: skip
+    if not rows:
+        return Removed([], [])
+    for category in {row[3] for row in rows}:
+        sizes = [row[2] for row in rows if row[3] == category]
+        await c.run(
+            "UPDATE usage SET files = files - $3, used = used - $4 WHERE account_id = $1 AND category = $2",
+            account, category, len(sizes), sum(sizes),
+        )  # fmt: skip
+    await c.run(
+        "UPDATE accounts SET files = files - $2, used = used - $3 WHERE id = $1",
+        account, len(rows), sum(row[2] for row in rows),
+    )  # fmt: skip
+    keys = []
+    for blob_id, count in sorted(Counter(row[1] for row in rows).items()):  # one order everywhere: no deadlocks
+        left = await c.one("UPDATE blobs SET links = links - $2 WHERE id = $1 RETURNING links, key", blob_id, count)
+        if left and left[0] <= 0:
+            await c.run("DELETE FROM blobs WHERE id = $1", blob_id)
+            await c.run("INSERT INTO trash (key, created_at) VALUES ($1, $2)", left[1], now)
+            keys.append(left[1])
+    return Removed([row[0] for row in rows], keys)

@@ -1,0 +1,111 @@
+"""The tables, as SQLAlchemy knows them: the source of the migrations. Queries are written out beside this file.
+
+Times are microseconds since 1970, sizes bytes. Every table that clients page over carries its account first in its index.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table, Text
+
+metadata = MetaData()
+Big = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in a column declared INTEGER
+
+
+def _id() -> Column[int]:
+    return Column("id", Big, primary_key=True, autoincrement=True)
+
+
+accounts = Table(
+    "accounts",
+    metadata,
+    _id(),
+    Column("jid", Text, unique=True),  # bare; NULL while a deletion is under way
+    Column("vhost", Text, nullable=False),
+    Column("quota", Big),  # NULL: the default
+    Column("used", Big, nullable=False, server_default="0"),
+    Column("files", Big, nullable=False, server_default="0"),
+    Column("created_at", Big, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("accounts_vhost", accounts.c.vhost, accounts.c.jid)
+
+usage = Table(  # what an account holds by category, changed with the links in one transaction
+    "usage",
+    metadata,
+    Column("account_id", Big, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("category", Text, primary_key=True),
+    Column("files", Big, nullable=False),
+    Column("used", Big, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _id(),
+    Column("account_id", Big, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("hash", Text, nullable=False, unique=True),  # SHA-256 of the token
+    Column("device", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("admin", Boolean, nullable=False),
+    Column("created_at", Big, nullable=False),
+    Column("expires", Big, nullable=False),
+    Column("last_used", Big),
+    sqlite_autoincrement=True,
+)
+
+codes = Table(
+    "codes",
+    metadata,
+    _id(),
+    Column("jid", Text, nullable=False, index=True),
+    Column("hash", Text, nullable=False),  # scrypt of the code
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("expires", Big, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    _id(),
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("sha1", Text, nullable=False, index=True),
+    Column("size", Big, nullable=False),
+    Column("key", Text, nullable=False, unique=True),  # where the store keeps it; never used again
+    Column("links", Big, nullable=False),  # how many links name it; the row goes with the last one
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("decodable", Boolean),  # NULL: the decoder has not seen it yet
+    Column("created_at", Big, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+links = Table(
+    "links",
+    metadata,
+    _id(),
+    Column("account_id", Big, ForeignKey("accounts.id"), nullable=False),
+    Column("blob_id", Big, ForeignKey("blobs.id"), nullable=False, index=True),
+    Column("slot_id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("folded", Text, nullable=False),  # the name without case, for search and order
+    Column("size", Big, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("context", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("metadata", Text, nullable=False),  # JSON
+    Column("thumbnails", Boolean, nullable=False),  # does this link offer any?
+    Column("created_at", Big, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("links_by_time", links.c.account_id, links.c.created_at, links.c.id)
+Index("links_by_category", links.c.account_id, links.c.category, links.c.created_at, links.c.id)
+Index("links_by_size", links.c.account_id, links.c.size, links.c.id)
+Index("links_by_name", links.c.account_id, links.c.folded, links.c.id)
+
+trash = Table(  # keys of bytes that no row names any more, until the store has removed them
+    "trash",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("created_at", Big, nullable=False),
+)

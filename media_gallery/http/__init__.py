@@ -1,0 +1,137 @@
+"""The route table: the whole API on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from media_gallery.errors import GalleryError
+from media_gallery.http import account, files, media, openapi, shapes, status
+from media_gallery.http.middleware import Errors, Observe, refused, unrouted
+from media_gallery.http.request import Call, Services, read_parameters
+
+BASE = "/api/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call of the API. `needs` is who may make it; `strict` refuses unknown parameters; `form` is an upload's body."""
+
+    method: str
+    path: str
+    handler: Callable[[Call, Any], Awaitable[Any]]
+    params: type[msgspec.Struct]
+    answers: dict[int, Any]
+    refusals: tuple[int, ...] = ()
+    needs: str = "token"
+    strict: bool = False
+    form: type[msgspec.Struct] | None = None
+
+
+Files, Tokens, Infos = shapes.PageOf[shapes.FileObject], shapes.PageOf[shapes.TokenInfo], shapes.PageOf[shapes.AccountInfo]
+_UPLOAD = {"params": shapes.Nothing, "answers": {201: shapes.FileObject}, "form": shapes.UploadParams}
+_UPLOAD_REFUSALS = (400, 403, 408, 413, 429, 503, 507)
+
+API = (
+    Operation("GET", "", status.about, shapes.Nothing, {200: shapes.Service}, needs="nothing"),
+    Operation("POST", "/account/xmpp_code_request", account.request_code, shapes.CodeRequest, {201: shapes.CodeSent},
+              (400, 403, 429, 503), needs="nothing"),
+    Operation("POST", "/account/xmpp_auth", account.sign_in, shapes.SignIn, {201: shapes.TokenIssued},
+              (400, 403, 404, 429), needs="nothing"),
+    Operation("GET", "/account/tokens", account.list_tokens, shapes.Paging, {200: Tokens}, (400,)),
+    Operation("DELETE", "/account/tokens", account.revoke_token, shapes.TokenParams, {204: None}, (400, 404)),
+    Operation("DELETE", "/account", account.delete_account, shapes.AccountDelete, {204: None}, (400, 403, 404, 429),
+              needs="token or code"),
+    Operation("GET", "/account/quota", account.get_quota, shapes.JidParams, {200: shapes.Quota}, (400, 403, 404)),
+    Operation("PUT", "/account/quota", account.set_quota, shapes.QuotaParams, {200: shapes.AccountQuota},
+              (400, 403, 404), needs="admin"),
+    Operation("GET", "/account/list", account.list_accounts, shapes.AccountListParams, {200: Infos}, (400, 403),
+              needs="admin"),
+    Operation("GET", "/files/slot", files.slot, shapes.SlotParams, {200: shapes.FileObject | shapes.SlotAnswer},
+              (400, 403, 413, 429)),
+    Operation("POST", "/files/upload", files.upload, **_UPLOAD, refusals=_UPLOAD_REFUSALS),  # type: ignore[arg-type]
+    Operation("GET", "/files", files.list_files, shapes.ListParams, {200: Files}, (400,)),
+    Operation("DELETE", "/files", files.delete_files, shapes.DeleteParams, {204: None}, (400, 404), strict=True),
+    Operation("GET", "/files/percent/{percent}", files.list_percent, shapes.PercentParams, {200: Files}, (400,)),
+    Operation("DELETE", "/files/percent/{percent}", files.delete_percent, shapes.PercentDeleteParams, {204: None}, (400,),
+              strict=True),
+    Operation("GET", "/files/stats", files.stats, shapes.FilterParams, {200: shapes.Statistics}, (400,)),
+    Operation("POST", "/avatar/upload", files.upload_avatar, **_UPLOAD, refusals=(415, *_UPLOAD_REFUSALS)),  # type: ignore[arg-type]
+    Operation("GET", "/avatar", files.list_avatars, shapes.ListParams, {200: Files}, (400,)),
+    Operation("DELETE", "/avatar", files.delete_avatar, shapes.IdParams, {204: None}, (400, 404)),
+)  # fmt: skip
+
+PLAIN = {
+    "/media/{slot_id}/{name}": media.media,
+    "/healthz": status.healthz,
+    "/readyz": status.readyz,
+    "/metrics": status.metrics_page,
+    "/api/docs": openapi.page,
+}
+
+
+def _answer(services: Services, operations: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint of one path: the operation of the request's method, its parameters read, its answer written."""
+
+    async def endpoint(request: Request) -> Response:
+        operation = operations["GET" if request.method == "HEAD" else request.method]
+        call = Call(services, request)
+        if operation.needs in ("token", "admin"):
+            await call.authenticate()
+            request.scope["state"]["account"] = call.caller.account
+        params: Any = shapes.Nothing()
+        if operation.form is None:
+            params = await read_parameters(call, operation.params, operation.strict)
+        answer = await operation.handler(call, params)
+        status_code = next(iter(operation.answers))
+        if answer is None:
+            return Response(status_code=status_code)
+        return Response(msgspec.json.encode(answer), status_code, media_type="application/json")
+
+    return endpoint
+
+
+def _plain(services: Services, handler: Callable[[Call], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await handler(Call(services, request))
+
+    return endpoint
+
+
+def routes(services: Services) -> list[Route]:
+    """Every path there is, media first: it is asked for most."""
+    document = openapi.Document(API, services.settings.public_url)
+    table = [Route(path, _plain(services, handler), methods=["GET"]) for path, handler in PLAIN.items()]
+    table.append(Route(f"{BASE}/openapi.json", document.answer, methods=["GET"]))
+    for path in dict.fromkeys(operation.path for operation in API):
+        operations = {operation.method: operation for operation in API if operation.path == path}
+        table.append(Route(BASE + path, _answer(services, operations), methods=list(operations)))
+    return table
+
+
+def application(services: Services, lifespan: Any) -> Starlette:
+    """The ASGI application over the services."""
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=services.settings.cors_origins,
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"],
+        allow_headers=["*", "Authorization"],
+        expose_headers=["Content-Disposition", "Content-Range", "ETag", "Retry-After"],
+        max_age=86400,
+    )
+    return Starlette(
+        routes=routes(services),
+        middleware=[Middleware(Observe), cors, Middleware(Errors)],
+        exception_handlers={GalleryError: refused, HTTPException: unrouted},
+        lifespan=lifespan,
+    )

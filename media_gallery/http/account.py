@@ -1,0 +1,94 @@
+"""The calls under `account/`."""
+
+from __future__ import annotations
+
+from media_gallery.errors import BadRequest, Forbidden, Unauthorized
+from media_gallery.http import shapes
+from media_gallery.http.request import Call
+from media_gallery.models import Account, Jid, iso
+
+_INVISIBLE = {code: None for code in (*range(32), 127)}
+
+
+def _code(code: str | int) -> str:
+    """COMPAT: some clients send the code as a number, which loses its leading zeros."""
+    return f"{code:06d}" if isinstance(code, int) else code.strip()
+
+
+async def request_code(call: Call, params: shapes.CodeRequest) -> shapes.CodeSent:
+    accounts = call.services.accounts
+    sent = await accounts.request_code(Jid.parse(params.jid), params.type, call.language, call.address)
+    return shapes.CodeSent(*sent)
+
+
+async def sign_in(call: Call, params: shapes.SignIn) -> shapes.TokenIssued:
+    device, client = params.device.translate(_INVISIBLE), params.client.translate(_INVISIBLE)
+    jid = Jid.parse(params.jid)
+    issued = await call.services.accounts.sign_in(jid, _code(params.code), device, client, call.address)
+    return shapes.TokenIssued(issued.token, iso(issued.expires))
+
+
+async def list_tokens(call: Call, params: shapes.Paging) -> shapes.PageOf[shapes.TokenInfo]:
+    caller = call.caller
+    page = await call.services.accounts.list_tokens(caller.account, params.page, params.size)
+    tokens = [
+        shapes.TokenInfo(
+            token.id,
+            token.device,
+            token.client,
+            iso(token.created_at),
+            iso(token.expires),
+            iso(token.last_used) if token.last_used else None,
+            token.id == caller.token_id,
+        )
+        for token in page.items
+    ]
+    return shapes.page_of(page, tokens)
+
+
+async def revoke_token(call: Call, params: shapes.TokenParams) -> None:
+    await call.services.accounts.revoke_token(call.caller.account, params.token_id)
+
+
+async def delete_account(call: Call, params: shapes.AccountDelete) -> None:
+    accounts = call.services.accounts
+    if call.token is not None:
+        await call.authenticate()
+        if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
+            raise Forbidden("This token belongs to another account")
+        await accounts.delete(call.caller.account)
+    elif params.jid and params.code is not None:
+        await accounts.delete_with_code(Jid.parse(params.jid), _code(params.code), call.address)
+    else:
+        raise Unauthorized("A token, or jid and code, are required")
+
+
+async def get_quota(call: Call, params: shapes.JidParams) -> shapes.Quota:
+    if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
+        call.services.accounts.check_admin(call.caller)
+        return _quota(call, await call.services.accounts.get(Jid.parse(params.jid)))
+    return shapes.Quota(*await call.services.files.quota(call.caller.account))
+
+
+async def set_quota(call: Call, params: shapes.QuotaParams) -> shapes.AccountQuota:
+    accounts = call.services.accounts
+    accounts.check_admin(call.caller)
+    account = await accounts.set_quota(Jid.parse(params.jid or call.caller.jid), params.value)
+    quota = _quota(call, account)
+    return shapes.AccountQuota(quota.quota, quota.used, account.jid)
+
+
+def _quota(call: Call, account: Account) -> shapes.Quota:
+    return shapes.Quota(call.services.accounts.quota_of(account), account.used)
+
+
+async def list_accounts(call: Call, params: shapes.AccountListParams) -> shapes.PageOf[shapes.AccountInfo]:
+    accounts = call.services.accounts
+    accounts.check_admin(call.caller)
+    order, descending = params.order_by.lstrip("-"), params.order_by.startswith("-")
+    try:
+        vhost = Jid.parse(params.vhost).domain if params.vhost else None
+    except BadRequest:
+        raise BadRequest("Some parameters are wrong", fields={"vhost": "must be a domain"}) from None
+    page = await accounts.list(vhost, order, descending, params.page, params.size)
+    return shapes.page_of(page, [shapes.account_info(account, accounts.quota_of(account)) for account in page.items])

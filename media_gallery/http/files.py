@@ -1,0 +1,101 @@
+"""The calls under `files/` and `avatar/`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from media_gallery.errors import BadRequest, NotFound
+from media_gallery.http import multipart, shapes
+from media_gallery.http.request import Call
+from media_gallery.models import Filter, Link, Page
+from media_gallery.uploads import Kept
+
+
+def _object(call: Call, link: Link) -> shapes.FileObject:
+    return shapes.file_object(link, call.services.settings.public_url)
+
+
+def _page(call: Call, page: Page[Link]) -> shapes.PageOf[shapes.FileObject]:
+    return shapes.page_of(page, [_object(call, link) for link in page.items])
+
+
+async def slot(call: Call, params: shapes.SlotParams) -> shapes.FileObject | shapes.SlotAnswer:
+    settings, offer = call.services.settings, params.offer()
+    answer = await call.services.uploads.slot(call.caller.account, offer)
+    if not isinstance(answer, Kept):
+        return shapes.SlotAnswer(*answer, settings.max_file_size)
+    found = shapes.file_object(answer.link, settings.public_url, offer.digest)
+    found.quota, found.used = answer.quota, answer.used
+    return found
+
+
+async def upload(call: Call, _: shapes.Nothing) -> shapes.FileObject:
+    return _kept(call, await multipart.receive(call, None))
+
+
+async def upload_avatar(call: Call, _: shapes.Nothing) -> shapes.FileObject:
+    return _kept(call, await multipart.receive(call, "avatar"))
+
+
+def _kept(call: Call, kept: Kept) -> shapes.FileObject:
+    answer = _object(call, kept.link)
+    answer.quota, answer.used = kept.quota, kept.used
+    return answer
+
+
+async def list_files(call: Call, params: shapes.ListParams) -> shapes.PageOf[shapes.FileObject]:
+    named = params.names_avatars or params.type == "avatar"
+    return await _list(call, params, params.filter(with_avatars=named))
+
+
+async def list_avatars(call: Call, params: shapes.ListParams) -> shapes.PageOf[shapes.FileObject]:
+    return await _list(call, params, replace(params.filter(with_avatars=True), contexts=("avatar",)))
+
+
+async def _list(call: Call, params: shapes.ListParams, wanted: Filter) -> shapes.PageOf[shapes.FileObject]:
+    order, descending = params.order_by.lstrip("-"), params.order_by.startswith("-")
+    files = call.services.files
+    return _page(call, await files.list(call.caller.account, wanted, order, descending, params.page, params.size))
+
+
+async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
+    wanted = params.filter(with_avatars=True)
+    if params.file:
+        wanted = replace(wanted, slot_id=shapes.parse_media_url(params.file)[0])
+    if wanted == Filter():
+        raise BadRequest("Say which files to delete", fields={"id": "this, `file` or a filter is required"})
+    removed = await call.services.files.delete(
+        call.caller.account, replace(wanted, with_avatars=params.names_avatars)
+    )
+    if not removed and (params.file or params.id):
+        raise NotFound("There is no such file")
+
+
+async def delete_avatar(call: Call, params: shapes.IdParams) -> None:
+    wanted = Filter(ids=(params.id,), contexts=("avatar",))
+    if not await call.services.files.delete(call.caller.account, wanted):
+        raise NotFound("There is no such avatar")
+
+
+def _percent(call: Call) -> int:
+    text = call.request.path_params["percent"]
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= 100):
+        raise BadRequest("Some parameters are wrong", fields={"percent": "must be a whole number from 1 to 100"})
+    return int(text)
+
+
+async def list_percent(call: Call, params: shapes.PercentParams) -> shapes.PageOf[shapes.FileObject]:
+    files, account = call.services.files, call.caller.account
+    return _page(
+        call, await files.list_oldest(account, _percent(call), params.exclude_avatars, params.page, params.size)
+    )
+
+
+async def delete_percent(call: Call, params: shapes.PercentDeleteParams) -> None:
+    await call.services.files.delete_oldest(call.caller.account, _percent(call), params.exclude_avatars)
+
+
+async def stats(call: Call, params: shapes.FilterParams) -> shapes.Statistics:
+    usage = await call.services.files.usage(call.caller.account, params.filter(with_avatars=True))
+    quota, _ = await call.services.files.quota(call.caller.account)
+    return shapes.statistics(usage, quota)

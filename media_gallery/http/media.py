@@ -1,0 +1,178 @@
+"""`/media/SLOT_ID/NAME`: the bytes, to whoever has the link."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from email.utils import formatdate, parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from media_gallery.errors import NotFound, RangeNotSatisfiable
+from media_gallery.files import Content
+from media_gallery.http.request import Call
+
+SAFE_INLINE = frozenset(
+    """
+    image/png image/jpeg image/gif image/webp image/avif image/heic image/heif image/bmp
+    audio/aac audio/flac audio/m4a audio/mp4 audio/mpeg audio/ogg audio/opus audio/wav audio/webm audio/x-m4a audio/x-wav
+    video/3gpp video/mp4 video/mpeg video/ogg video/quicktime video/webm video/x-m4v video/x-matroska
+    """.split()
+)
+"""Types that a browser shows without running anything of theirs; all others are downloads."""
+PLACEHOLDER = (Path(__file__).parent / "placeholder.webp").read_bytes()
+AT_ONCE = 64 * 1024
+"""Bytes up to which a file is read whole and sent as one message: faster than any way of handing over a file."""
+PIECE = 256 * 1024
+_ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "X-Robots-Tag": "noindex",
+}
+_FOREVER = "public, max-age=31536000, immutable"
+_THUMBNAIL_TYPES = {"webp": "image/webp", "png": "image/png", "jpg": "image/jpeg"}
+
+
+async def media(call: Call) -> Response:
+    """Raises NotFound, RangeNotSatisfiable."""
+    path = call.request.path_params
+    content = await call.services.files.open(path["slot_id"], path["name"])
+    size, source = await _source(content)
+    headers = _headers(content)
+    if content.placeholder:
+        return Response(PLACEHOLDER, headers={**headers, "Cache-Control": "public, max-age=60"})
+    if _not_modified(call.request, headers):
+        return Response(status_code=304, headers=headers)
+    span = _range(call.request, headers, size)
+    start, end = span or (0, size)
+    headers["Content-Length"] = str(end - start)
+    if span:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    status = 206 if span else 200
+    if call.request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    if isinstance(source, bytes):
+        return Response(source[start:end], status, headers)
+    if end - start <= AT_ONCE:
+        return Response(await asyncio.to_thread(_read, source, start, end - start), status, headers)
+    if span is None and "http.response.pathsend" in call.request.scope.get("extensions", {}):
+        return _PathResponse(source, headers)
+    return StreamingResponse(_pieces(source, start, end), status, headers)
+
+
+async def _source(content: Content) -> tuple[int, bytes | Path]:
+    if content.placeholder:
+        return len(PLACEHOLDER), PLACEHOLDER
+    if content.data is not None:
+        return len(content.data), content.data
+    assert content.path
+    if not content.path.exists():
+        raise NotFound
+    return content.link.blob.size, content.path
+
+
+def _headers(content: Content) -> dict[str, str]:
+    link, thumbnail = content.link, content.thumbnail
+    ext = thumbnail.rpartition(".")[2] if thumbnail else ""
+    return {
+        **_ALWAYS,
+        "Content-Type": _THUMBNAIL_TYPES[ext] if thumbnail else link.media_type,
+        "Content-Disposition": "inline" if thumbnail else disposition(link.media_type, link.name),
+        "ETag": f'"{link.blob.sha256}{"-" + thumbnail if thumbnail else ""}"',
+        "Last-Modified": formatdate(link.created_at // 1_000_000, usegmt=True),
+        "Cache-Control": _FOREVER,
+        "Accept-Ranges": "bytes",
+    }
+
+
+def disposition(media_type: str, name: str) -> str:
+    """`Content-Disposition` (RFC 6266): inline for safe types alone, with the name for downloads of either."""
+    kind = "inline" if media_type in SAFE_INLINE else "attachment"
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _not_modified(request: Request, headers: dict[str, str]) -> bool:
+    """RFC 9110, section 13.2.2: `If-None-Match` decides where it is there, else `If-Modified-Since`."""
+    tags = request.headers.get("if-none-match")
+    if tags is not None:
+        etag = headers["ETag"]
+        return tags.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in tags.split(",")]
+    since = request.headers.get("if-modified-since")
+    return since is not None and _not_after(headers["Last-Modified"], since)
+
+
+def _not_after(modified: str, moment: str) -> bool:
+    try:
+        return parsedate_to_datetime(modified) <= parsedate_to_datetime(moment)
+    except (ValueError, TypeError):
+        return False
+
+
+def _range(request: Request, headers: dict[str, str], size: int) -> tuple[int, int] | None:
+    """The asked part as [start, end); None for the whole. Raises RangeNotSatisfiable."""
+    asked = request.headers.get("range")
+    condition = request.headers.get("if-range")
+    if asked is None or request.method != "GET":
+        return None
+    if condition is not None and condition not in (headers["ETag"], headers["Last-Modified"]):
+        return None
+    return parse_range(asked, size)
+
+
+def parse_range(asked: str, size: int) -> tuple[int, int] | None:
+    """A `Range` header as [start, end); None where the whole is to be sent: another unit, many ranges, nonsense.
+
+    RFC 9110, section 14.2. Raises RangeNotSatisfiable where the one range lies outside.
+    """
+    unit, _, spec = asked.partition("=")
+    first, dash, last = (part.strip() for part in spec.partition("-"))
+    if unit.strip().lower() != "bytes" or not dash or not (first or last):
+        return None
+    if not all(not part or (part.isascii() and part.isdigit() and len(part) < 20) for part in (first, last)):
+        return None
+    if first:
+        start, end = int(first), min(int(last) + 1 if last else size, size)
+        if last and int(last) < start:
+            return None
+    else:
+        start, end = max(0, size - int(last)), size
+    if start >= end:
+        raise RangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
+    return start, end
+
+
+def _read(path: Path, start: int, count: int) -> bytes:
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), count, start)
+
+
+async def _pieces(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while start < end:
+            piece = await asyncio.to_thread(os.pread, file.fileno(), min(PIECE, end - start), start)
+            if not piece:
+                return
+            start += len(piece)
+            yield piece
+    finally:
+        file.close()
+
+
+class _PathResponse(Response):
+    """A whole file, sent by the server itself (ASGI extension `http.response.pathsend`)."""
+
+    def __init__(self, path: Path, headers: dict[str, str]) -> None:
+        super().__init__(headers=headers)
+        self.path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.pathsend", "path": str(self.path)})

@@ -1,0 +1,216 @@
+"""From a request to typed values: who calls, from where, with which parameters (wire contract, "Parameters")."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from ipaddress import ip_address, ip_network
+from typing import Any, TypeVar, get_origin
+from urllib.parse import parse_qsl
+
+import msgspec
+from multipart import MultipartError, PushMultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from media_gallery.accounts import Accounts
+from media_gallery.errors import BadRequest, ClientTimeout, TooLarge, Unauthorized
+from media_gallery.files import Files
+from media_gallery.models import Caller
+from media_gallery.settings import Settings
+from media_gallery.uploads import Uploads
+
+S = TypeVar("S", bound=msgspec.Struct)
+BODY = 64 * 1024
+"""Most bytes of a body that carries parameters."""
+Raw = dict[str, list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the handlers call on; made by `app.build`."""
+
+    settings: Settings
+    accounts: Accounts
+    files: Files
+    uploads: Uploads
+    clock: Callable[[], int]
+    check: Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through a handler."""
+
+    services: Services
+    request: Request
+    _caller: Caller | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls, once authenticated. Raises Unauthorized."""
+        if self._caller is None:
+            raise Unauthorized
+        return self._caller
+
+    async def authenticate(self) -> None:
+        """Find the caller by the bearer token. Raises Unauthorized."""
+        self._caller = await self.services.accounts.authenticate(self.token or "")
+
+    @property
+    def token(self) -> str | None:
+        scheme, _, token = self.request.headers.get("authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else None
+
+    @property
+    def address(self) -> str:
+        """The client's IP address; what a trusted proxy forwards is believed, from the right, as far as it is trusted."""
+        trusted = [ip_network(network, strict=False) for network in self.services.settings.trusted_proxies]
+        address = self.request.client.host if self.request.client else "127.0.0.1"
+        forwarded = ",".join(self.request.headers.getlist("x-forwarded-for")).split(",")
+        for hop in reversed([hop.strip() for hop in forwarded if hop.strip()]):
+            try:
+                if not any(ip_address(address) in network for network in trusted):
+                    break
+                ip_address(hop)
+            except ValueError:
+                break
+            address = hop
+        return address
+
+    @property
+    def language(self) -> str:
+        """The language the client likes best, as its primary subtag (RFC 9110, section 12.5.4)."""
+        best, weight = "en", 0.0
+        for choice in self.request.headers.get("accept-language", "").split(","):
+            tag, _, rest = choice.partition(";")
+            try:
+                q = float(rest.strip().removeprefix("q=") or 1)
+            except ValueError:
+                continue
+            if tag.strip() not in ("", "*") and q > weight:
+                best, weight = tag.strip().partition("-")[0].lower(), q
+        return best
+
+
+async def chunks(request: Request, idle_timeout: float) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises ClientTimeout where nothing comes for `idle_timeout` seconds, ClientDisconnect."""
+    while True:
+        try:
+            async with asyncio.timeout(idle_timeout):
+                message = await request.receive()
+        except TimeoutError:
+            raise ClientTimeout from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if message.get("body"):
+            yield message["body"]
+        if not message.get("more_body"):
+            return
+
+
+async def read_parameters(call: Call, kind: type[S], strict: bool) -> S:
+    """The parameters of a request as a struct. Raises BadRequest with the fields that were wrong.
+
+    `strict` refuses parameters that the struct does not know: for deletions, which an ignored one would widen.
+    """
+    raw = _pairs(parse_qsl(call.request.url.query, keep_blank_values=True))
+    if call.request.method != "GET" or not raw:
+        raw.update(await _body_parameters(call))
+    return convert(raw, kind, strict)
+
+
+async def _body_parameters(call: Call) -> Raw:
+    body = b""
+    async for chunk in chunks(call.request, call.services.settings.idle_timeout):
+        body += chunk
+        if len(body) > BODY:
+            raise TooLarge("The request is too large")
+    content_type, options = parse_options_header(call.request.headers.get("content-type", ""))
+    if not body.strip():
+        return {}
+    if content_type == "application/x-www-form-urlencoded":
+        return _pairs(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    if content_type == "multipart/form-data":
+        return _form(body, options.get("boundary", ""))
+    try:
+        values = msgspec.json.decode(body)  # COMPAT: some clients send JSON without its content type
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadRequest("The body is not valid JSON") from error
+    if not isinstance(values, dict):
+        raise BadRequest("The body must be a JSON object")
+    return {key.removesuffix("[]"): value if isinstance(value, list) else [value] for key, value in values.items()}
+
+
+def _pairs(pairs: list[tuple[str, str]]) -> Raw:
+    raw: Raw = {}
+    for key, value in pairs:
+        raw.setdefault(key.removesuffix("[]"), []).append(value)
+    return raw
+
+
+def _form(body: bytes, boundary: str) -> Raw:
+    pairs: list[tuple[str, str]] = []
+    try:
+        with PushMultipartParser(boundary, max_segment_count=64, strict=True) as parser:
+            for event in parser.parse(body):
+                if event is None:
+                    continue
+                if isinstance(event, (bytes, bytearray)):
+                    pairs[-1] = (pairs[-1][0], pairs[-1][1] + event.decode(errors="replace"))
+                else:
+                    pairs.append((event.name, ""))
+    except MultipartError as error:
+        raise BadRequest("The form is malformed") from error
+    return _pairs(pairs)
+
+
+def convert(raw: Raw, kind: type[S], strict: bool) -> S:
+    """Raw parameters -> struct. Text stands for numbers and truth values; lists may come comma-separated."""
+    values: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    if strict:
+        wrong.update({name: "is not known here" for name in raw if name not in known})
+    for name, field in known.items():
+        given = [value for value in raw.get(name, []) if value is not None and value != ""]
+        if not given:
+            if field.required:
+                wrong[name] = "is required"
+            continue
+        value = _listed(given) if get_origin(field.type) is list else given[-1]
+        try:
+            values[field.name] = msgspec.convert(value, field.type, strict=False)
+        except (msgspec.ValidationError, ValueError, OverflowError) as error:
+            wrong[name] = _sentence(str(error))
+    if wrong:
+        raise BadRequest("Some parameters are wrong", fields=wrong)
+    return kind(**values)
+
+
+def _listed(given: list[Any]) -> list[Any]:
+    listed: list[Any] = []
+    for value in given:
+        listed += [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else [value]
+    return listed
+
+
+def _sentence(message: str) -> str:
+    """msgspec's words -> what a person reads behind the field's name."""
+    message = message.partition(" - at `")[0]
+    return message.removeprefix("Expected ").join(("must be ", "")) if message.startswith("Expected") else message
+
+
+def parse_time(text: str, end: bool) -> int:
+    """A date or a time -> microseconds; a date as an `end` is the last moment of that day. Raises ValueError."""
+    text = text.strip()
+    if len(text) == 10:
+        day = datetime.combine(datetime.fromisoformat(text), time(), UTC)
+        moment = day + timedelta(days=1) - timedelta(microseconds=1) if end else day
+    else:
+        # COMPAT: clients that do not encode the + of a time zone send a space
+        head, tail = text[:11], text[11:].replace(" ", "+")
+        moment = datetime.fromisoformat(head + tail)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -1,0 +1,332 @@
+"""The words of the domain as values: JIDs, digests, file names, media types, pages. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Generic, Literal, NewType, TypeVar
+
+import idna
+from precis_i18n import get_profile
+
+from media_gallery.errors import BadRequest
+
+AccountId = NewType("AccountId", int)
+Context = Literal["file", "voice", "avatar"]
+Category = Literal["image", "video", "voice", "file", "avatar"]
+CATEGORIES: tuple[Category, ...] = ("image", "video", "voice", "file", "avatar")
+
+NAME_BYTES = 255
+"""Longest file name kept, in bytes of UTF-8: what file systems and the contract allow."""
+
+# --- JIDs (RFC 7622) ---------------------------------------------------------------------------------------------
+
+_localpart = get_profile("UsernameCaseMapped")
+_resourcepart = get_profile("OpaqueString")
+_LOCALPART_EXCLUDED = frozenset("\"&'/:<>@")  # RFC 7622, section 3.3.1
+
+
+@dataclass(frozen=True, slots=True)
+class Jid:
+    """An XMPP address, prepared by RFC 7622: two spellings of one address compare equal."""
+
+    local: str
+    domain: str
+    resource: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Jid:
+        """Prepare `text`; raises BadRequest where it is no JID."""
+        address, _, resource = text.strip().partition("/")
+        local, at, domain = address.rpartition("@")
+        try:
+            if (at and not local) or ("/" in text and not resource):
+                raise ValueError("empty part")
+            return cls(_prepare_local(local), _prepare_domain(domain), _resourcepart.enforce(resource) if resource else "")
+        except (ValueError, UnicodeError) as error:
+            raise BadRequest("This is not a valid JID", fields={"jid": "must be a JID such as anna@example.org"}) from error
+
+    @property
+    def bare(self) -> str:
+        return f"{self.local}@{self.domain}" if self.local else self.domain
+
+    def __str__(self) -> str:
+        return f"{self.bare}/{self.resource}" if self.resource else self.bare
+
+
+def _prepare_local(local: str) -> str:
+    if not local:
+        return ""
+    prepared: str = _localpart.enforce(local)
+    if _LOCALPART_EXCLUDED & set(prepared) or len(prepared.encode()) > 1023:
+        raise ValueError("localpart")
+    return prepared
+
+
+def _prepare_domain(domain: str) -> str:
+    """The domain with U-labels in lower case, or an IP address (RFC 7622, section 3.2)."""
+    if domain.startswith("["):
+        return f"[{IPv6Address(domain[1:-1])}]"
+    try:
+        return str(ip_address(domain))
+    except ValueError:
+        return prepared_domain(domain)
+
+
+def prepared_domain(domain: str) -> str:
+    """A domain name as accounts' JIDs carry it. Raises ValueError where it is none."""
+    return idna.decode(idna.encode(domain.rstrip("."), uts46=True))
+
+
+# --- Digests -----------------------------------------------------------------------------------------------------
+
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A digest a client asked with, in lower-case hex. Algorithms are named as in XEP-0300."""
+
+    algorithm: Literal["sha-1", "sha-256", "other"]
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Tell the algorithm by length; another one is a miss, never an error (contract, `files/slot/`)."""
+        value = text.strip().lower()
+        if _HEX.fullmatch(value):
+            if len(value) == 40:
+                return cls("sha-1", value)
+            if len(value) == 64:
+                return cls("sha-256", value)
+        return cls("other", value)
+
+
+# --- File names --------------------------------------------------------------------------------------------------
+
+_LINE_AND_PARAGRAPH = frozenset("\u2028\u2029")
+
+
+def clean_name(name: str) -> str:
+    """The name as kept (contract, file object): no path, control or bidi-override characters, at most 255 bytes.
+
+    Unicode stays; the extension survives shortening; `_` where nothing is left.
+    """
+    name = re.split(r"[/\\]", name)[-1]
+    name = "".join(c for c in name if not _is_unwanted(c)).strip()
+    if name.strip(". ") == "":
+        return "_"
+    return shorten_name(name)
+
+
+def _is_unwanted(character: str) -> bool:
+    """Control, format (bidi overrides and marks), surrogate, private and unassigned characters."""
+    if character in _LINE_AND_PARAGRAPH:
+        return True
+    if character in "\u200c\u200d":  # joiners: scripts and emoji need them, and they reorder nothing
+        return False
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn")
+
+
+def shorten_name(name: str) -> str:
+    """Cut the stem so that the name takes at most 255 bytes of UTF-8; a code point is never split."""
+    if len(name.encode()) <= NAME_BYTES:
+        return name
+    stem, ext = split_name(name)
+    if len(ext.encode()) > NAME_BYTES // 2:
+        stem, ext = name, ""
+    return _cut(stem, NAME_BYTES - len(ext.encode())) + ext
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Stem and extension with its dot; a leading dot starts no extension."""
+    dot = name.rfind(".")
+    return (name[:dot], name[dot:]) if dot > 0 else (name, "")
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode()[:size].decode(errors="ignore").rstrip()
+
+
+def thumbnail_name(name: str) -> str:
+    """The last part of a file's thumbnail URL: `thumb_STEM.webp`."""
+    return shorten_name(f"thumb_{split_name(name)[0]}.webp")
+
+
+def avatar_thumbnail_name(size: int, name: str, ext: str) -> str:
+    """The last part of an avatar thumbnail's URL: `48_selfie_avatar.webp`."""
+    return shorten_name(f"{size}_{split_name(name)[0]}.{ext}")
+
+
+def folded(text: str) -> str:
+    """Text for comparing without regard to case or composition (Unicode caseless matching, NFC)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+# --- Media types -------------------------------------------------------------------------------------------------
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
+GENERIC_TYPE = "application/octet-stream"
+
+
+def parse_media_type(text: str) -> tuple[str, bool] | None:
+    """Type without parameters, and whether `+voice` marked a voice message; None where it is no media type."""
+    essence = text.partition(";")[0].strip().lower()
+    voice = essence.endswith("+voice")
+    essence = essence.removesuffix("+voice")
+    return (essence, voice) if _MEDIA_TYPE.fullmatch(essence) else None
+
+
+def category_of(media_type: str, context: Context) -> Category:
+    """The one of the five kinds of statistics that a link counts under."""
+    if context == "avatar":
+        return "avatar"
+    if context == "voice":
+        return "voice"
+    if media_type.startswith("image/"):
+        return "image"
+    return "video" if media_type.startswith("video/") else "file"
+
+
+# --- Stored things -----------------------------------------------------------------------------------------------
+
+AVATAR_MAX = 1536
+AVATAR_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+THUMBNAIL_SIZE = 256
+_OWN_THUMBNAIL_FORMAT = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The owner of files, known by a bare JID. `quota` None means the default one."""
+
+    id: AccountId
+    jid: str
+    quota: int | None
+    used: int
+    files: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request: an account, through a token."""
+
+    account: AccountId
+    jid: str
+    token_id: int
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes stored once. `decodable` is None until the decoder has seen them. Sizes in bytes and pixels."""
+
+    id: int
+    key: str
+    size: int
+    sha256: str
+    sha1: str
+    width: int | None = None
+    height: int | None = None
+    decodable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One account's named reference to a blob, with its own URL; `created_at` in microseconds since 1970."""
+
+    id: int
+    account: AccountId
+    slot_id: str
+    name: str
+    media_type: str
+    context: Context
+    metadata: dict[str, Any]
+    thumbnails: bool
+    created_at: int
+    blob: Blob
+
+    @property
+    def category(self) -> Category:
+        return category_of(self.media_type, self.context)
+
+    @property
+    def pictured(self) -> Literal["image", "video"] | None:
+        """The decoder that could make this link's thumbnail, going by its type alone."""
+        kind = self.media_type.partition("/")[0]
+        return kind if kind in ("image", "video") else None  # type: ignore[return-value]
+
+    def thumbnail_files(self) -> dict[str, str]:
+        """The last part of every thumbnail URL this link answers -> the thumbnail's file name in the store."""
+        if not self.thumbnails or not self.pictured:
+            return {}
+        names = {thumbnail_name(self.name): f"{THUMBNAIL_SIZE}.webp"}
+        ext = self.avatar_format
+        for size in self.avatar_sizes():
+            names[avatar_thumbnail_name(size, self.name, ext)] = f"{size}.{ext}"
+        return names
+
+    @property
+    def avatar_format(self) -> str:
+        return _OWN_THUMBNAIL_FORMAT.get(self.media_type, "webp")
+
+    def avatar_sizes(self) -> list[int]:
+        """Sides of an avatar's thumbnails in pixels, smallest first: those smaller than the avatar."""
+        if self.context != "avatar" or not self.thumbnails:
+            return []
+        return [size for size in AVATAR_SIZES if size < (self.blob.width or 0)]
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list; `number` counts from 1."""
+
+    items: list[T]
+    total: int
+    number: int
+    size: int
+
+    @property
+    def pages(self) -> int:
+        return -(-self.total // self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which of an account's links are meant; everything given must hold. Times in microseconds, sizes in bytes."""
+
+    ids: tuple[int, ...] = ()
+    slot_id: str | None = None
+    type: str | None = None
+    contexts: tuple[Context, ...] = ()
+    media_type: str | None = None
+    since: int | None = None
+    until: int | None = None
+    size_gte: int | None = None
+    size_lte: int | None = None
+    name: str | None = None
+    with_avatars: bool = True
+
+
+@dataclass(slots=True)
+class Usage:
+    """Files and bytes an account holds, by category."""
+
+    files: dict[Category, int] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0))
+    used: dict[Category, int] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0))
+
+
+# --- Time --------------------------------------------------------------------------------------------------------
+
+
+def iso(microseconds: int) -> str:
+    """ISO 8601 in UTC with microseconds, as the contract writes times."""
+    whole, part = divmod(microseconds, 1_000_000)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{part:06d}Z"

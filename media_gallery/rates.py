@@ -1,0 +1,99 @@
+"""Rate limits, by the `limits` library, counted where all workers of a host see them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from limits import RateLimitItem, parse_many
+from limits.aio.storage import Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from media_gallery.errors import TooManyRequests
+
+
+class SqliteStorage(Storage):
+    """Counters in a small SQLite file of their own: shared by processes, fast, and not worth a sync to disk."""
+
+    STORAGE_SCHEME = ["async+sqlite"]  # noqa: RUF012, the library's own spelling
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._connection = sqlite3.connect(path, timeout=1, isolation_level=None)
+        for statement in (
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=OFF",
+            "CREATE TABLE IF NOT EXISTS rates (key TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID",
+        ):
+            self._connection.execute(statement)
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return sqlite3.Error
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        now = time.time()
+        row = self._connection.execute(
+            "INSERT INTO rates VALUES (?1, ?2, ?4) ON CONFLICT (key) DO UPDATE SET"
+            " count = CASE WHEN expires <= ?3 THEN ?2 ELSE count + ?2 END,"
+            " expires = CASE WHEN expires <= ?3 THEN ?4 ELSE expires END RETURNING count",
+            (key, amount, now, now + expiry),
+        ).fetchall()
+        return int(row[0][0])
+
+    async def get(self, key: str) -> int:
+        row = self._connection.execute(
+            "SELECT count FROM rates WHERE key = ? AND expires > ?", (key, time.time())
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    async def get_expiry(self, key: str) -> float:
+        row = self._connection.execute("SELECT expires FROM rates WHERE key = ?", (key,)).fetchone()
+        return float(row[0]) if row else time.time()
+
+    async def check(self) -> bool:
+        return True
+
+    async def reset(self) -> int:
+        return self._connection.execute("DELETE FROM rates").rowcount
+
+    async def clear(self, key: str) -> None:
+        self._connection.execute("DELETE FROM rates WHERE key = ?", (key,))
+
+    async def sweep(self) -> int:
+        """Forget counters whose time is over; how many."""
+        return self._connection.execute("DELETE FROM rates WHERE expires <= ?", (time.time(),)).rowcount
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@lru_cache(maxsize=64)
+def _parsed(rate: str) -> list[RateLimitItem]:
+    return parse_many(rate) if rate else []
+
+
+class Rates:
+    """Counts events against rates such as `5/10 minute; 20/day`; an empty rate is no limit."""
+
+    def __init__(self, storage: SqliteStorage) -> None:
+        self.storage = storage
+        self._limiter = FixedWindowRateLimiter(storage)
+
+    async def hit(self, what: str, rate: str, who: str | int) -> None:
+        """Count one more. Raises TooManyRequests where that is one too many."""
+        for item in _parsed(rate):
+            if not await self._limiter.hit(item, what, str(who)):
+                await self._refuse(item, what, who)
+
+    async def test(self, what: str, rate: str, who: str | int) -> None:
+        """Raise what `hit` would raise, without counting."""
+        for item in _parsed(rate):
+            if not await self._limiter.test(item, what, str(who)):
+                await self._refuse(item, what, who)
+
+    async def _refuse(self, item: RateLimitItem, what: str, who: str | int) -> None:
+        stats = await self._limiter.get_window_stats(item, what, str(who))
+        raise TooManyRequests(retry_after=max(1, int(stats.reset_time - time.time()) + 1))

@@ -1,0 +1,175 @@
+"""Settings: environment variables `MEDIA_GALLERY_*` over an optional TOML file, validated at start."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from limits import parse_many
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from media_gallery.errors import BadRequest
+from media_gallery.models import Jid, prepared_domain
+
+_UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400, "week": 604800}
+
+
+def parse_seconds(value: Any) -> Any:
+    """`10 min`, `30 days`, `90` (seconds) -> seconds."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
+    unit = match and (_UNITS.get(match[2] or "s") or _UNITS.get(match[2].removesuffix("s")))
+    if not match or not unit:
+        raise ValueError("must be a time such as 90, 10 min, 12 h or 30 days")
+    return float(match[1]) * unit
+
+
+def _split(value: Any) -> Any:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+def _jid(text: str) -> Jid:
+    try:
+        return Jid.parse(text)
+    except BadRequest:
+        raise ValueError(f"{text!r} is not a valid JID") from None
+
+
+def _check_rate(value: str) -> str:
+    try:
+        if value:
+            parse_many(value)
+    except ValueError:
+        raise ValueError("must be a rate such as 10/minute or 5/minute; 50/day") from None
+    return value
+
+
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be an address such as https://gallery.example.org")
+    return value.rstrip("/")
+
+
+def _check_listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be host:port, such as 127.0.0.1:8080")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0)]
+Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Jids = Annotated[Words, AfterValidator(lambda jids: [_jid(jid).bare for jid in jids])]
+Domains = Annotated[Words, AfterValidator(lambda domains: [prepared_domain(domain) for domain in domains])]
+Rate = Annotated[str, AfterValidator(_check_rate)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. A field's description is its row in the documentation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MEDIA_GALLERY_", env_ignore_empty=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
+    config_file: ClassVar[Path | None] = None
+
+    data_dir: Path = Field(Path("data"), description="Where everything is kept: the database, files, thumbnails")
+    listen: Annotated[str, AfterValidator(_check_listen)] = Field("127.0.0.1:8080", description="Address to listen on, `host:port`")
+    public_url: Annotated[str, AfterValidator(_check_url)] = Field(
+        "http://127.0.0.1:8080", description="The address clients reach the service at, without a slash at its end"
+    )
+    database_url: str = Field("", description="Database; empty: SQLite in the data directory. `sqlite:///path/to/file`")
+    admins: Jids = Field([], description="JIDs of administrators, separated by commas")
+    default_quota: ByteSize = Field(ByteSize(1024**3), description="Quota of an account that has none of its own")
+    max_file_size: ByteSize = Field(ByteSize(1024**3), description="Largest file taken")
+    token_lifetime: Seconds = Field(30 * 86400, description="How long a token is valid")
+    code_lifetime: Seconds = Field(600, description="How long a one-time code is valid")
+    code_tries: int = Field(5, ge=1, description="Wrong tries after which a code is void")
+    allowed_domains: Domains = Field([], description="Domains whose users may sign in; empty: all")
+    denied_domains: Domains = Field([], description="Domains whose users may not sign in")
+    allowed_jids: Jids = Field([], description="JIDs let in whatever the domain lists say")
+    denied_jids: Jids = Field([], description="JIDs kept out")
+    cors_origins: Words = Field(["*"], description="Origins allowed to call the service from a browser; `*`: any")
+    trusted_proxies: Words = Field(
+        ["127.0.0.1", "::1"], description="Addresses or networks whose `X-Forwarded-For` is believed"
+    )
+
+    xmpp_jid: str = Field("", description="The service's JID: a client account, or the component's domain; empty: development mode")
+    xmpp_password: SecretStr = Field(SecretStr(""), description="Password of the client account")
+    xmpp_host: str = Field("", description="Server of the client account, where DNS does not tell")
+    xmpp_port: int = Field(5222, ge=1, le=65535, description="Its port, used with `XMPP_HOST`")
+    xmpp_tls: Literal["required", "off"] = Field("required", description="STARTTLS with a checked certificate, or `off` (loopback only)")
+    xmpp_ca_file: Path | None = Field(None, description="Certificates to trust for the XMPP server, in PEM; empty: the system's")
+    xmpp_component_host: str = Field("127.0.0.1", description="XMPP server that takes the component (XEP-0114)")
+    xmpp_component_port: int = Field(5347, ge=1, le=65535, description="Its component port")
+    xmpp_component_secret: SecretStr = Field(SecretStr(""), description="Shared secret; setting it makes the service a component")
+
+    rate_upload: Rate = Field("120/minute", description="Uploads per account; empty: no limit")
+    rate_slot: Rate = Field("600/minute", description="Slot requests per account; empty: no limit")
+    rate_code_request_jid: Rate = Field("5/10 minute; 20/day", description="Code requests per JID")
+    rate_code_request_address: Rate = Field("20/10 minute", description="Code requests per client address")
+    rate_code_try_jid: Rate = Field("15/10 minute; 60/day", description="Code tries per JID")
+    rate_code_try_address: Rate = Field("60/10 minute", description="Code tries per client address")
+
+    workers: int = Field(0, ge=0, le=256, description="Web worker processes; 0: one per processor core")
+    decoders: int = Field(0, ge=0, le=256, description="Image and film decoders per worker; 0: cores divided by workers")
+    decoder_timeout: Seconds = Field(20, description="Longest time one image or film may take to decode")
+    decoder_memory: ByteSize = Field(ByteSize(1024**3), description="Most memory one decoder may take for a job")
+    max_pixels: int = Field(100_000_000, ge=1, description="Largest image decoded, in pixels")
+    idle_timeout: Seconds = Field(30, description="A client that sends nothing for so long while uploading gets `408`")
+    stop_timeout: Seconds = Field(60, description="How long running requests may go on after a stop signal")
+    gc_grace: Seconds = Field(3600, description="Unfinished uploads and orphans untouched for so long are swept")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for programs")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least important lines logged")
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, dotenv_settings: Any, file_secret_settings: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = [TomlConfigSettingsSource(settings_cls, cls.config_file)] if cls.config_file else []
+        return (init_settings, env_settings, *toml)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.xmpp_jid:
+            _jid(self.xmpp_jid)
+            if not self.xmpp_component_secret.get_secret_value() and not self.xmpp_password.get_secret_value():
+                raise ValueError("XMPP_JID needs XMPP_PASSWORD (client account) or XMPP_COMPONENT_SECRET (component)")
+        elif self.xmpp_component_secret.get_secret_value() or self.xmpp_password.get_secret_value():
+            raise ValueError("XMPP_PASSWORD and XMPP_COMPONENT_SECRET need XMPP_JID")
+        if self.database_url and not self.database_url.startswith("sqlite:///"):
+            raise ValueError("DATABASE_URL must start with sqlite:///")
+        return self
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        if self.database_url:
+            return Path(self.database_url.removeprefix("sqlite:///"))
+        return self.data_dir / "gallery.sqlite"
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or os.cpu_count() or 1
+
+    @property
+    def decoder_count(self) -> int:
+        return self.decoders or max(1, (os.cpu_count() or 1) // self.worker_count)
+
+    @property
+    def api_url(self) -> str:
+        """What clients find by discovery, and append `v1/files/` to."""
+        return f"{self.public_url}/api/"
+
+
+def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment and `config` (TOML). Raises pydantic's ValidationError, or OSError for the file."""
+    if config is not None and not config.is_file():
+        raise FileNotFoundError(f"there is no settings file {config}")
+    chosen: type[Settings] = type("Settings", (Settings,), {"config_file": config}) if config else Settings
+    return chosen(**overrides)

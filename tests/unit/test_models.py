@@ -1,0 +1,136 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from media_gallery.errors import BadRequest
+from media_gallery.models import (
+    Digest,
+    Jid,
+    avatar_thumbnail_name,
+    category_of,
+    clean_name,
+    folded,
+    iso,
+    parse_media_type,
+    thumbnail_name,
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Anna@Example.org", "anna@example.org"),
+        ("anna@example.org.", "anna@example.org"),
+        ("ｊｕｌｉｅｔ@example.com", "juliet@example.com"),
+        ("ä@xn--mller-kva.example", "ä@müller.example"),
+    ],
+)
+def test_two_spellings_are_one_jid(one, other):
+    assert Jid.parse(one).bare == Jid.parse(other).bare
+
+
+def test_parts_of_a_jid():
+    jid = Jid.parse("Romeo@Example.net/Orchard at Night")
+    assert (jid.local, jid.domain, jid.resource) == ("romeo", "example.net", "Orchard at Night")
+    assert jid.bare == "romeo@example.net"
+    assert str(jid) == "romeo@example.net/Orchard at Night"
+    assert Jid.parse("anna@[2001:DB8::1]").domain == "[2001:db8::1]"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "@example.org", "anna@", "a b@example.org", "a@b@example.org", "anna@exa mple.org", "a@example.org/",
+             "a'b@example.org", "anna@-example.org", "a" * 1024 + "@example.org", "anna\0@example.org", "анна@[::z]"]
+)  # fmt: skip
+def test_what_is_no_jid(text):
+    with pytest.raises(BadRequest):
+        Jid.parse(text)
+
+
+@given(st.text())
+def test_jid_parsing_never_breaks(text):
+    try:
+        jid = Jid.parse(text)
+    except BadRequest:
+        return
+    assert Jid.parse(str(jid)) == jid
+
+
+@pytest.mark.parametrize(
+    ("given_name", "kept"),
+    [
+        ("photo.jpg", "photo.jpg"),
+        ("Фото с дачи.jpg", "Фото с дачи.jpg"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\anna\\cat.png", "cat.png"),
+        ("a\r\nb\0.txt", "ab.txt"),
+        ("exe\u202egpj.exe", "exegpj.exe"),
+        ("👩‍👩‍👧.png", "👩‍👩‍👧.png"),
+        ("", "_"),
+        ("..", "_"),
+        (".", "_"),
+        ("/", "_"),
+        (".bashrc", ".bashrc"),
+    ],
+)
+def test_kept_name(given_name, kept):
+    assert clean_name(given_name) == kept
+
+
+def test_long_name_keeps_its_extension():
+    kept = clean_name("я" * 300 + ".jpeg")
+    assert kept.endswith("я.jpeg")
+    assert 250 < len(kept.encode()) <= 255
+
+
+@given(st.text(max_size=600))
+def test_every_name_is_safe(name):
+    kept = clean_name(name)
+    assert 1 <= len(kept.encode()) <= 255
+    assert "/" not in kept and "\0" not in kept and kept not in (".", "..")
+    assert not set(kept) & set("\r\n\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    assert clean_name(kept) == kept
+    for derived in (thumbnail_name(kept), avatar_thumbnail_name(48, kept, "webp")):
+        assert len(derived.encode()) <= 255 and derived != kept
+
+
+def test_thumbnail_names():
+    assert thumbnail_name("photo.jpg") == "thumb_photo.webp"
+    assert avatar_thumbnail_name(48, "selfie_avatar.png", "webp") == "48_selfie_avatar.webp"
+
+
+@given(st.text())
+def test_digest_never_breaks(text):
+    assert Digest.parse(text).algorithm in ("sha-1", "sha-256", "other")
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_digest_by_length(value):
+    assert Digest.parse(value.hex().upper()) == Digest("sha-256", value.hex())
+    assert Digest.parse(value[:20].hex()) == Digest("sha-1", value[:20].hex())
+    assert Digest.parse(value[:16].hex()).algorithm == "other"
+
+
+def test_media_types():
+    assert parse_media_type("Image/PNG; q=1") == ("image/png", False)
+    assert parse_media_type("audio/ogg+voice") == ("audio/ogg", True)
+    assert parse_media_type("image/svg+xml") == ("image/svg+xml", False)
+    for text in ("", "image", "image/", "a/b/c", "text/html\r\nX: y", "ünï/code"):
+        assert parse_media_type(text) is None
+
+
+def test_categories():
+    assert category_of("image/png", "file") == "image"
+    assert category_of("image/png", "avatar") == "avatar"
+    assert category_of("audio/ogg", "voice") == "voice"
+    assert category_of("audio/ogg", "file") == "file"
+    assert category_of("video/mp4", "file") == "video"
+
+
+def test_times():
+    assert iso(1763892000123456) == "2025-11-23T10:00:00.123456Z"
+    assert iso(0) == "1970-01-01T00:00:00.000000Z"
+
+
+def test_folding():
+    assert folded("STRASSE") == folded("straße")
+    assert folded("e\u0301") == folded("É")
