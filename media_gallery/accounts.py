@@ -12,9 +12,8 @@ from typing import Literal
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Connection, Database
+from media_gallery.db import Connection, Database, links
 from media_gallery.db import accounts as queries
-from media_gallery.db import links
 from media_gallery.db.accounts import Token
 from media_gallery.errors import BadRequest, Forbidden, NotFound, Unauthorized, Unavailable
 from media_gallery.files import Files
@@ -51,7 +50,9 @@ class Accounts:
 
     # --- Signing in ---
 
-    async def request_code(self, jid: Jid, kind: Literal["message", "iq"], language: str, address: str) -> tuple[str, str]:
+    async def request_code(
+        self, jid: Jid, kind: Literal["message", "iq"], language: str, address: str
+    ) -> tuple[str, str]:
         """Send a one-time code over XMPP; the stanza's id and our JID.
 
         Raises Forbidden, TooManyRequests, BadRequest (an `iq` needs a full JID), Unavailable (no XMPP connection).
@@ -170,9 +171,7 @@ class Accounts:
     async def list(self, vhost: str | None, order: str, descending: bool, number: int, size: int) -> Page[Account]:
         """A page of all accounts; `order` is one of `queries.ORDERS`."""
         default = self.settings.default_quota
-        return await self.db.scan(
-            lambda c: queries.list_accounts(c, vhost, order, descending, default, number, size)
-        )
+        return await self.db.scan(lambda c: queries.list_accounts(c, vhost, order, descending, default, number, size))
 
     # --- The end ---
 

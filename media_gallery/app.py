@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 from media_gallery.accounts import Accounts
 from media_gallery.db import Database, accounts, open_database
 from media_gallery.files import Files
-from media_gallery.http import Services, application
+from media_gallery.http import application
+from media_gallery.http.request import Services
 from media_gallery.maintenance import Maintenance
 from media_gallery.rates import Rates, SqliteStorage
 from media_gallery.settings import Settings
@@ -56,7 +57,7 @@ class Gallery:
 
 
 def assemble(settings: Settings, **replaced: Any) -> Gallery:
-    """All parts, not yet started. `replaced` stands in for collaborators by name: clock, courier, store, thumbnailer."""
+    """All parts, not yet started. `replaced` stands in by name: clock, db, store, courier, thumbnailer."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     clock = replaced.get("clock") or microseconds
     db = replaced.get("db") or open_database(settings)

@@ -45,9 +45,13 @@ class Jid:
         try:
             if (at and not local) or ("/" in text and not resource):
                 raise ValueError("empty part")
-            return cls(_prepare_local(local), _prepare_domain(domain), _resourcepart.enforce(resource) if resource else "")
+            return cls(
+                _prepare_local(local), _prepare_domain(domain), _resourcepart.enforce(resource) if resource else ""
+            )
         except (ValueError, UnicodeError) as error:
-            raise BadRequest("This is not a valid JID", fields={"jid": "must be a JID such as anna@example.org"}) from error
+            raise BadRequest(
+                "This is not a valid JID", fields={"jid": "must be a JID such as anna@example.org"}
+            ) from error
 
     @property
     def bare(self) -> str:

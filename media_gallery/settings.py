@@ -10,12 +10,29 @@ from urllib.parse import urlsplit
 
 from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from media_gallery.errors import BadRequest
 from media_gallery.models import Jid, prepared_domain
 
-_UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400, "week": 604800}
+_UNITS = {
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "min": 60,
+    "minute": 60,
+    "h": 3600,
+    "hour": 3600,
+    "d": 86400,
+    "day": 86400,
+    "week": 604800,
+}
 
 
 def parse_seconds(value: Any) -> Any:
@@ -74,12 +91,18 @@ class Settings(BaseSettings):
     """Everything an operator can set. A field's description is its row in the documentation."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MEDIA_GALLERY_", env_ignore_empty=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+        env_prefix="MEDIA_GALLERY_",
+        env_ignore_empty=True,
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
     )
     config_file: ClassVar[Path | None] = None
 
     data_dir: Path = Field(Path("data"), description="Where everything is kept: the database, files, thumbnails")
-    listen: Annotated[str, AfterValidator(_check_listen)] = Field("127.0.0.1:8080", description="Address to listen on, `host:port`")
+    listen: Annotated[str, AfterValidator(_check_listen)] = Field(
+        "127.0.0.1:8080", description="Address to listen on, `host:port`"
+    )
     public_url: Annotated[str, AfterValidator(_check_url)] = Field(
         "http://127.0.0.1:8080", description="The address clients reach the service at, without a slash at its end"
     )
@@ -99,15 +122,23 @@ class Settings(BaseSettings):
         ["127.0.0.1", "::1"], description="Addresses or networks whose `X-Forwarded-For` is believed"
     )
 
-    xmpp_jid: str = Field("", description="The service's JID: a client account, or the component's domain; empty: development mode")
+    xmpp_jid: str = Field(
+        "", description="The service's JID: a client account, or the component's domain; empty: development mode"
+    )
     xmpp_password: SecretStr = Field(SecretStr(""), description="Password of the client account")
     xmpp_host: str = Field("", description="Server of the client account, where DNS does not tell")
     xmpp_port: int = Field(5222, ge=1, le=65535, description="Its port, used with `XMPP_HOST`")
-    xmpp_tls: Literal["required", "off"] = Field("required", description="STARTTLS with a checked certificate, or `off` (loopback only)")
-    xmpp_ca_file: Path | None = Field(None, description="Certificates to trust for the XMPP server, in PEM; empty: the system's")
+    xmpp_tls: Literal["required", "off"] = Field(
+        "required", description="STARTTLS with a checked certificate, or `off` (loopback only)"
+    )
+    xmpp_ca_file: Path | None = Field(
+        None, description="Certificates to trust for the XMPP server, in PEM; empty: the system's"
+    )
     xmpp_component_host: str = Field("127.0.0.1", description="XMPP server that takes the component (XEP-0114)")
     xmpp_component_port: int = Field(5347, ge=1, le=65535, description="Its component port")
-    xmpp_component_secret: SecretStr = Field(SecretStr(""), description="Shared secret; setting it makes the service a component")
+    xmpp_component_secret: SecretStr = Field(
+        SecretStr(""), description="Shared secret; setting it makes the service a component"
+    )
 
     rate_upload: Rate = Field("120/minute", description="Uploads per account; empty: no limit")
     rate_slot: Rate = Field("600/minute", description="Slot requests per account; empty: no limit")
@@ -117,7 +148,9 @@ class Settings(BaseSettings):
     rate_code_try_address: Rate = Field("60/10 minute", description="Code tries per client address")
 
     workers: int = Field(0, ge=0, le=256, description="Web worker processes; 0: one per processor core")
-    decoders: int = Field(0, ge=0, le=256, description="Image and film decoders per worker; 0: cores divided by workers")
+    decoders: int = Field(
+        0, ge=0, le=256, description="Image and film decoders per worker; 0: cores divided by workers"
+    )
     decoder_timeout: Seconds = Field(20, description="Longest time one image or film may take to decode")
     decoder_memory: ByteSize = Field(ByteSize(1024**3), description="Most memory one decoder may take for a job")
     max_pixels: int = Field(100_000_000, ge=1, description="Largest image decoded, in pixels")
@@ -129,7 +162,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, dotenv_settings: Any, file_secret_settings: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: Any,
+        env_settings: Any,
+        dotenv_settings: Any,
+        file_secret_settings: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         toml = [TomlConfigSettingsSource(settings_cls, cls.config_file)] if cls.config_file else []
         return (init_settings, env_settings, *toml)

@@ -110,9 +110,7 @@ class Uploads:
             media_type, context = decide_type(offer, b"")
         if context == "avatar" and not avatar:
             context = "file"
-        new = NewLink(
-            new_slot_id(), offer.name, media_type, offer.context or context, offer.metadata, known.thumbnails
-        )
+        new = NewLink(new_slot_id(), offer.name, media_type, offer.context or context, offer.metadata, known.thumbnails)
         try:
             kept = await self._link(account, new, known.blob)
         except _BlobVanished:
@@ -195,7 +193,7 @@ class Upload:
         await self._writer.write(chunk)
 
     async def finish(self, offer: Offer) -> Kept:
-        """Check the file against what was said of it, and keep it. Raises BadRequest, UnsupportedMedia, QuotaExceeded."""
+        """Check the file against the offer, and keep it. Raises BadRequest, UnsupportedMedia, QuotaExceeded."""
         staged = await self._writer.finish()
         metrics.received.inc(staged.size)
         _check(staged, offer)

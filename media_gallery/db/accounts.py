@@ -100,8 +100,7 @@ async def list_closed(c: Connection) -> list[AccountId]:
 async def remove_closed(c: Connection, account: AccountId) -> None:
     """Remove a closed account that has no links any more."""
     await c.run(
-        "DELETE FROM accounts WHERE id = $1 AND jid IS NULL"
-        " AND NOT EXISTS (SELECT 1 FROM links WHERE account_id = $1)",
+        "DELETE FROM accounts WHERE id = $1 AND jid IS NULL AND NOT EXISTS (SELECT 1 FROM links WHERE account_id = $1)",
         account,
     )
 

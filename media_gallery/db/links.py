@@ -33,7 +33,9 @@ from media_gallery.models import (
 ORDERS = ("id", "created_at", "name", "size")
 _ORDER_COLUMNS = {"id": "l.id", "created_at": "l.created_at", "name": "l.folded", "size": "l.size"}
 _BLOB = "b.id, b.key, b.size, b.sha256, b.sha1, b.width, b.height, b.decodable"
-_LINK = f"l.id, l.account_id, l.slot_id, l.name, l.media_type, l.context, l.metadata, l.thumbnails, l.created_at, {_BLOB}"
+_LINK = (
+    f"l.id, l.account_id, l.slot_id, l.name, l.media_type, l.context, l.metadata, l.thumbnails, l.created_at, {_BLOB}"
+)
 _FROM = "FROM links l JOIN blobs b ON b.id = l.blob_id"
 _CONTEXT_CATEGORIES: dict[Context, tuple[Category, ...]] = {
     "file": ("image", "video", "file"),
@@ -68,7 +70,9 @@ class NewLink:
     thumbnails: bool
 
 
-async def charge(c: Connection, account: AccountId, size: int, category: Category, default_quota: int) -> tuple[int, int]:
+async def charge(
+    c: Connection, account: AccountId, size: int, category: Category, default_quota: int
+) -> tuple[int, int]:
     """Count one more file against the quota; quota and used after it. Raises QuotaExceeded, or Unauthorized."""
     row = await c.one(
         "UPDATE accounts SET used = used + $2, files = files + 1"
@@ -152,9 +156,7 @@ async def find_by_slot(c: Connection, slot_id: str) -> Link | None:
     return _link(row) if row else None
 
 
-async def find_by_digest(
-    c: Connection, account: AccountId, digest: Digest, size: int, avatar: bool
-) -> Link | None:
+async def find_by_digest(c: Connection, account: AccountId, digest: Digest, size: int, avatar: bool) -> Link | None:
     """The account's own newest link to these bytes. Only an avatar can stand for an avatar: it was cropped."""
     column = {"sha-1": "b.sha1", "sha-256": "b.sha256"}.get(digest.algorithm)
     if column is None:
@@ -219,9 +221,7 @@ def counted(wanted: Filter) -> tuple[Category, ...] | None:
     if wanted.type == "audio":
         return None
     categories = [c for context in wanted.contexts for c in _CONTEXT_CATEGORIES[context]] or list(CATEGORIES)
-    return tuple(
-        c for c in categories if wanted.type in (None, c) and (wanted.with_avatars or c != "avatar")
-    )
+    return tuple(c for c in categories if wanted.type in (None, c) and (wanted.with_avatars or c != "avatar"))
 
 
 async def count_links(c: Connection, account: AccountId, wanted: Filter) -> int:

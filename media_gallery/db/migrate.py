@@ -44,6 +44,16 @@ def upgrade(settings: Settings) -> tuple[str | None, str | None]:
             engine.dispose()
 
 
+def current(settings: Settings) -> str | None:
+    """The revision the database has."""
+    engine = _engine(settings)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
 def newest() -> str | None:
     """The revision this version of the service needs."""
     return ScriptDirectory.from_config(_config()).get_current_head()

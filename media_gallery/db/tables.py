@@ -1,6 +1,6 @@
 """The tables, as SQLAlchemy knows them: the source of the migrations. Queries are written out beside this file.
 
-Times are microseconds since 1970, sizes bytes. Every table that clients page over carries its account first in its index.
+Times are microseconds since 1970, sizes bytes. What clients page over has its account first in its indexes.
 """
 
 from __future__ import annotations

@@ -50,7 +50,10 @@ async def blobs_after(c: Connection, blob_id: int) -> list[KeptBlob]:
 
 
 async def links_after(c: Connection, link_id: int) -> list[Link]:
-    return [_link(row) for row in await c.all(f"SELECT {_LINK} {_FROM} WHERE l.id > $1 ORDER BY l.id LIMIT $2", link_id, STEP)]
+    return [
+        _link(row)
+        for row in await c.all(f"SELECT {_LINK} {_FROM} WHERE l.id > $1 ORDER BY l.id LIMIT $2", link_id, STEP)
+    ]
 
 
 async def links_of_blob(c: Connection, blob_id: int) -> list[Link]:
@@ -84,7 +87,10 @@ async def wrong_counts(c: Connection) -> list[str]:
     )
     return (
         [f"blob {key} counts {kept} links and has {real}" for key, kept, real in blobs]
-        + [f"account {a} counts {used} bytes in {files} files and has {size} in {n}" for a, used, files, size, n in accounts]
+        + [
+            f"account {a} counts {used} bytes in {files} files and has {size} in {n}"
+            for a, used, files, size, n in accounts
+        ]
         + [f"account {account} has wrong statistics of category {category}" for account, category in usage]
     )
 

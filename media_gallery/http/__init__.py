@@ -25,7 +25,7 @@ BASE = "/api/v1"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call of the API. `needs` is who may make it; `strict` refuses unknown parameters; `form` is an upload's body."""
+    """One call of the API. `needs`: who may make it; `strict`: unknown parameters are refused; `form`: an upload's body."""
 
     method: str
     path: str
@@ -38,7 +38,11 @@ class Operation:
     form: type[msgspec.Struct] | None = None
 
 
-Files, Tokens, Infos = shapes.PageOf[shapes.FileObject], shapes.PageOf[shapes.TokenInfo], shapes.PageOf[shapes.AccountInfo]
+Files, Tokens, Infos = (
+    shapes.PageOf[shapes.FileObject],
+    shapes.PageOf[shapes.TokenInfo],
+    shapes.PageOf[shapes.AccountInfo],
+)
 _UPLOAD = {"params": shapes.Nothing, "answers": {201: shapes.FileObject}, "form": shapes.UploadParams}
 _UPLOAD_REFUSALS = (400, 403, 408, 413, 429, 503, 507)
 
@@ -101,7 +105,9 @@ def _answer(services: Services, operations: dict[str, Operation]) -> Callable[[R
     return endpoint
 
 
-def _plain(services: Services, handler: Callable[[Call], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _plain(
+    services: Services, handler: Callable[[Call], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         return await handler(Call(services, request))
 

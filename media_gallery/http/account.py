@@ -7,7 +7,7 @@ from media_gallery.http import shapes
 from media_gallery.http.request import Call
 from media_gallery.models import Account, Jid, iso
 
-_INVISIBLE = {code: None for code in (*range(32), 127)}
+_INVISIBLE = dict.fromkeys((*range(32), 127))
 
 
 def _code(code: str | int) -> str:

@@ -54,8 +54,8 @@ async def list_avatars(call: Call, params: shapes.ListParams) -> shapes.PageOf[s
 
 async def _list(call: Call, params: shapes.ListParams, wanted: Filter) -> shapes.PageOf[shapes.FileObject]:
     order, descending = params.order_by.lstrip("-"), params.order_by.startswith("-")
-    files = call.services.files
-    return _page(call, await files.list(call.caller.account, wanted, order, descending, params.page, params.size))
+    files, size = call.services.files, params.paging.size
+    return _page(call, await files.list(call.caller.account, wanted, order, descending, params.page, size))
 
 
 async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
@@ -64,9 +64,7 @@ async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
         wanted = replace(wanted, slot_id=shapes.parse_media_url(params.file)[0])
     if wanted == Filter():
         raise BadRequest("Say which files to delete", fields={"id": "this, `file` or a filter is required"})
-    removed = await call.services.files.delete(
-        call.caller.account, replace(wanted, with_avatars=params.names_avatars)
-    )
+    removed = await call.services.files.delete(call.caller.account, replace(wanted, with_avatars=params.names_avatars))
     if not removed and (params.file or params.id):
         raise NotFound("There is no such file")
 

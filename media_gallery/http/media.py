@@ -18,11 +18,35 @@ from media_gallery.files import Content
 from media_gallery.http.request import Call
 
 SAFE_INLINE = frozenset(
-    """
-    image/png image/jpeg image/gif image/webp image/avif image/heic image/heif image/bmp
-    audio/aac audio/flac audio/m4a audio/mp4 audio/mpeg audio/ogg audio/opus audio/wav audio/webm audio/x-m4a audio/x-wav
-    video/3gpp video/mp4 video/mpeg video/ogg video/quicktime video/webm video/x-m4v video/x-matroska
-    """.split()
+    [
+        "image/png",
+        "image/jpeg",
+        "image/gif",
+        "image/webp",
+        "image/avif",
+        "image/heic",
+        "image/heif",
+        "image/bmp",
+        "audio/aac",
+        "audio/flac",
+        "audio/m4a",
+        "audio/mp4",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/opus",
+        "audio/wav",
+        "audio/webm",
+        "audio/x-m4a",
+        "audio/x-wav",
+        "video/3gpp",
+        "video/mp4",
+        "video/mpeg",
+        "video/ogg",
+        "video/quicktime",
+        "video/webm",
+        "video/x-m4v",
+        "video/x-matroska",
+    ]
 )
 """Types that a browser shows without running anything of theirs; all others are downloads."""
 PLACEHOLDER = (Path(__file__).parent / "placeholder.webp").read_bytes()

@@ -191,7 +191,8 @@ body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;paddin
 section{{border-top:1px solid #ddd;padding:.5rem 0}}h2{{font-size:1.1rem;font-family:monospace}}
 h2 span{{display:inline-block;min-width:4.5rem;color:#06c}}table{{border-collapse:collapse;width:100%}}
 td{{padding:.15rem .5rem;vertical-align:top;border-bottom:1px solid #eee}}.answers{{color:#666;font-size:.85rem}}
-@media(prefers-color-scheme:dark){{body{{background:#181818;color:#ddd}}h2 span{{color:#6af}}td,section{{border-color:#333}}}}
+@media(prefers-color-scheme:dark){{
+body{{background:#181818;color:#ddd}}h2 span{{color:#6af}}td,section{{border-color:#333}}}}
 </style><h1>Media gallery API</h1>
 <p>The same as a document for programs: <a href="/api/v1/openapi.json">openapi.json</a>. A star marks what is required.
 Every path answers with and without its last slash.</p>

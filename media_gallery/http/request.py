@@ -65,7 +65,7 @@ class Call:
 
     @property
     def address(self) -> str:
-        """The client's IP address; what a trusted proxy forwards is believed, from the right, as far as it is trusted."""
+        """The client's IP address; what trusted proxies forward is believed, read from the right."""
         trusted = [ip_network(network, strict=False) for network in self.services.settings.trusted_proxies]
         address = self.request.client.host if self.request.client else "127.0.0.1"
         forwarded = ",".join(self.request.headers.getlist("x-forwarded-for")).split(",")

@@ -1,4 +1,4 @@
-"""The shapes of the wire: parameters of every call and the bodies they answer with. The OpenAPI document is made of these."""
+"""The shapes of the wire: parameters of every call and the bodies of answers. The OpenAPI document is made of these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from media_gallery.errors import BadRequest
 from media_gallery.http.request import parse_time
-from media_gallery.models import Account, Context, Digest, Filter, Link, Page, Usage, avatar_thumbnail_name, clean_name, iso, thumbnail_name
+from media_gallery.models import (
+    CATEGORIES,
+    Account,
+    Context,
+    Digest,
+    Filter,
+    Link,
+    Page,
+    Usage,
+    avatar_thumbnail_name,
+    clean_name,
+    iso,
+    thumbnail_name,
+)
 from media_gallery.uploads import Offer
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -27,9 +40,13 @@ class Nothing(Struct):
     """No parameters."""
 
 
+PageNumber = Annotated[int, Meta(ge=1, le=2**50, description="Counts from 1")]
+PageSize = Annotated[int, Meta(ge=1, description="Objects on a page, 500 at most")]
+
+
 class Paging(Struct):
-    page: Annotated[int, Meta(ge=1, le=2**50, description="Counts from 1")] = 1
-    obj_per_page: Annotated[int, Meta(ge=1, description="Objects on a page, 500 at most")] = PAGE_SIZE
+    page: PageNumber = 1
+    obj_per_page: PageSize = PAGE_SIZE
 
     @property
     def size(self) -> int:
@@ -82,8 +99,14 @@ class FilterParams(Struct):
 Order = Literal["id", "-id", "created_at", "-created_at", "name", "-name", "size", "-size"]
 
 
-class ListParams(FilterParams, Paging):  # type: ignore[misc]
+class ListParams(FilterParams):
     order_by: Order = "-created_at"
+    page: PageNumber = 1
+    obj_per_page: PageSize = PAGE_SIZE
+
+    @property
+    def paging(self) -> Paging:
+        return Paging(self.page, self.obj_per_page)
 
 
 class DeleteParams(FilterParams):
@@ -324,7 +347,7 @@ def media_url(public_url: str, slot_id: str, name: str) -> str:
 
 def parse_media_url(url: str) -> tuple[str, str]:
     """Slot id and name of a file's URL. Raises BadRequest where it is none of ours."""
-    before, media, rest = urlsplit(url).path.rpartition("/media/")
+    _, media, rest = urlsplit(url).path.rpartition("/media/")
     slot_id, _, name = rest.partition("/")
     if not media or not slot_id or not name:
         raise BadRequest("Some parameters are wrong", fields={"file": "must be the URL of a file"})
@@ -356,7 +379,9 @@ def file_object(link: Link, public_url: str, asked: Digest | None = None) -> Fil
     if link.context == "avatar":
         answer.thumbnails = [
             Thumbnail(
-                media_url(public_url, link.slot_id, avatar_thumbnail_name(size, link.name, link.avatar_format)), size, size
+                media_url(public_url, link.slot_id, avatar_thumbnail_name(size, link.name, link.avatar_format)),
+                size,
+                size,
             )
             for size in link.avatar_sizes()
         ]
@@ -372,5 +397,6 @@ def account_info(account: Account, quota: int) -> AccountInfo:
 
 
 def statistics(usage: Usage, quota: int) -> Statistics:
-    shares = [Share(usage.files[c], usage.used[c]) for c in ("image", "video", "voice", "file", "avatar")]
-    return Statistics(*shares, Share(sum(s.count for s in shares), sum(s.used for s in shares)), quota)
+    images, videos, voices, files, avatars = [Share(usage.files[c], usage.used[c]) for c in CATEGORIES]
+    total = Share(sum(usage.files.values()), sum(usage.used.values()))
+    return Statistics(images, videos, voices, files, avatars, total, quota)

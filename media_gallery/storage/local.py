@@ -5,9 +5,9 @@
     thumbs/ab/KEY/256.webp            their thumbnails
     links/ab/SLOT_ID/NAME             symbolic links into the two above: a tree that any web server can serve
 
-Disk work runs in threads, in batches, so that the event loop stays free: the next batch is received while the last one is
-hashed and written. File and directory are synced before `commit` returns; links and thumbnails are not, they can be made
-again from the database and the bytes.
+Disk work runs in threads, in batches, so that the event loop stays free: the next batch is received while the last one
+is hashed and written. File and directory are synced before `commit` returns; links and thumbnails are not, they can be
+made again from the database and the bytes.
 """
 
 from __future__ import annotations

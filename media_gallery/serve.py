@@ -1,0 +1,159 @@
+"""The process family of one host: web workers, and the courier that holds the XMPP connection."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import structlog
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.server import Server
+from starlette.applications import Starlette
+
+from media_gallery import logs
+from media_gallery.app import COURIER_SOCKET, build
+from media_gallery.db import migrate
+from media_gallery.metrics import MULTIPROCESS
+from media_gallery.settings import Settings, load_settings
+from media_gallery.xmpp import XmppConfig, run_courier
+
+log = structlog.get_logger()
+CONFIG = "MEDIA_GALLERY_CONFIG"
+"""Environment variable by which the settings file reaches the processes started here."""
+HEADER_TIMEOUT = 30_000
+"""Milliseconds a client may take to send a request's head."""
+_MALLOC = {  # without these, glibc gives the memory of large bodies back and takes it again, piece by piece
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+    "MALLOC_ARENA_MAX": "2",
+}
+
+
+def _settings() -> Settings:
+    config = os.environ.get(CONFIG)
+    return load_settings(Path(config) if config else None)
+
+
+def worker() -> Starlette:
+    """One web worker's application: what the server calls in each of its processes."""
+    settings = _settings()
+    logs.set_up(settings)
+    return build(settings)
+
+
+def xmpp_config(settings: Settings) -> XmppConfig:
+    """What the courier needs of the settings."""
+    return XmppConfig(
+        jid=settings.xmpp_jid,
+        password=settings.xmpp_password.get_secret_value(),
+        host=settings.xmpp_host,
+        port=settings.xmpp_port,
+        tls=settings.xmpp_tls,
+        ca_file=settings.xmpp_ca_file,
+        component_host=settings.xmpp_component_host,
+        component_port=settings.xmpp_component_port,
+        component_secret=settings.xmpp_component_secret.get_secret_value(),
+        api_url=settings.api_url,
+    )
+
+
+def courier(socket: str, parent: int) -> None:
+    """The courier's process: lives as long as the one that started it."""
+    settings = _settings()
+    logs.set_up(settings)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the whole family; the parent ends us
+
+    async def main() -> None:
+        task = asyncio.create_task(run_courier(xmpp_config(settings), Path(socket)))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        while os.getppid() == parent and not task.done():
+            await asyncio.wait([task], timeout=1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+class _Family:
+    """Keeps the courier running beside the web workers."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self.stopping = threading.Event()
+        self._process = self._start()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def _start(self) -> multiprocessing.process.BaseProcess:
+        process = multiprocessing.get_context("spawn").Process(
+            target=courier, args=(str(self.socket), os.getpid()), name="courier", daemon=True
+        )
+        process.start()
+        return process
+
+    def _watch(self) -> None:
+        while not self.stopping.wait(1):
+            if not self._process.is_alive():
+                log.error("the courier ended unexpectedly and is started again", exitcode=self._process.exitcode)
+                self._process = self._start()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self._watcher.join()
+        self._process.terminate()
+        self._process.join(10)
+
+
+def serve(settings: Settings, config: Path | None) -> None:
+    """Run the service until a stop signal; running requests may finish within `stop_timeout`."""
+    logs.set_up(settings)
+    before, after = migrate.upgrade(settings)
+    if before != after:
+        log.info("database migrated", before=before, after=after)
+    runtime = Path(tempfile.mkdtemp(prefix="media-gallery-"))
+    os.environ |= {MULTIPROCESS: str(runtime), **_MALLOC}
+    if config is not None:
+        os.environ[CONFIG] = str(config.absolute())
+    family = None
+    try:
+        if settings.xmpp_jid:
+            os.environ[COURIER_SOCKET] = str(runtime / "courier")
+            family = _Family(runtime / "courier")
+        else:
+            log.warning("DEVELOPMENT MODE: no XMPP is configured, one-time codes are written to this log")
+        log.info("listening", address=settings.listen, url=settings.public_url, workers=settings.worker_count)
+        _server(settings).serve()
+    finally:
+        if family is not None:
+            family.stop()
+        shutil.rmtree(runtime, ignore_errors=True)
+
+
+def _server(settings: Settings) -> Any:
+    multiprocessing.set_start_method("spawn", force=True)  # workers begin clean: no threads, no connections of ours
+    host, _, port = settings.listen.rpartition(":")
+    return Server(
+        __import__("os").environ.get("WORKER", "media_gallery.serve:worker"),
+        factory=True,
+        address=host.strip("[]"),
+        port=int(port),
+        interface=Interfaces.ASGI,
+        workers=settings.worker_count,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT),
+        websockets=False,
+        backlog=2048,
+        log_enabled=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=max(1, int(settings.stop_timeout)),
+    )
