@@ -1,0 +1,225 @@
+"""The parent side of thumbnails: decoder processes kept warm, the queue before them, and their limits.
+
+The parent loads neither libvips nor FFmpeg. A decoder that crashes, hangs or grows costs one job: it is killed, and the
+next job gets a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+log = structlog.get_logger()
+RECYCLE = 500
+"""Jobs after which a decoder is replaced, so that what a library leaks does not add up."""
+START = 60.0
+"""Seconds a decoder may take to load its libraries."""
+HEADER, ANSWER = 16 * 1024, 256 * 1024 * 1024
+"""Longest first line of a decoder's answer, and most bytes behind it."""
+_MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "avif": "image/avif",
+                "heic": "image/heic", "tiff": "image/tiff", "bmp": "image/bmp"}  # fmt: skip
+_ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8"}
+
+
+class Undecodable(Exception):
+    """The file is no image or film that can be decoded."""
+
+
+class DecoderFailed(Exception):
+    """The decoder crashed, or took too long."""
+
+
+class Busy(DecoderFailed):
+    """Too many jobs wait already, or the service is stopping: nothing was tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image or film as it is seen, in pixels, and its thumbnails: file name -> bytes."""
+
+    width: int
+    height: int
+    thumbnails: dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Avatar:
+    """The square kept of an avatar, `width` pixels wide, and its thumbnails: file name -> bytes."""
+
+    data: bytes
+    media_type: str
+    width: int
+    thumbnails: dict[str, bytes]
+
+
+class Thumbnailer:
+    """A pool of decoder processes. Times in seconds, `memory` in bytes."""
+
+    def __init__(
+        self,
+        processes: int,
+        *,
+        timeout: float,
+        cpu_seconds: int,
+        memory: int,
+        max_pixels: int,
+        queue: int = 256,
+    ) -> None:
+        self.timeout, self.queue = timeout, queue
+        self._limits = json.dumps({"cpu_seconds": cpu_seconds, "memory": memory, "max_pixels": max_pixels})
+        self._free = asyncio.Semaphore(processes)
+        self._idle: list[_Decoder] = []
+        self._jobs: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Decoders start with their first job."""
+
+    async def close(self) -> None:
+        self._closing = True
+        for job in self._jobs:
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        while self._idle:
+            await self._idle.pop().end()
+
+    async def picture(self, fd: int, kind: Literal["image", "video"]) -> Picture:
+        """Measures and the thumbnail of a file. Raises Undecodable, DecoderFailed, Busy."""
+        answer, parts = await self._run(fd, {"job": "picture", "kind": kind})
+        return Picture(answer["width"], answer["height"], parts)
+
+    async def avatar(self, fd: int) -> Avatar:
+        """The avatar that is kept of an image. Raises Undecodable, DecoderFailed, Busy."""
+        answer, parts = await self._run(fd, {"job": "avatar"})
+        return Avatar(parts.pop(""), _MEDIA_TYPES[answer["format"]], answer["width"], parts)
+
+    async def more(self, fd: int, sizes: Sequence[int], ext: str) -> dict[str, bytes]:
+        """Thumbnails of a stored avatar: file name -> bytes. Raises Undecodable, DecoderFailed, Busy."""
+        return (await self._run(fd, {"job": "more", "sizes": list(sizes), "ext": ext}))[1]
+
+    async def _run(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """One job in a task of its own with a descriptor of its own: a caller that is cancelled leaves it whole."""
+        if self._closing or len(self._jobs) >= self.queue:
+            raise Busy("too many images wait")
+        task = asyncio.create_task(self._attempt(os.dup(fd), job))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise Busy("the service is stopping") from None
+            raise
+
+    async def _attempt(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+        try:
+            async with self._free:
+                answer, data = await self._ask(fd, job)
+        finally:
+            os.close(fd)
+        if "error" in answer:
+            raise Undecodable(answer["error"])
+        parts, at = {}, 0
+        for name, length in answer["parts"]:
+            parts[name] = data[at : at + length]
+            at += length
+        return answer, parts
+
+    async def _ask(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        decoder = self._idle.pop() if self._idle else await _Decoder.start(self._limits)
+        try:
+            async with asyncio.timeout(self.timeout):
+                answer = await decoder.ask(fd, job)
+        except BaseException as error:
+            await decoder.kill()
+            if isinstance(error, TimeoutError):
+                raise DecoderFailed(f"took longer than {self.timeout:g} s") from error
+            if isinstance(error, (OSError, EOFError, ValueError, LookupError)):
+                raise DecoderFailed(f"the decoder ended with status {decoder.process.returncode}") from error
+            raise
+        if decoder.jobs >= RECYCLE:
+            await decoder.end()
+        else:
+            self._idle.append(decoder)
+        return answer
+
+
+class _Decoder:
+    """One decoder process, and the socket to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+        self.process, self.connection, self.jobs = process, connection, 0
+        self._buffer = b""
+
+    @classmethod
+    async def start(cls, limits: str) -> _Decoder:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            program = [sys.executable, "-I", str(Path(__file__).with_name("decoder.py")), str(theirs.fileno()), limits]
+            process = await asyncio.to_thread(
+                subprocess.Popen, program, pass_fds=[theirs.fileno()], env=_ENVIRONMENT, cwd="/",
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        decoder = cls(process, ours)
+        try:
+            async with asyncio.timeout(START):
+                await decoder._line()
+        except BaseException as error:
+            await decoder.kill()
+            if isinstance(error, Exception):
+                log.error("no decoder could be started", status=process.returncode)
+                raise DecoderFailed("no decoder could be started") from error
+            raise
+        return decoder
+
+    async def ask(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Raises OSError, EOFError or ValueError where the process does not answer as it should."""
+        self.jobs += 1
+        socket.send_fds(self.connection, [json.dumps(job).encode()], [fd])
+        answer: dict[str, Any] = json.loads(await self._line())
+        length = sum(length for _, length in answer.get("parts", []))
+        if length > ANSWER:
+            raise ValueError("too long an answer")
+        data = bytearray(self._buffer)
+        self._buffer = b""
+        while len(data) < length:
+            data += await self._receive()
+        return answer, bytes(data)
+
+    async def _line(self) -> bytes:
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > HEADER:
+                raise ValueError("too long a line")
+            self._buffer += await self._receive()
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    async def _receive(self) -> bytes:
+        data = await asyncio.get_running_loop().sock_recv(self.connection, 1 << 18)
+        if not data:
+            raise EOFError
+        return data
+
+    async def end(self) -> None:
+        """Let the process end by itself: it does so when nobody speaks to it any more."""
+        self.connection.close()
+        try:
+            await asyncio.to_thread(self.process.wait, 2)
+        except subprocess.TimeoutExpired:
+            await self.kill()
+
+    async def kill(self) -> None:
+        self.process.kill()
+        self.connection.close()
+        await asyncio.shield(asyncio.to_thread(self.process.wait))
