@@ -22,7 +22,7 @@ from media_gallery.db import accounts as account_queries
 from media_gallery.db import migrate, upkeep
 from media_gallery.errors import GalleryError, NotFound
 from media_gallery.models import Filter, Jid, iso
-from media_gallery.settings import Settings, load_settings, parse_seconds
+from media_gallery.settings import Settings, load_settings, parse_bytes, parse_seconds
 
 T = TypeVar("T")
 app = App(name="media-gallery", version=__version__, help="File sharing and media gallery for XMPP chat.")
@@ -304,14 +304,10 @@ def set_quota(jid: str, quota: str, *, config: Config = None) -> None:
     ----------
     quota: Bytes, or a size such as 10GiB, or `default`.
     """
-    from pydantic import ByteSize, TypeAdapter
-
     try:
-        value = None if quota == "default" else int(TypeAdapter(ByteSize).validate_python(quota))
-    except ValidationError:
-        raise Complaint(f"{quota!r} is no size: give bytes, a size such as 10GiB, or `default`") from None
-    if value is not None and value >= 2**63:
-        raise Complaint("The quota is too large")
+        value = None if quota == "default" else parse_bytes(quota)
+    except ValueError as error:
+        raise Complaint(f"The quota {error}, or `default`") from None
     account = _offline(config, lambda gallery: gallery.accounts.set_quota(Jid.parse(jid), value))
     out.print(f"{account.jid}: {_size(value) if value is not None else 'the default'}", highlight=False)
 

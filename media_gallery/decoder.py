@@ -24,6 +24,11 @@ import sys
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+import av
+import pillow_heif
+import pyvips
+from PIL import Image
+
 THUMBNAIL = 256
 AVATAR = 1536
 AVATAR_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
@@ -64,13 +69,7 @@ def limit_time(seconds: int) -> None:
 
 
 def prepare() -> None:
-    """Load the libraries and shut their other doors."""
-    global av, pyvips, pillow_heif, Image
-    import av
-    import pillow_heif
-    import pyvips
-    from PIL import Image
-
+    """Shut the libraries' other doors."""
     pyvips.cache_set_max(0)
     pyvips.operation_block_set("VipsForeignLoad", True)
     for loader in _LOADERS:
@@ -187,7 +186,7 @@ def _bmp(source: Source) -> Any:
         source.check(*bitmap.size)
         alpha = "A" in bitmap.getbands()
         pixels = bitmap.convert("RGBA" if alpha else "RGB")
-        return _from_pixels(pixels.tobytes(), *pixels.size, 4 if alpha else 3, None)
+        return _from_pixels(pixels.tobytes(), pixels.width, pixels.height, 4 if alpha else 3, None)
 
 
 def encode(image: Any, ext: str, quality: int = 82, lossless: bool = False) -> bytes:

@@ -24,7 +24,12 @@ def set_up(settings: Settings) -> None:
     if settings.log_format == "json":
         renderer: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        renderer = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,  # not the default one: it prints local variables
+            )
+        ]
     structlog.configure(
         processors=[structlog.processors.add_log_level, *shared[:1], *shared[2:], *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

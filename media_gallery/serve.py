@@ -142,7 +142,7 @@ def _server(settings: Settings) -> Any:
     multiprocessing.set_start_method("spawn", force=True)  # workers begin clean: no threads, no connections of ours
     host, _, port = settings.listen.rpartition(":")
     return Server(
-        __import__("os").environ.get("WORKER", "media_gallery.serve:worker"),
+        "media_gallery.serve:worker",
         factory=True,
         address=host.strip("[]"),
         port=int(port),

@@ -9,7 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from limits import parse_many
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -35,6 +44,9 @@ _UNITS = {
 }
 
 
+_BYTE_SIZE = TypeAdapter(ByteSize)
+
+
 def parse_seconds(value: Any) -> Any:
     """`10 min`, `30 days`, `90` (seconds) -> seconds."""
     if not isinstance(value, str):
@@ -44,6 +56,17 @@ def parse_seconds(value: Any) -> Any:
     if not match or not unit:
         raise ValueError("must be a time such as 90, 10 min, 12 h or 30 days")
     return float(match[1]) * unit
+
+
+def parse_bytes(value: Any) -> int:
+    """`100 MiB`, `2GB`, `4096` (bytes) -> bytes. Raises ValueError."""
+    try:
+        size = int(_BYTE_SIZE.validate_python(value))
+    except ValidationError:
+        size = -1
+    if not 0 <= size < 2**63:
+        raise ValueError("must be a size such as 4096, 100 MiB or 2 GB")
+    return size
 
 
 def _split(value: Any) -> Any:
@@ -80,6 +103,7 @@ def _check_listen(value: str) -> str:
     return value
 
 
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Jids = Annotated[Words, AfterValidator(lambda jids: [_jid(jid).bare for jid in jids])]
@@ -108,8 +132,8 @@ class Settings(BaseSettings):
     )
     database_url: str = Field("", description="Database; empty: SQLite in the data directory. `sqlite:///path/to/file`")
     admins: Jids = Field([], description="JIDs of administrators, separated by commas")
-    default_quota: ByteSize = Field(ByteSize(1024**3), description="Quota of an account that has none of its own")
-    max_file_size: ByteSize = Field(ByteSize(1024**3), description="Largest file taken")
+    default_quota: Bytes = Field(1024**3, description="Quota of an account that has none of its own")
+    max_file_size: Bytes = Field(1024**3, description="Largest file taken")
     token_lifetime: Seconds = Field(30 * 86400, description="How long a token is valid")
     code_lifetime: Seconds = Field(600, description="How long a one-time code is valid")
     code_tries: int = Field(5, ge=1, description="Wrong tries after which a code is void")
@@ -152,7 +176,7 @@ class Settings(BaseSettings):
         0, ge=0, le=256, description="Image and film decoders per worker; 0: cores divided by workers"
     )
     decoder_timeout: Seconds = Field(20, description="Longest time one image or film may take to decode")
-    decoder_memory: ByteSize = Field(ByteSize(1024**3), description="Most memory one decoder may take for a job")
+    decoder_memory: Bytes = Field(1024**3, description="Most memory one decoder may take for a job")
     max_pixels: int = Field(100_000_000, ge=1, description="Largest image decoded, in pixels")
     idle_timeout: Seconds = Field(30, description="A client that sends nothing for so long while uploading gets `408`")
     stop_timeout: Seconds = Field(60, description="How long running requests may go on after a stop signal")

@@ -26,8 +26,6 @@ START = 60.0
 """Seconds a decoder may take to load its libraries."""
 HEADER, ANSWER = 16 * 1024, 256 * 1024 * 1024
 """Longest first line of a decoder's answer, and most bytes behind it."""
-_MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "avif": "image/avif",
-                "heic": "image/heic", "tiff": "image/tiff", "bmp": "image/bmp"}  # fmt: skip
 _ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8"}
 
 
@@ -101,7 +99,7 @@ class Thumbnailer:
     async def avatar(self, fd: int) -> Avatar:
         """The avatar that is kept of an image. Raises Undecodable, DecoderFailed, Busy."""
         answer, parts = await self._run(fd, {"job": "avatar"})
-        return Avatar(parts.pop(""), _MEDIA_TYPES[answer["format"]], answer["width"], parts)
+        return Avatar(parts.pop(""), f"image/{answer['format']}", answer["width"], parts)
 
     async def more(self, fd: int, sizes: Sequence[int], ext: str) -> dict[str, bytes]:
         """Thumbnails of a stored avatar: file name -> bytes. Raises Undecodable, DecoderFailed, Busy."""

@@ -83,8 +83,8 @@ async def charge(
         quota, used = await get_quota(c, account, default_quota)
         raise QuotaExceeded(quota=quota, used=used, required=size)
     await c.run(
-        "INSERT INTO usage (account_id, category, files, used) VALUES ($1, $2, 1, $3) ON CONFLICT (account_id, category)"
-        " DO UPDATE SET files = usage.files + 1, used = usage.used + excluded.used",
+        "INSERT INTO usage (account_id, category, files, used) VALUES ($1, $2, 1, $3)"
+        " ON CONFLICT (account_id, category) DO UPDATE SET files = usage.files + 1, used = usage.used + excluded.used",
         account, category, size,
     )  # fmt: skip
     return row[0], row[1]
@@ -101,7 +101,7 @@ async def get_quota(c: Connection, account: AccountId, default_quota: int) -> tu
 
 
 async def insert_blob(c: Connection, blob: Blob, now: int) -> Blob:
-    """Count one more link to these bytes: the blob that was known by its SHA-256 already, or `blob` itself, now known."""
+    """Count one more link to these bytes: to the blob already known by its SHA-256, or to `blob`, now known."""
     row = await c.one(
         "INSERT INTO blobs (key, size, sha256, sha1, width, height, decodable, links, created_at)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (sha256) DO UPDATE SET links = blobs.links + 1"

@@ -25,7 +25,10 @@ BASE = "/api/v1"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call of the API. `needs`: who may make it; `strict`: unknown parameters are refused; `form`: an upload's body."""
+    """One call of the API.
+
+    `needs`: who may make it; `strict`: unknown parameters are refused; `form`: the fields of an upload's body.
+    """
 
     method: str
     path: str
@@ -67,8 +70,8 @@ API = (
     Operation("GET", "/files", files.list_files, shapes.ListParams, {200: Files}, (400,)),
     Operation("DELETE", "/files", files.delete_files, shapes.DeleteParams, {204: None}, (400, 404), strict=True),
     Operation("GET", "/files/percent/{percent}", files.list_percent, shapes.PercentParams, {200: Files}, (400,)),
-    Operation("DELETE", "/files/percent/{percent}", files.delete_percent, shapes.PercentDeleteParams, {204: None}, (400,),
-              strict=True),
+    Operation("DELETE", "/files/percent/{percent}", files.delete_percent, shapes.PercentDeleteParams, {204: None},
+              (400,), strict=True),
     Operation("GET", "/files/stats", files.stats, shapes.FilterParams, {200: shapes.Statistics}, (400,)),
     Operation("POST", "/avatar/upload", files.upload_avatar, **_UPLOAD, refusals=(415, *_UPLOAD_REFUSALS)),  # type: ignore[arg-type]
     Operation("GET", "/avatar", files.list_avatars, shapes.ListParams, {200: Files}, (400,)),

@@ -6,7 +6,8 @@ import inspect
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -33,8 +34,8 @@ SENTENCES = {
 
 def document(operations: Sequence[Operation], public_url: str) -> dict[str, Any]:
     """The API in OpenAPI 3.1."""
-    kinds = {kind for operation in operations for kind in operation.answers.values() if kind} | {shapes.Error}
-    _, components = msgspec.json.schema_components(list(kinds), ref_template=_REF)
+    kinds = {kind for operation in operations for answer in operation.answers.values() for kind in _members(answer)}
+    _, components = msgspec.json.schema_components([*kinds, shapes.Error], ref_template=_REF)
     paths: dict[str, Any] = {}
     for operation in operations:
         path = paths.setdefault(f"/api/v1{operation.path}/", {})
@@ -124,8 +125,16 @@ def _without_null(described: dict[str, Any]) -> dict[str, Any]:
 def _response(kind: Any) -> dict[str, Any]:
     if kind is None:
         return {"description": "Done"}
-    (schema,), _ = msgspec.json.schema_components([kind], ref_template=_REF)
+    schemas, _ = msgspec.json.schema_components(_members(kind), ref_template=_REF)
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
     return {"description": "Done", "content": {"application/json": {"schema": schema}}}
+
+
+def _members(answer: Any) -> tuple[Any, ...]:
+    """The kinds that an answer may be."""
+    if isinstance(answer, UnionType):
+        return get_args(answer)
+    return () if answer is None else (answer,)
 
 
 def _refusal(status: int) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from media_gallery.uploads import Offer
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, Meta(max_length=1024)]
+JidText = Annotated[str, Meta(max_length=3071)]
+"""A JID: three parts of 1023 bytes at most (RFC 7622, section 3.1)."""
 PAGE_SIZE, MOST = 50, 500
 METADATA = 16 * 1024
 """Most bytes of an upload's metadata."""
@@ -180,12 +182,12 @@ def _metadata(given: str | dict[str, Any]) -> dict[str, Any]:
 
 
 class CodeRequest(Struct):
-    jid: Annotated[str, Meta(max_length=3071)]
+    jid: JidText
     type: Literal["message", "iq"] = "message"
 
 
 class SignIn(Struct):
-    jid: Annotated[str, Meta(max_length=3071)]
+    jid: JidText
     code: str | int
     device: Text = ""
     client: Text = ""
@@ -196,12 +198,12 @@ class TokenParams(Struct):
 
 
 class AccountDelete(Struct):
-    jid: Annotated[str | None, Meta(max_length=3071)] = None
+    jid: JidText | None = None
     code: str | int | None = None
 
 
 class JidParams(Struct):
-    jid: Annotated[str | None, Meta(max_length=3071)] = None
+    jid: JidText | None = None
 
 
 class QuotaParams(JidParams):
