@@ -195,7 +195,8 @@ class _Courier:
     def __init__(self, config: XmppConfig) -> None:
         self.config = config
         self._session: Any = None
-        self._lost: asyncio.Event = asyncio.Event()
+        """The stream, while it is of use."""
+        self._started, self._lost = asyncio.Event(), asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One worker's connection; its stanzas are sent in the order they come, and confirmed as they are."""
@@ -243,43 +244,52 @@ class _Courier:
 
         with suppress(IqError):  # a refusal is an answer
             async with asyncio.timeout(SENT_WITHIN):
-                await session["xep_0199"].send_ping(session.boundjid.bare, timeout=SENT_WITHIN)
+                await session.plugin["xep_0199"].send_ping(session.boundjid.bare, timeout=SENT_WITHIN)
 
     async def stay_connected(self) -> None:
         """Connect, and again whenever the connection is lost, more and more patiently while it fails."""
-        failures = 0
-        while True:
-            if await self._hold():
-                failures = 0
-            pause = PAUSES[min(failures, len(PAUSES) - 1)]
-            failures += 1
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311, spreads hosts, guards nothing
-
-    async def _hold(self) -> bool:
-        """One session from its beginning to its end; whether it came to be."""
-        session = _session(self.config)
-        self._lost = lost = asyncio.Event()
-        started = asyncio.Event()
-        session.add_event_handler("session_start", lambda _: started.set())
-        session.add_event_handler("failed_auth", lambda _: log.error("the XMPP server refuses our password or secret"))
-        for end in ("disconnected", "connection_failed", "failed_all_auth"):
-            session.add_event_handler(end, lambda _: lost.set())
+        stream, failures = self._stream(), 0
         try:
-            session.connect(*_address(self.config))
-            if not await self._either(started, lost, CONNECT_WITHIN):
+            while True:
+                if await self._hold(stream):
+                    failures = 0
+                pause = PAUSES[min(failures, len(PAUSES) - 1)]
+                failures += 1
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311, spreads hosts, guards nothing
+        finally:
+            await stream.disconnect()
+
+    def _stream(self) -> Any:
+        stream = _new_stream(self.config)
+        stream.add_event_handler("session_start", lambda _: self._started.set())
+        stream.add_event_handler("failed_auth", lambda _: log.error("the XMPP server refuses our password"))
+        stream.add_event_handler("disconnected", lambda _: self._lost.set())
+        # Every address failed; slixmpp would try again by itself from here on, but at its own pace.
+        stream.add_event_handler("reconnect_delay", lambda _: self._lost.set())
+        return stream
+
+    async def _hold(self, stream: Any) -> bool:
+        """One session from its beginning to its end; whether it came to be."""
+        self._started, self._lost = asyncio.Event(), asyncio.Event()
+        try:
+            stream.connect(*_address(self.config))
+            await self._first(self._started, self._lost, within=CONNECT_WITHIN)
+            if not self._started.is_set():
                 log.warning("no connection to the XMPP server", jid=self.config.jid)
                 return False
-            await _introduce(session, self.config)
-            self._session = session
+            await _introduce(stream, self.config)
+            self._session = stream
             log.info("connected to the XMPP server", jid=self.config.jid)
-            while not await self._either(lost, lost, KEEPALIVE):
-                await self._keep_alive(session)
+            while not self._lost.is_set():
+                await self._first(self._lost, within=KEEPALIVE)
+                if not self._lost.is_set():
+                    await self._keep_alive(stream)
             log.warning("the connection to the XMPP server was lost", jid=self.config.jid)
             return True
         finally:
             self._session = None
-            session.cancel_connection_attempt()
-            session.abort()
+            stream.cancel_connection_attempt()
+            stream.abort()
 
     async def _keep_alive(self, session: Any) -> None:
         try:
@@ -289,13 +299,12 @@ class _Courier:
             self._lost.set()
 
     @staticmethod
-    async def _either(wanted: asyncio.Event, other: asyncio.Event, timeout: float) -> bool:
-        """Wait for one of two events; whether it was the wanted one."""
-        waits = {asyncio.create_task(event.wait()) for event in {wanted, other}}
-        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    async def _first(*events: asyncio.Event, within: float) -> None:
+        """Return when one of the events has happened, or `within` seconds have passed."""
+        waits = [asyncio.create_task(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-        return wanted.is_set()
 
 
 def _address(config: XmppConfig) -> tuple[str, int] | tuple[()]:
@@ -305,7 +314,7 @@ def _address(config: XmppConfig) -> tuple[str, int] | tuple[()]:
     return (config.host, config.port) if config.host else ()
 
 
-def _session(config: XmppConfig) -> Any:
+def _new_stream(config: XmppConfig) -> Any:
     """A slixmpp stream that has not connected yet."""
     from slixmpp import ClientXMPP, ComponentXMPP
 
@@ -326,12 +335,12 @@ def _session(config: XmppConfig) -> Any:
 
 async def _introduce(session: Any, config: XmppConfig) -> None:
     """Say who we are: the answer to disco#info (XEP-0030), with the gallery's address in its form (XEP-0128)."""
-    disco = session["xep_0030"]
+    disco = session.plugin["xep_0030"]
     await disco.del_identities(jid=session.boundjid.full)
     await disco.add_identity(category="store", itype="file", name="Media gallery", jid=session.boundjid.full)
-    form = session["xep_0004"].make_form(ftype="result")
+    form = session.plugin["xep_0004"].make_form(ftype="result")
     form.add_field(var="FORM_TYPE", ftype="hidden", value=FORM_TYPE)
     form.add_field(var=FORM_FIELD, value=config.api_url)
-    await session["xep_0128"].set_extended_info(jid=session.boundjid.full, data=form)
+    await session.plugin["xep_0128"].set_extended_info(jid=session.boundjid.full, data=form)
     if not config.component_secret:
         session.send_presence(ppriority=-1)  # reachable at its full JID, but no message of people comes to it

@@ -1,0 +1,178 @@
+"""The real service as its own process, and users who speak HTTP to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from media_gallery.app import Gallery, assemble
+from media_gallery.models import Jid
+from media_gallery.settings import Settings
+
+PROGRAM = str(Path(sys.executable).with_name("media-gallery"))
+MIB = 1024 * 1024
+RATES = ("UPLOAD", "SLOT", "CODE_REQUEST_JID", "CODE_REQUEST_ADDRESS", "CODE_TRY_JID", "CODE_TRY_ADDRESS")
+FREE_RATES = {f"RATE_{name}": "100000/minute" for name in RATES}
+DEFAULTS = {"WORKERS": "1", "DEFAULT_QUOTA": str(50 * MIB), "MAX_FILE_SIZE": str(20 * MIB), "LOG_FORMAT": "json",
+            "ADMINS": "admin@example.org", "STOP_TIMEOUT": "10", **FREE_RATES}  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**settings: Any) -> dict[str, str]:
+    """The process's environment with our settings alone."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_GALLERY_")}
+    return kept | {f"MEDIA_GALLERY_{name}": str(value) for name, value in settings.items()}
+
+
+class Service:
+    """`media-gallery serve` on a free port, over a data directory of its own."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.data_dir = directory / "data"
+        self.settings = {"DATA_DIR": self.data_dir, "LISTEN": f"127.0.0.1:{self.port}", "PUBLIC_URL": self.url,
+                         **DEFAULTS, **settings}  # fmt: skip
+        self.log_path = directory / "log"
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Service:
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [PROGRAM, "serve"], env=environment(**self.settings), stderr=log, start_new_session=True
+            )
+        self.wait_until(lambda: self.http.get("/healthz").is_success)
+        return self
+
+    def stop(self) -> int:
+        """Ask it to stop; its exit status."""
+        assert self.process
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def wait_until(self, condition: Callable[[], Any], seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if condition():
+                    return
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < end and (not self.process or self.process.poll() is None), self.log()
+            time.sleep(0.02)
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+
+    def cli(self, *words: str, code: int = 0, **settings: Any) -> str:
+        """What a command of `media-gallery` prints; checks its exit status."""
+        done = subprocess.run(
+            [PROGRAM, *words], env=environment(**self.settings | settings), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return done.stdout if code == 0 else done.stdout + done.stderr
+
+    def within(self, work: Callable[[Gallery], Coroutine[Any, Any, Any]]) -> Any:
+        """Do something with the database and the store of the running service, from this process."""
+
+        async def main() -> Any:
+            gallery = assemble(Settings(**{name.lower(): value for name, value in self.settings.items()}))
+            await gallery.db.start()
+            await gallery.store.start()
+            try:
+                return await work(gallery)
+            finally:
+                await gallery.store.close()
+                await gallery.db.close()
+
+        with ThreadPoolExecutor(1) as thread:  # a loop of its own, also below a test that has one
+            return thread.submit(asyncio.run, main()).result()
+
+    def user(self, name: str = "anna", *, jid: str | None = None, admin: bool = False) -> User:
+        """A signed-in account that no other test knows."""
+        jid = jid or f"{name}-{uuid4().hex[:12]}@example.org"
+        issued = self.within(lambda g: g.accounts.issue_token(Jid.parse(jid), "test", "pytest", admin))
+        return User(self, jid, issued.token)
+
+    def stored_bytes(self) -> int:
+        """Files in the blob and staging directories."""
+        return sum(1 for kind in ("blobs", "staging") for path in (self.data_dir / kind).rglob("*") if path.is_file())
+
+
+class User:
+    """An account's client: requests under `/api/v1/` with its token."""
+
+    def __init__(self, service: Service, jid: str, token: str) -> None:
+        self.service, self.jid, self.token = service, jid, token
+        self.http = httpx.Client(
+            base_url=f"{service.url}/api/v1/", headers={"Authorization": f"Bearer {token}"}, timeout=30
+        )
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        return self.http.get(path, params=params or None)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.post(path, json=body)
+
+    def put(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.put(path, json=body)
+
+    def delete(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.request("DELETE", path, json=body or None)
+
+    def send(self, data: bytes, name: str = "photo.bin", part_type: str | None = None, path: str = "files/upload/",
+             **fields: Any) -> httpx.Response:  # fmt: skip
+        """An upload, whatever its answer."""
+        fields = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
+        return self.http.post(path, data=fields, files={"file": (name, data, part_type)})
+
+    def upload(
+        self, data: bytes, name: str = "photo.bin", part_type: str | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """An upload that must succeed; the file object."""
+        answer = self.send(data, name, part_type, **fields)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    def avatar(self, data: bytes, name: str = "selfie.png", **fields: Any) -> dict[str, Any]:
+        return self.upload(data, name, path="avatar/upload/", **fields)
+
+    def used(self) -> int:
+        return int(self.get("account/quota/").json()["used"])
+
+    def items(self, path: str = "files/", **params: Any) -> list[dict[str, Any]]:
+        answer = self.get(path, **params)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["items"])
+
+
+def assert_error(answer: httpx.Response, status: int, *fields: str) -> dict[str, Any]:
+    """The contract's error body; returns it."""
+    assert answer.status_code == status, answer.text
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert isinstance(body["error"], str) and body["error"]
+    for field in fields:
+        assert field in body.get("fields", {}), body
+    return body

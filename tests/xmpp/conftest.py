@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from slixmpp import ClientXMPP
+
+from tests.service import Service
+from tests.xmpp.prosody import COMPONENT, HOST, SECRET, Prosody
+
+
+@pytest.fixture(scope="session")
+def prosody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
+    server = Prosody(tmp_path_factory.mktemp("prosody"))
+    for name in ("gallery", "romeo", "juliet"):
+        server.register(name)
+    server.register("tybalt", "denied.test")
+    yield server.start()
+    server.stop()
+
+
+def component_settings(prosody: Prosody) -> dict[str, Any]:
+    return {"XMPP_JID": COMPONENT, "XMPP_COMPONENT_HOST": "127.0.0.1",
+            "XMPP_COMPONENT_PORT": prosody.component_port, "XMPP_COMPONENT_SECRET": SECRET}  # fmt: skip
+
+
+def client_settings(prosody: Prosody) -> dict[str, Any]:
+    return {"XMPP_JID": f"gallery@{HOST}", "XMPP_PASSWORD": "gallery", "XMPP_HOST": "127.0.0.1",
+            "XMPP_PORT": prosody.c2s_port, "XMPP_CA_FILE": prosody.ca_file}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def connected(start_service: Callable[..., Service]) -> Callable[..., Service]:
+    """Start a service and wait until its courier is connected."""
+
+    def start(**settings: Any) -> Service:
+        service = start_service(**settings)
+        service.wait_until(lambda: "connected to the XMPP server" in service.log())
+        return service
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def component(connected: Callable[..., Service], prosody: Prosody) -> Service:
+    return connected(**component_settings(prosody), DENIED_DOMAINS="denied.test", DENIED_JIDS=f"paris@{HOST}")
+
+
+class ChatClient(ClientXMPP):
+    """A person's client: keeps every stanza that carries a one-time code."""
+
+    def __init__(self, jid: str, prosody: Prosody) -> None:
+        super().__init__(jid, jid.partition("@")[0])
+        self.ca_certs = prosody.directory / f"{self.boundjid.host}.crt"
+        self.codes: asyncio.Queue[Any] = asyncio.Queue()
+        for plugin in ("xep_0030", "xep_0070", "xep_0092", "xep_0199", "xep_0280"):
+            self.register_plugin(plugin)
+        self.add_event_handler("session_start", lambda _: self.send_presence())
+        self.add_event_handler("message", self.codes.put_nowait)
+        self.add_event_handler("http_confirm_iq", self.codes.put_nowait)
+
+    async def code(self) -> Any:
+        """The next stanza with a code."""
+        return await asyncio.wait_for(self.codes.get(), 5)
+
+
+@asynccontextmanager
+async def signed_in(jid: str, prosody: Prosody) -> AsyncIterator[ChatClient]:
+    client = ChatClient(jid, prosody)
+    started = asyncio.Event()
+    client.add_event_handler("session_start", lambda _: started.set())
+    client.enable_direct_tls = False
+    client.connect("127.0.0.1", prosody.c2s_port)
+    await asyncio.wait_for(started.wait(), 10)
+    yield client
+    await client.disconnect()
+
+
+@pytest.fixture
+async def romeo(prosody: Prosody) -> AsyncIterator[ChatClient]:
+    async with signed_in(f"romeo@{HOST}", prosody) as client:
+        yield client
+
+
+async def call(service: Service, path: str, **body: Any) -> httpx.Response:
+    """A `POST` under `/api/v1/account/`, off the loop that the chat client lives in."""
+    headers = body.pop("headers", {})
+    return await asyncio.to_thread(service.http.post, f"/api/v1/account/{path}/", json=body, headers=headers)

@@ -1,0 +1,96 @@
+"""A real Prosody for one test run: one virtual host with TLS, one component, accounts by need. Loopback only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from tests.service import free_port
+
+HOST, COMPONENT, SECRET = "localhost.test", "gallery.localhost.test", "component-secret"
+PROGRAM = shutil.which("prosody", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "prosody"
+PLUGINS = Path(__file__).parents[2] / "contrib" / "prosody"
+_CONFIGURATION = """
+run_as_root = true
+pidfile = "{directory}/prosody.pid"
+data_path = "{directory}/data"
+certificates = "{directory}"
+plugin_paths = {{ "{plugins}" }}
+log = {{ info = "{directory}/prosody.log" }}
+interfaces = {{ "127.0.0.1" }}
+c2s_ports = {{ {c2s_port} }}
+c2s_direct_tls_ports = {{}}
+component_ports = {{ {component_port} }}
+component_interfaces = {{ "127.0.0.1" }}
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "carbons", "offline", "media_gallery" }}
+modules_disabled = {{ "s2s" }}
+authentication = "internal_hashed"
+c2s_require_encryption = {tls}
+allow_unencrypted_plain_auth = false
+media_gallery_url = "https://gallery.example.org/api/"
+
+VirtualHost "{host}"
+VirtualHost "denied.test"
+Component "{component}"
+    component_secret = "{secret}"
+"""
+
+
+class Prosody:
+    """Starts, stops and starts again on the same ports and data."""
+
+    def __init__(self, directory: Path, tls: bool = True) -> None:
+        self.directory, self.c2s_port, self.component_port = directory, free_port(), free_port()
+        self.ca_file = directory / f"{HOST}.crt"
+        self.config = directory / "prosody.cfg.lua"
+        self.process: subprocess.Popen[bytes] | None = None
+        (directory / "data").mkdir()
+        for host in (HOST, "denied.test"):
+            subprocess.run(
+                ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}",
+                 "-addext", f"subjectAltName=DNS:{host}", "-keyout", directory / f"{host}.key",
+                 "-out", directory / f"{host}.crt"],
+                check=True, capture_output=True,
+            )  # fmt: skip
+        self.config.write_text(
+            _CONFIGURATION.format(
+                directory=directory, c2s_port=self.c2s_port, component_port=self.component_port, host=HOST,
+                component=COMPONENT, secret=SECRET, plugins=PLUGINS, tls="true" if tls else "false",
+            )
+        )  # fmt: skip
+
+    def register(self, name: str, host: str = HOST) -> str:
+        """An account whose password is its name; its bare JID."""
+        control = str(Path(PROGRAM).with_name("prosodyctl"))
+        subprocess.run(
+            [control, "--config", self.config, "register", name, host, name], check=True, capture_output=True
+        )
+        return f"{name}@{host}"
+
+    def start(self) -> Prosody:
+        self.process = subprocess.Popen(
+            [PROGRAM, "-F", "--config", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        end = time.monotonic() + 30
+        while not (self._listens(self.c2s_port) and self._listens(self.component_port)):
+            assert time.monotonic() < end and self.process.poll() is None, self.log()
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    def log(self) -> str:
+        path = self.directory / "prosody.log"
+        return path.read_text() if path.exists() else ""

@@ -1,0 +1,104 @@
+"""What the XMPP side does when the server is gone, comes back, or asks who we are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from slixmpp.xmlstream import ET
+
+from tests.service import Service, assert_error
+from tests.xmpp.conftest import ChatClient, call, client_settings, component_settings, signed_in
+from tests.xmpp.prosody import COMPONENT, HOST, Prosody
+from tests.xmpp.test_sign_in import ask
+
+
+@pytest.fixture
+def own_prosody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
+    """A server that a test may end."""
+    server = Prosody(tmp_path_factory.mktemp("prosody"))
+    for name in ("gallery", "romeo"):
+        server.register(name)
+    yield server.start()
+    server.stop()
+
+
+async def recovers(service: Service, prosody: Prosody) -> None:
+    prosody.stop()
+    begun = time.monotonic()
+    answer = await call(service, "xmpp_code_request", jid=f"romeo@{HOST}")
+    assert_error(answer, 503)
+    assert int(answer.headers["Retry-After"]) > 0
+    assert time.monotonic() - begun < 3  # at once: a client waits for seconds, not for a connection
+    assert service.http.get("/readyz").is_success  # files are served whatever the XMPP server does
+    prosody.start()
+
+    def asked() -> httpx.Response:
+        return service.http.post("/api/v1/account/xmpp_code_request/", json={"jid": f"romeo@{HOST}"})
+
+    await asyncio.to_thread(service.wait_until, lambda: asked().status_code == 201)
+    async with signed_in(f"romeo@{HOST}", prosody) as romeo:
+        await ask(service, romeo)
+
+
+async def test_a_component_recovers(connected: Callable[..., Service], own_prosody: Prosody) -> None:
+    await recovers(connected(**component_settings(own_prosody)), own_prosody)
+
+
+async def test_a_client_account_recovers(connected: Callable[..., Service], own_prosody: Prosody) -> None:
+    await recovers(connected(**client_settings(own_prosody)), own_prosody)
+
+
+async def test_a_service_starts_before_its_server(start_service: Callable[..., Service], own_prosody: Prosody) -> None:
+    own_prosody.stop()
+    service = start_service(**component_settings(own_prosody))
+    assert_error(await call(service, "xmpp_code_request", jid=f"romeo@{HOST}"), 503)
+    own_prosody.start()
+    await asyncio.to_thread(service.wait_until, lambda: "connected to the XMPP server" in service.log())
+
+
+async def test_a_certificate_that_is_not_trusted_is_refused(
+    start_service: Callable[..., Service], prosody: Prosody
+) -> None:
+    service = start_service(**client_settings(prosody) | {"XMPP_CA_FILE": ""})
+    await asyncio.to_thread(service.wait_until, lambda: "no connection to the XMPP server" in service.log())
+    assert_error(await call(service, "xmpp_code_request", jid=f"romeo@{HOST}"), 503)
+
+
+async def test_a_wrong_password_is_told(start_service: Callable[..., Service], prosody: Prosody) -> None:
+    service = start_service(**client_settings(prosody) | {"XMPP_PASSWORD": "wrong-password"})
+    await asyncio.to_thread(service.wait_until, lambda: "refuses our password" in service.log())
+    assert "wrong-password" not in service.log()
+
+
+async def test_a_wrong_component_secret_is_told(start_service: Callable[..., Service], prosody: Prosody) -> None:
+    service = start_service(**component_settings(prosody) | {"XMPP_COMPONENT_SECRET": "wrong-secret"})
+    await asyncio.to_thread(service.wait_until, lambda: "no connection to the XMPP server" in service.log())
+    assert_error(await call(service, "xmpp_code_request", jid=f"romeo@{HOST}"), 503)
+
+
+async def test_pings_and_version_and_disco_are_answered(component: Service, romeo: ChatClient) -> None:
+    await romeo.plugin["xep_0199"].send_ping(COMPONENT, timeout=5)
+    version = await romeo.plugin["xep_0092"].get_version(COMPONENT)
+    assert version["software_version"]["name"] == "media-gallery"
+    info = (await romeo.plugin["xep_0030"].get_info(COMPONENT))["disco_info"]
+    assert ("store", "file") in {identity[:2] for identity in info["identities"]}
+    assert "urn:xmpp:ping" in info["features"]
+    assert form_of(info.xml) == f"{component.url}/api/"
+
+
+async def test_our_prosody_module_lets_clients_find_the_gallery(prosody: Prosody, romeo: ChatClient) -> None:
+    info = (await romeo.plugin["xep_0030"].get_info(HOST))["disco_info"]
+    assert form_of(info.xml) == "https://gallery.example.org/api/"
+
+
+def form_of(info: ET.Element) -> str:
+    """The gallery's address in a disco#info form."""
+    for form in info.findall("{jabber:x:data}x"):
+        fields = {field.get("var"): field.findtext("{jabber:x:data}value") for field in form}
+        if fields.get("FORM_TYPE") == "urn:xabber:http:url":
+            return str(fields["urn:xabber:http:url:mediagallery"])
+    raise AssertionError(ET.tostring(info))
