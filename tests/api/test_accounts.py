@@ -1,0 +1,213 @@
+"""The calls under `account/`: tokens, quotas, administrators, the end of an account. Sign-in itself: `tests/xmpp/`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+
+import pytest
+
+from tests.service import Service, User, assert_error
+
+
+@pytest.fixture(scope="module")
+def limited(start_service: Callable[..., Service]) -> Service:
+    """A service whose limits are near."""
+    return start_service(
+        RATE_UPLOAD="3/minute", RATE_SLOT="4/minute", RATE_CODE_REQUEST_JID="2/minute", RATE_CODE_TRY_JID="3/minute",
+        RATE_CODE_REQUEST_ADDRESS="5/minute", RATE_CODE_TRY_ADDRESS="6/minute", TRUSTED_PROXIES="127.0.0.1",
+    )  # fmt: skip
+
+
+# --- Tokens ---
+
+
+def test_tokens_are_listed_newest_first_with_the_one_in_use_marked(service: Service) -> None:
+    phone, web = (service.user(jid="tokens@example.org") for _ in range(2))
+    page = web.get("account/tokens/").json()
+    assert page["total_objects"] == 2
+    newest, oldest = page["items"]
+    assert (newest["current"], oldest["current"]) == (True, False)
+    assert set(newest) == {"token_id", "device", "client", "created_at", "expires", "last_used", "current"}
+    lifetime = datetime.fromisoformat(newest["expires"]) - datetime.fromisoformat(newest["created_at"])
+    assert lifetime.days == 30
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", newest["created_at"])
+    assert newest["last_used"]
+    assert phone.token not in str(page) and web.token not in str(page)
+
+
+def test_a_revoked_token_opens_nothing(service: Service) -> None:
+    phone, web = (service.user(jid="revoked@example.org") for _ in range(2))
+    [token] = [token for token in web.get("account/tokens/").json()["items"] if not token["current"]]
+    assert web.delete("account/tokens/", token_id=token["token_id"]).status_code == 204
+    assert_error(phone.get("files/"), 401)
+    assert web.get("files/").status_code == 200
+    assert_error(web.delete("account/tokens/", token_id=token["token_id"]), 404)
+
+
+def test_an_expired_token_opens_nothing(start_service: Callable[..., Service]) -> None:
+    anna = start_service(TOKEN_LIFETIME="0").user()
+    answer = anna.get("files/")
+    assert_error(answer, 401)
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_token_is_stored_only_as_a_hash(service: Service) -> None:
+    anna = service.user()
+    anna.get("files/")
+    for path in service.data_dir.glob("gallery.sqlite*"):
+        assert anna.token.encode() not in path.read_bytes()
+
+
+# --- Quota ---
+
+
+def test_everybody_reads_their_own_quota(anna: User) -> None:
+    anna.upload(b"12345")
+    assert anna.get("account/quota/").json() == {"quota": 50 * 1024 * 1024, "used": 5}
+
+
+def test_only_an_administrator_reads_and_sets_quotas_of_others(anna: User, boris: User, admin: User) -> None:
+    assert_error(anna.get("account/quota/", jid=boris.jid), 403)
+    assert_error(anna.put("account/quota/", jid=boris.jid, value=1), 403)
+    assert_error(anna.put("account/quota/", value=1), 403)
+    assert anna.get("account/quota/", jid=anna.jid).status_code == 200
+    boris.upload(b"123")
+    answer = admin.put("account/quota/", jid=boris.jid, value=1000)
+    assert answer.json() == {"jid": boris.jid, "quota": 1000, "used": 3}
+    assert admin.get("account/quota/", jid=boris.jid).json() == {"quota": 1000, "used": 3}
+    assert boris.get("account/quota/").json() == {"quota": 1000, "used": 3}
+    answer = admin.put("account/quota/", jid=boris.jid, value=None)
+    assert answer.json()["quota"] == 50 * 1024 * 1024
+    assert_error(admin.put("account/quota/", jid="nobody@example.org", value=1), 404)
+    assert_error(admin.put("account/quota/", jid=boris.jid, value="much"), 400, "value")
+    assert_error(admin.put("account/quota/", jid=boris.jid, value=-1), 400, "value")
+
+
+def test_an_administrator_sets_their_own_quota_by_default(admin: User) -> None:
+    assert admin.put("account/quota/", value=12345).json() == {"jid": admin.jid, "quota": 12345, "used": 0}
+    admin.put("account/quota/", value=None)
+
+
+def test_a_token_may_make_an_administrator(service: Service) -> None:
+    clerk = service.user("clerk", admin=True)
+    assert clerk.get("account/list/").status_code == 200
+
+
+def test_administrators_list_accounts(service: Service, admin: User) -> None:
+    names = ["carla", "dora", "eva"]
+    users = [service.user(jid=f"{name}@list.example") for name in names]
+    for size, user in zip((30, 10, 20), users, strict=True):
+        user.upload(b"x" * size)
+    admin.put("account/quota/", jid=users[1].jid, value=99 * 1024 * 1024)
+
+    def order(by: str) -> list[str]:
+        page = admin.get("account/list/", vhost="list.example", order_by=by).json()
+        assert page["total_objects"] == 3
+        return [item["jid"].partition("@")[0] for item in page["items"]]
+
+    assert order("jid") == ["carla", "dora", "eva"]
+    assert order("-used") == ["carla", "eva", "dora"]
+    assert order("-quota")[0] == "dora"
+    [item] = admin.get("account/list/", vhost="LIST.example", obj_per_page=1, page=1).json()["items"]
+    assert set(item) == {"jid", "quota", "used", "files", "created_at"}
+    assert (item["jid"], item["used"], item["files"]) == ("carla@list.example", 30, 1)
+    assert_error(users[0].get("account/list/"), 403)
+    assert_error(admin.get("account/list/", order_by="colour"), 400, "order_by")
+
+
+# --- The end of an account ---
+
+
+def test_an_account_goes_with_all_it_has(service: Service, boris: User) -> None:
+    anna = service.user()
+    shared, own = anna.upload(b"shared bytes"), anna.upload(b"bytes of anna alone")
+    kept = boris.upload(b"shared bytes")
+    before = service.stored_bytes()
+    assert_error(anna.delete("account/", jid=boris.jid), 403)
+    assert anna.delete("account/", jid=anna.jid.upper()).status_code == 204
+    assert_error(anna.get("files/"), 401)
+    for file in (shared, own):
+        assert_error(anna.http.get(file["file"]), 404)
+    assert boris.http.get(kept["file"]).content == b"shared bytes"
+    assert service.stored_bytes() == before - 1
+    again = service.user(jid=anna.jid)
+    assert again.get("account/quota/").json()["used"] == 0 and again.items() == []
+
+
+def test_deleting_an_account_needs_a_token_or_a_code(service: Service, anna: User) -> None:
+    answer = service.http.request("DELETE", "/api/v1/account/", json={"jid": anna.jid})
+    assert_error(answer, 401)
+    answer = service.http.request("DELETE", "/api/v1/account/", json={"jid": anna.jid, "code": "123456"})
+    assert_error(answer, 404)
+    assert anna.get("files/").status_code == 200
+
+
+# --- Rates ---
+
+
+def check_refused(answer_status: int, retry_after: str | None) -> None:
+    assert answer_status == 429
+    assert retry_after is not None and 0 < int(retry_after) <= 61
+
+
+def test_uploads_and_slots_are_limited_per_account(limited: Service) -> None:
+    anna, boris = limited.user(), limited.user()
+    for _ in range(3):
+        anna.upload(b"x")
+    answer = anna.send(b"x")
+    assert_error(answer, 429)
+    check_refused(answer.status_code, answer.headers.get("Retry-After"))
+    assert_error(anna.get("files/slot/", name="x", size=1), 429)  # just as the upload would be
+    for _ in range(4):
+        assert boris.get("files/slot/", name="x", size=1).status_code == 200
+    assert_error(boris.get("files/slot/", name="x", size=1), 429)
+    assert anna.get("files/").status_code == 200
+
+
+def post(service: Service, path: str, address: str, **body: str) -> int:
+    answer = service.http.post(f"/api/v1/account/{path}/", json=body, headers={"X-Forwarded-For": address})
+    if answer.status_code == 429:
+        check_refused(answer.status_code, answer.headers.get("Retry-After"))
+    return answer.status_code
+
+
+def test_code_requests_are_limited_per_jid_and_address(limited: Service) -> None:
+    ask = lambda jid, address: post(limited, "xmpp_code_request", address, jid=jid)  # noqa: E731
+    assert [ask("one@example.org", f"192.0.2.{n}") for n in range(3)] == [201, 201, 429]
+    assert [ask(f"{n}@example.org", "198.51.100.7") for n in range(6)] == [201] * 5 + [429]
+    assert ask("other@example.org", "198.51.100.8") == 201
+
+
+def test_code_tries_are_limited_per_jid_and_address(limited: Service) -> None:
+    attempt = lambda jid, address: post(limited, "xmpp_auth", address, jid=jid, code="000000")  # noqa: E731
+    assert [attempt("two@example.org", f"192.0.2.{n}") for n in range(4)] == [404] * 3 + [429]
+    assert [attempt(f"t{n}@example.org", "198.51.100.9") for n in range(7)] == [404] * 6 + [429]
+
+
+def test_an_address_that_no_trusted_proxy_forwards_is_not_believed(start_service: Callable[..., Service]) -> None:
+    service = start_service(RATE_CODE_REQUEST_ADDRESS="2/minute", TRUSTED_PROXIES="10.0.0.1")
+    asked = [post(service, "xmpp_code_request", f"192.0.2.{n}", jid=f"{n}@example.org") for n in range(3)]
+    assert asked == [201, 201, 429]
+
+
+# --- Who may come ---
+
+
+def test_allow_and_deny_lists(start_service: Callable[..., Service]) -> None:
+    service = start_service(
+        ALLOWED_DOMAINS="good.example, mixed.example", DENIED_DOMAINS="mixed.example", ALLOWED_JIDS="friend@bad.example",
+        DENIED_JIDS="foe@good.example",
+    )  # fmt: skip
+    expected = {"a@good.example": 201, "A@GOOD.example": 201, "foe@good.example": 403, "friend@bad.example": 201,
+                "a@bad.example": 403, "a@mixed.example": 403, "good.example": 403}  # fmt: skip
+    assert {jid: post(service, "xmpp_code_request", "192.0.2.1", jid=jid) for jid in expected} == expected
+
+
+def test_development_mode_writes_the_code_into_the_log(service: Service) -> None:
+    jid = "developer@example.org"
+    assert post(service, "xmpp_code_request", "192.0.2.2", jid=jid) == 201
+    assert any("DEVELOPMENT MODE" in line["event"] for line in service.log_lines())
+    [code] = [line["code"] for line in service.log_lines() if line.get("jid") == jid]
+    assert post(service, "xmpp_auth", "192.0.2.2", jid=jid, code=code) == 201
