@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,21 @@ def _settings() -> Settings:
     return load_settings(Path(config) if config else None)
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it has gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def worker() -> Starlette:
     """One web worker's application: what the server calls in each of its processes."""
+    _end_with_parent()
     settings = _settings()
     logs.set_up(settings)
     return build(settings)
@@ -66,8 +80,9 @@ def xmpp_config(settings: Settings) -> XmppConfig:
     )
 
 
-def courier(socket: str, parent: int) -> None:
-    """The courier's process: lives as long as the one that started it."""
+def courier(socket: str) -> None:
+    """The courier's process."""
+    _end_with_parent()
     settings = _settings()
     logs.set_up(settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the whole family; the parent ends us
@@ -75,10 +90,8 @@ def courier(socket: str, parent: int) -> None:
     async def main() -> None:
         task = asyncio.create_task(run_courier(xmpp_config(settings), Path(socket)))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        while os.getppid() == parent and not task.done():
-            await asyncio.wait([task], timeout=1)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await task
 
     asyncio.run(main())
 
@@ -95,7 +108,7 @@ class _Family:
 
     def _start(self) -> multiprocessing.process.BaseProcess:
         process = multiprocessing.get_context("spawn").Process(
-            target=courier, args=(str(self.socket), os.getpid()), name="courier", daemon=True
+            target=courier, args=(str(self.socket),), name="courier", daemon=True
         )
         process.start()
         return process

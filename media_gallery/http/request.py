@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from ipaddress import ip_address, ip_network
-from typing import Any, TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -179,7 +179,7 @@ def convert(raw: Raw, kind: type[S], strict: bool) -> S:
             if field.required:
                 wrong[name] = "is required"
             continue
-        value = _listed(given) if get_origin(field.type) is list else given[-1]
+        value = _listed(given) if _is_list(field.type) else given[-1]
         try:
             values[field.name] = msgspec.convert(value, field.type, strict=False)
         except (msgspec.ValidationError, ValueError, OverflowError) as error:
@@ -187,6 +187,10 @@ def convert(raw: Raw, kind: type[S], strict: bool) -> S:
     if wrong:
         raise BadRequest("Some parameters are wrong", fields=wrong)
     return kind(**values)
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind.__origin__ if get_origin(kind) is Annotated else kind) is list
 
 
 def _listed(given: list[Any]) -> list[Any]:

@@ -1,0 +1,149 @@
+"""Clients that stop, vanish, or send more than they may: a clear answer, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from tests.faults.raw import END, Raw, part
+from tests.service import MIB, Service, User
+
+
+@pytest.fixture(scope="module")
+def strict(start_service: Callable[..., Service]) -> Service:
+    return start_service(IDLE_TIMEOUT="1 s", MAX_FILE_SIZE="2 MiB", DEFAULT_QUOTA="3 MiB")
+
+
+@pytest.fixture
+def user(strict: Service) -> User:
+    return strict.user()
+
+
+def nothing_is_left(user: User) -> None:
+    user.service.wait_until(lambda: not list((user.service.data_dir / "staging").iterdir()), 5)
+    assert user.used() == 0 and user.items() == []
+
+
+def test_a_body_that_stops_gets_408(user: User) -> None:
+    raw = Raw(user)
+    raw.head(2 * MIB)
+    raw.send(part("file", b"x" * MIB, "film.bin"))
+    status, body = raw.answer()
+    assert (status, body["status"]) == (408, 408)
+    nothing_is_left(user)
+
+
+def test_a_body_that_comes_slowly_but_steadily_is_taken(user: User) -> None:
+    body = part("file", b"slow", "slow.txt") + END
+    raw = Raw(user)
+    raw.head(len(body))
+    for start in range(0, len(body), 40):
+        raw.send(body[start : start + 40])
+        time.sleep(0.4)
+    assert raw.answer()[0] == 201
+
+
+@pytest.mark.parametrize("sent", [0, 100, MIB])
+def test_a_connection_that_is_cut_leaves_nothing(user: User, sent: int) -> None:
+    raw = Raw(user)
+    raw.head(2 * MIB)
+    raw.send(part("file", b"x" * (2 * MIB), "film.bin")[:sent])
+    time.sleep(0.2)
+    raw.close()
+    nothing_is_left(user)
+
+
+def test_a_form_that_ends_too_early_is_refused(user: User) -> None:
+    body = part("file", b"x" * 100, "film.bin")[:-20]
+    raw = Raw(user)
+    raw.head(len(body))
+    raw.send(body)
+    status, answer = raw.answer()
+    assert (status, answer["status"]) == (400, 400)
+    nothing_is_left(user)
+
+
+def test_a_declared_length_over_the_limit_is_refused_before_the_body(user: User) -> None:
+    raw = Raw(user)
+    raw.head(100 * MIB)
+    status, body = raw.answer()
+    assert (status, body["max_file_size"]) == (413, 2 * MIB)
+    nothing_is_left(user)
+
+
+def test_a_declared_length_over_the_quota_is_refused_before_the_body(user: User) -> None:
+    first = user.upload(os.urandom(2 * MIB - 1000))
+    raw = Raw(user)
+    raw.head(int(1.5 * MIB))
+    status, body = raw.answer()
+    assert (status, body["quota"], body["used"]) == (403, 3 * MIB, first["size"])
+    assert body["required"] > MIB
+    assert user.used() == first["size"]
+
+
+def test_a_size_field_over_the_limit_is_refused_before_the_file(user: User) -> None:
+    raw = Raw(user)
+    raw.head(None)
+    raw.chunk(part("size", str(50 * MIB).encode()) + part("file", b"", "film.bin")[:-2])
+    status, body = raw.answer()
+    assert (status, body["max_file_size"]) == (413, 2 * MIB)
+    nothing_is_left(user)
+
+
+def test_an_undeclared_size_is_refused_as_soon_as_it_passes_the_limit(user: User) -> None:
+    raw = Raw(user)
+    raw.head(None)
+    raw.chunk(part("file", b"", "film.bin")[:-2])
+    sent = 0
+    with pytest.raises(OSError):  # closed while we go on sending
+        while sent < 100 * MIB:
+            raw.chunk(b"x" * 65536)
+            sent += 65536
+    assert sent < 20 * MIB
+    nothing_is_left(user)
+
+
+def test_a_client_that_goes_on_sending_still_reads_the_refusal(user: User) -> None:
+    raw = Raw(user)
+    body = part("file", b"x" * int(2.5 * MIB), "film.bin") + END
+    raw.head(len(body))
+    sender = threading.Thread(target=lambda: _send_quietly(raw, body))
+    sender.start()
+    assert raw.answer()[0] == 413
+    sender.join()
+    nothing_is_left(user)
+
+
+def _send_quietly(raw: Raw, body: bytes) -> None:
+    with suppress(OSError):
+        raw.send(body)
+
+
+def test_a_reader_that_vanishes_harms_nobody(user: User) -> None:
+    file = user.upload(os.urandom(MIB))
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", user.service.port)) as reader:
+            reader.sendall(f"GET /media/{file['slot_id']}/{file['name']} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            reader.recv(10)
+    assert len(user.http.get(file["file"]).content) == MIB
+
+
+def test_a_body_for_parameters_is_limited(user: User) -> None:
+    answer = user.http.request("DELETE", "files/", content=b'{"id": [' + b"1," * 100_000 + b"1]}")
+    assert answer.status_code == 413
+
+
+def test_garbage_is_no_request(strict: Service) -> None:
+    for garbage in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n", b"\0" * 1000):
+        with socket.create_connection(("127.0.0.1", strict.port), timeout=5) as connection:
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+    assert strict.http.get("/healthz").is_success
