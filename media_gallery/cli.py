@@ -20,7 +20,7 @@ from media_gallery import __version__
 from media_gallery.app import Gallery, assemble
 from media_gallery.db import accounts as account_queries
 from media_gallery.db import migrate, upkeep
-from media_gallery.errors import GalleryError, NotFound
+from media_gallery.errors import GalleryError
 from media_gallery.models import Filter, Jid, iso
 from media_gallery.settings import Settings, load_settings, parse_bytes, parse_seconds
 
@@ -407,13 +407,9 @@ def main() -> None:
     """The entry point of `media-gallery`."""
     try:
         app()
-    except Complaint as complaint:
-        err.print(str(complaint), style="red", highlight=False, markup=False)
-        sys.exit(1)
-    except NotFound as error:
-        err.print(str(error), style="red", highlight=False, markup=False)
-        sys.exit(1)
-    except GalleryError as error:
-        details = ", ".join(f"{name} {what}" for name, what in error.fields.items())
-        err.print(f"{error}{f' ({details})' if details else ''}", style="red", highlight=False, markup=False)
+    except (Complaint, GalleryError) as error:
+        fields = error.fields if isinstance(error, GalleryError) else {}
+        details = ", ".join(f"{name} {what}" for name, what in fields.items())
+        text = f"{error} ({details})" if details else str(error)
+        err.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)

@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine
 
+from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
 
 _SCRIPTS = Path(__file__).parent / "migrations"
@@ -27,7 +28,10 @@ def _engine(settings: Settings) -> Engine:
 
 
 def upgrade(settings: Settings) -> tuple[str | None, str | None]:
-    """Migrate to the newest schema; the revisions before and after. Two processes at once take turns."""
+    """Migrate to the newest schema; the revisions before and after. Two processes at once take turns.
+
+    Raises Unavailable where a newer version of the service has been at the database.
+    """
     settings.database_path.parent.mkdir(parents=True, exist_ok=True)
     lock = settings.database_path.with_name(settings.database_path.name + ".migrate")
     with lock.open("w") as held:
@@ -37,6 +41,9 @@ def upgrade(settings: Settings) -> tuple[str | None, str | None]:
             with engine.begin() as connection:
                 before = MigrationContext.configure(connection).get_current_revision()
                 config = _config()
+                known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+                if before is not None and before not in known:
+                    raise Unavailable(f"The database has schema {before}, which a newer version made")
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 return before, MigrationContext.configure(connection).get_current_revision()

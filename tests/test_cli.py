@@ -1,0 +1,180 @@
+"""The command line, as an operator types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service import Service
+
+
+@pytest.fixture(scope="module")
+def house(start_service: Callable[..., Service]) -> Service:
+    """A running service of this file's own, so that it can be counted and broken."""
+    return start_service(GC_GRACE="0")
+
+
+def test_help_names_every_command(house: Service) -> None:
+    text = house.cli("--help")
+    for command in ("serve", "token", "account", "stats", "gc", "fsck", "config", "db"):
+        assert command in text
+    assert "--repair" in house.cli("fsck", "--help")
+    assert "create" in house.cli("token", "--help")
+
+
+def test_the_last_line_of_token_create_is_the_token(house: Service) -> None:
+    token = house.cli("token", "create", "Carol@Example.org").splitlines()[-1]
+    answer = httpx.get(f"{house.url}/api/v1/account/quota/", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+    assert (
+        httpx.get(f"{house.url}/api/v1/account/list/", headers={"Authorization": f"Bearer {token}"}).status_code == 403
+    )
+    admin = json.loads(house.cli("token", "create", "carol@example.org", "--admin", "--json"))["token"]
+    assert (
+        httpx.get(f"{house.url}/api/v1/account/list/", headers={"Authorization": f"Bearer {admin}"}).status_code == 200
+    )
+
+
+def test_tokens_are_listed_and_revoked(house: Service) -> None:
+    user = house.user(jid="dave@example.org")
+    [token] = json.loads(house.cli("token", "list", "dave@example.org", "--json"))
+    assert token["device"] == "test"
+    assert user.token not in house.cli("token", "list", "dave@example.org")
+    house.cli("token", "revoke", "dave@example.org", str(token["id"]))
+    assert user.get("files/").status_code == 401
+    assert "no such token" in house.cli("token", "revoke", "dave@example.org", str(token["id"]), code=1)
+
+
+def test_accounts_are_shown_and_given_quotas(house: Service) -> None:
+    user = house.user(jid="erin@cli.example")
+    user.upload(b"x" * 1500, "a.bin")
+    [account] = json.loads(house.cli("account", "list", "--vhost", "cli.example", "--json"))
+    assert (account["jid"], account["used"], account["files"]) == ("erin@cli.example", 1500, 1)
+    assert "1.5 KiB" in house.cli("account", "list", "--vhost", "cli.example")
+    shown = json.loads(house.cli("account", "show", "erin@cli.example", "--json"))
+    assert {row["category"]: row["used"] for row in shown["categories"]}["file"] == 1500
+    house.cli("account", "set-quota", "erin@cli.example", "2 MiB")
+    assert user.get("account/quota/").json()["quota"] == 2 * 1024 * 1024
+    house.cli("account", "set-quota", "erin@cli.example", "default")
+    assert user.get("account/quota/").json()["quota"] == 50 * 1024 * 1024
+    assert "size" in house.cli("account", "set-quota", "erin@cli.example", "much", code=1)
+    assert "no such account" in house.cli("account", "show", "nobody@cli.example", code=1)
+    assert "JID" in house.cli("account", "show", "@", code=1)
+
+
+def test_an_account_is_deleted_only_when_said_twice(house: Service) -> None:
+    user = house.user(jid="frank@example.org")
+    file = user.upload(b"frank's only file")
+    assert "--yes" in house.cli("account", "delete", "frank@example.org", code=1)
+    assert user.get("files/").status_code == 200
+    house.cli("account", "delete", "frank@example.org", "--yes")
+    assert user.get("files/").status_code == 401
+    assert user.http.get(file["file"]).status_code == 404
+
+
+def test_stats_tell_what_is_stored_once_and_counted_twice(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    for _ in range(2):
+        service.user().upload(b"y" * 1000)
+    assert json.loads(service.cli("stats", "--json")) == {
+        "accounts": 2, "links": 2, "used": 2000, "blobs": 1, "stored": 1000,
+    }  # fmt: skip
+
+
+def test_gc_removes_what_no_link_needs_and_nothing_else(house: Service) -> None:
+    file = house.user().upload(b"needed bytes")
+    orphan, slot = house.data_dir / "blobs/ab" / ("ab" * 16), house.data_dir / "links/cd" / ("cd" * 16)
+    orphan.write_bytes(b"orphan")
+    slot.mkdir()
+    (slot / "name").symlink_to("../../../blobs/ab/ab")
+    (house.data_dir / "staging" / "unfinished").write_bytes(b"half")
+    swept = json.loads(house.cli("gc", "--json"))
+    assert (swept["orphans"], swept["slots"], swept["staged"], swept["staged_bytes"]) == (1, 1, 1, 4)
+    assert not orphan.exists() and not slot.exists()
+    assert httpx.get(file["file"]).content == b"needed bytes"
+    assert sum(json.loads(house.cli("gc", "--json")).values()) == 0
+
+
+def test_gc_leaves_what_was_just_touched(house: Service) -> None:
+    fresh = house.data_dir / "staging" / "fresh"
+    fresh.write_bytes(b"on its way")
+    house.cli("gc", "--older-than", "1 h")
+    assert fresh.exists()
+    fresh.unlink()
+    assert "must be a time" in house.cli("gc", "--older-than", "soon", code=1)
+
+
+def stored(service: Service, digest: str) -> Path:
+    """The file of a blob."""
+    [path] = [p for p in (service.data_dir / "blobs").rglob("*") if p.is_file() and digest in _sha1(p)]
+    return path
+
+
+def _sha1(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+def test_fsck_finds_and_repairs(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user = service.user()
+    lost, damaged, unpublished = (user.upload(os.urandom(1000), f"{n}.bin") for n in range(3))
+    assert "0 wrong" in service.cli("fsck")
+    stored(service, lost["hash"]).unlink()
+    with stored(service, damaged["hash"]).open("ab") as file:
+        file.write(b"more")
+    shutil.rmtree(service.data_dir / "links" / unpublished["slot_id"][:2] / unpublished["slot_id"])
+    service.within(lambda g: g.db.write(lambda c: c.run("UPDATE accounts SET used = used + 5")))
+    found = service.cli("fsck", code=1)
+    for kind in ("lost", "damaged", "unpublished", "miscounted"):
+        assert kind in found, found
+    assert "(repaired)" in service.cli("fsck", "--repair", code=1)  # damaged bytes cannot be repaired
+    report = json.loads(service.cli("fsck", "--json", code=1).partition("\n\n")[0])
+    assert [finding["kind"] for finding in report["findings"]] == ["damaged"]
+    assert user.used() == 2000
+    assert {file["id"] for file in user.items()} == {damaged["id"], unpublished["id"]}
+    assert (service.data_dir / "links" / unpublished["slot_id"][:2] / unpublished["slot_id"] / "2.bin").exists()
+
+
+def test_config_masks_secrets_and_names_mistakes(house: Service) -> None:
+    text = house.cli("config", XMPP_JID="gallery.example.org", XMPP_COMPONENT_SECRET="s3cret")
+    assert "s3cret" not in text and "********" in text and "MEDIA_GALLERY_DEFAULT_QUOTA" in text
+    shown = json.loads(house.cli("config", "--json"))
+    assert shown["MEDIA_GALLERY_DEFAULT_QUOTA"] == 50 * 1024 * 1024
+    wrong = house.cli("config", code=1, MAX_FILE_SIZE="huge", ADMINS="@", XMPP_PORT="99999")
+    for name in ("MEDIA_GALLERY_MAX_FILE_SIZE", "MEDIA_GALLERY_ADMINS", "MEDIA_GALLERY_XMPP_PORT"):
+        assert name in wrong
+    assert "MEDIA_GALLERY_LISTEN" in house.cli("serve", code=1, LISTEN="nowhere")
+
+
+def test_a_settings_file(house: Service, tmp_path: Path) -> None:
+    file = tmp_path / "gallery.toml"
+    file.write_text('cors_origins = ["https://chat.example.org"]\ncolour = "blue"\n')
+    assert "COLOUR: is not a setting" in house.cli("config", "--config", str(file), code=1)
+    file.write_text('cors_origins = ["https://chat.example.org"]\nmax_file_size = "3 MiB"\n')
+    shown = json.loads(house.cli("config", "--config", str(file), "--json"))
+    assert shown["MEDIA_GALLERY_CORS_ORIGINS"] == ["https://chat.example.org"]
+    assert shown["MEDIA_GALLERY_MAX_FILE_SIZE"] == 20 * 1024 * 1024  # the environment stands over the file
+    assert "cannot be read" in house.cli("config", "--config", str(tmp_path / "none.toml"), code=1)
+
+
+def test_db_upgrade(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    assert "Migrated from nothing" in service.cli("db", "upgrade")
+    assert "up to date" in service.cli("db", "upgrade")
+
+
+def test_a_database_of_another_version_is_not_touched(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.cli("db", "upgrade")
+    service.within(lambda g: g.db.write(lambda c: c.run("UPDATE alembic_version SET version_num = '9999'")))
+    assert "run `media-gallery db upgrade`" in service.cli("stats", code=1)
+    for command in (["db", "upgrade"], ["serve"]):
+        assert "a newer version made" in service.cli(*command, code=1)
