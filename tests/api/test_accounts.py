@@ -197,9 +197,11 @@ def test_an_address_that_no_trusted_proxy_forwards_is_not_believed(start_service
 
 def test_allow_and_deny_lists(start_service: Callable[..., Service]) -> None:
     service = start_service(
-        ALLOWED_DOMAINS="good.example, mixed.example", DENIED_DOMAINS="mixed.example", ALLOWED_JIDS="friend@bad.example",
+        ALLOWED_DOMAINS="good.example, mixed.example",
+        DENIED_DOMAINS="mixed.example",
+        ALLOWED_JIDS="friend@bad.example",
         DENIED_JIDS="foe@good.example",
-    )  # fmt: skip
+    )
     expected = {"a@good.example": 201, "A@GOOD.example": 201, "foe@good.example": 403, "friend@bad.example": 201,
                 "a@bad.example": 403, "a@mixed.example": 403, "good.example": 403}  # fmt: skip
     assert {jid: post(service, "xmpp_code_request", "192.0.2.1", jid=jid) for jid in expected} == expected
