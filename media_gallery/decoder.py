@@ -135,16 +135,21 @@ class Source:
 
 
 class StillImage:
-    """An image whose size is known and allowed, not decoded yet; width and height as it is seen."""
+    """An image whose size is known and allowed, not decoded yet; width and height as it is seen.
 
-    def __init__(self, source: Source) -> None:
+    A `whole` one must not be cut short; of another one, what is there is shown.
+    """
+
+    def __init__(self, source: Source, whole: bool) -> None:
         self.source = source
-        self.whole: Any = None
+        # An option of the loader: `thumbnail_source` has one of this name too, which does not reach it.
+        self._options = "[fail_on=error]" if whole else ""
+        self._decoded: Any = None
         if source.format == "heic":
-            self.whole = _heic(source)
+            self._decoded = _heic(source)
         elif source.format == "bmp":
-            self.whole = _bmp(source)
-        header = self.whole or pyvips.Image.new_from_source(source.vips(), "", access="sequential", fail_on="error")
+            self._decoded = _bmp(source)
+        header = self._decoded or pyvips.Image.new_from_source(source.vips(), "", access="sequential")
         self.width, self.height = header.width, header.height
         source.check(self.width, self.height)
         if header.get_typeof("orientation") and header.get("orientation") in (5, 6, 7, 8):
@@ -153,11 +158,10 @@ class StillImage:
 
     def square(self, side: int) -> Any:
         """The centre square, upright, scaled to `side` pixels."""
-        how = {"height": side, "crop": "centre", "fail_on": "error", **self._colours}
-        if self.whole is not None:
-            del how["fail_on"]
-            return self.whole.thumbnail_image(side, **how)
-        return pyvips.Image.thumbnail_source(self.source.vips(), side, **how)
+        how = {"height": side, "crop": "centre", **self._colours}
+        if self._decoded is not None:
+            return self._decoded.thumbnail_image(side, **how)
+        return pyvips.Image.thumbnail_source(self.source.vips(), side, option_string=self._options, **how)
 
 
 def _from_pixels(data: bytes, width: int, height: int, bands: int, profile: bytes | None) -> Any:
@@ -230,7 +234,7 @@ def _encode_bmp(image: Any) -> bytes:
 
 
 def picture_of_image(source: Source) -> dict[str, Any]:
-    image = StillImage(source)
+    image = StillImage(source, whole=False)
     data = encode(image.square(THUMBNAIL), "webp")
     return {"width": image.width, "height": image.height, "parts": {f"{THUMBNAIL}.webp": data}}
 
@@ -239,7 +243,7 @@ def avatar(source: Source) -> dict[str, Any]:
     """The square that is kept, with its thumbnails, smallest first."""
     if source.format in FILMS:
         raise Refused("a film")
-    image = StillImage(source)
+    image = StillImage(source, whole=True)
     side = min(image.width, image.height, AVATAR)
     square = image.square(side).copy_memory()
     parts = {"": encode(square, source.format, 90, source.lossless)}
@@ -318,7 +322,7 @@ def work(job: dict[str, Any], fd: int, max_pixels: int) -> dict[str, Any]:
     if job["job"] == "avatar":
         return avatar(source)
     if job["job"] == "more":
-        square = StillImage(source).square(min(max(job["sizes"]) * 2, AVATAR)).copy_memory()
+        square = StillImage(source, whole=True).square(min(max(job["sizes"]) * 2, AVATAR)).copy_memory()
         return {"parts": thumbnails(square, job["sizes"], job["ext"])}
     if (source.format in FILMS) != (job["kind"] == "video"):
         raise Refused(f"{source.format} where {job['kind']} was announced")

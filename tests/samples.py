@@ -1,0 +1,132 @@
+"""Makes the images, films and hostile files that tests upload. Nothing here is read from a file."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import av
+import pillow_heif
+from PIL import Image, ImageCms
+
+pillow_heif.register_heif_opener()
+RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (240, 240, 240)
+FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "heic", "avif")
+GPS = {1: "N", 2: (59.0, 56.0, 20.0), 3: "E", 4: (30.0, 18.0, 50.0)}
+_ORIENTATION, _MAKE, _GPS = 0x0112, 0x010F, 0x8825
+_UNDO = {
+    1: (), 2: ("FLIP_LEFT_RIGHT",), 3: ("ROTATE_180",), 4: ("FLIP_TOP_BOTTOM",), 5: ("TRANSPOSE",), 6: ("ROTATE_90",),
+    7: ("TRANSVERSE",), 8: ("ROTATE_270",),
+}  # fmt: skip
+
+
+def quarters(width: int, height: int) -> Image.Image:
+    """Red and green above, blue and white below: tells which way is up, and where the centre is."""
+    image = Image.new("RGB", (width, height))
+    across, down = width // 2, height // 2
+    for colour, box in (
+        (RED, (0, 0, across, down)),
+        (GREEN, (across, 0, width, down)),
+        (BLUE, (0, down, across, height)),
+        (WHITE, (across, down, width, height)),
+    ):
+        image.paste(colour, box)
+    return image
+
+
+def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
+    """The image as a file of one of FORMATS."""
+    out = io.BytesIO()
+    name = {"heic": "HEIF"}.get(kind, kind.upper())
+    lossy: dict[str, Any] = {"quality": 95} if kind in ("jpeg", "heic", "avif") else {}
+    if kind == "webp":
+        lossy = {"lossless": True}
+    image.save(out, name, **lossy | how)
+    return out.getvalue()
+
+
+def picture(kind: str = "jpeg", width: int = 400, height: int = 300, **how: Any) -> bytes:
+    """`quarters` as a file."""
+    return encoded(quarters(width, height), kind, **how)
+
+
+def oriented(orientation: int, width: int = 400, height: int = 300, kind: str = "jpeg") -> bytes:
+    """`quarters`, stored so that it is seen upright only when its Exif orientation is obeyed."""
+    image = quarters(width, height)
+    for step in _UNDO[orientation]:
+        image = image.transpose(Image.Transpose[step])
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    return encoded(image, kind, exif=exif)
+
+
+def located(kind: str = "jpeg", width: int = 400, height: int = 300) -> bytes:
+    """A photo that says where, when and with what it was taken."""
+    exif = Image.Exif()
+    exif[_MAKE] = "SECRETCAMERA"
+    exif.get_ifd(_GPS).update(GPS)
+    return picture(kind, width, height, exif=exif)
+
+
+def profile() -> bytes:
+    """A colour profile."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def animated(kind: str = "gif", size: int = 100) -> bytes:
+    """Three frames; the first is red."""
+    frames = [Image.new("RGB", (size, size), colour) for colour in (RED, GREEN, BLUE)]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+
+
+def film(container: str = "mp4", codec: str = "libx264", width: int = 320, height: int = 180, seconds: float = 2.0,
+         colour: tuple[int, int, int] | None = None) -> bytes:  # fmt: skip
+    """A short film of `quarters`, or of one colour."""
+    out = io.BytesIO()
+    image = Image.new("RGB", (width, height), colour) if colour else quarters(width, height)
+    with av.open(out, "w", format=container) as written:
+        stream: Any = written.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(int(seconds * 10)):
+            written.mux(stream.encode(av.VideoFrame.from_image(image)))
+        written.mux(stream.encode())
+    return out.getvalue()
+
+
+def turned_film(degrees: int, width: int = 320, height: int = 180) -> bytes:
+    """An MP4 to be shown turned clockwise by so many degrees, as phones write it (ISO 14496-12, `tkhd`)."""
+    matrix = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
+    data = bytearray(film("mp4", width=width, height=height))
+    a, b, c, d = (value * 0x10000 for value in matrix)
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    return bytes(data)
+
+
+# --- Hostile files -----------------------------------------------------------------------------------------------
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A few bytes that decode to `width` x `height` black pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    packer, row = zlib.compressobj(9), b"\0" * (1 + (width + 7) // 8)
+    rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", rows) + _png_chunk(b"IEND", b"")
+
+
+def png_lie(width: int, height: int) -> bytes:
+    """A header that promises what nobody has memory for, and nothing behind it."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+POLYGLOT_GIF = b"GIF89a/*" + b"\0" * 4 + b"*/=1;alert(document.domain)//<script>alert(1)</script>"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+HTML = b"<!doctype html><script>alert(1)</script>"
+PLAYLIST = b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
