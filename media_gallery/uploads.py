@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import secrets
 from collections.abc import Callable
@@ -17,7 +16,17 @@ from media_gallery.db import Connection, Database, links
 from media_gallery.db.links import NewLink
 from media_gallery.errors import BadRequest, QuotaExceeded, TooLarge, Unavailable, UnsupportedMedia
 from media_gallery.files import Files
-from media_gallery.models import GENERIC_TYPE, AccountId, Blob, Context, Digest, Link, category_of, parse_media_type
+from media_gallery.models import (
+    GENERIC_TYPE,
+    AccountId,
+    Blob,
+    Context,
+    Digest,
+    Link,
+    category_of,
+    named_type,
+    parse_media_type,
+)
 from media_gallery.rates import Rates
 from media_gallery.storage import BlobStore, Slot, Staged
 from media_gallery.thumbnails import Avatar, Busy, DecoderFailed, Thumbnailer, Undecodable
@@ -25,6 +34,8 @@ from media_gallery.thumbnails import Avatar, Busy, DecoderFailed, Thumbnailer, U
 log = structlog.get_logger()
 HEAD = 4096
 """First bytes of an upload, kept to tell its type by."""
+SURE = 0.3
+"""Least confidence of puremagic that is believed: three bytes that are always the same."""
 PICTURE_WAIT = 2.0
 """Seconds an upload waits for its thumbnail before it is answered; the thumbnail's URL waits for the rest."""
 
@@ -270,20 +281,28 @@ def decide_type(offer: Offer, head: bytes) -> tuple[str, Context]:
         parsed = parse_media_type(said) if said else None
         if parsed and (parsed[0] != GENERIC_TYPE or said is offer.media_type):
             return parsed[0], offer.context or ("voice" if parsed[1] else "file")
-    return _sniff(head) or _guess(offer.name) or GENERIC_TYPE, offer.context or "file"
+    return _shown_type(offer.name, head) or GENERIC_TYPE, offer.context or "file"
 
 
-def _sniff(head: bytes) -> str | None:
-    """The media type that the first bytes tell for sure; None for text and what is unknown."""
+def _shown_type(name: str, head: bytes) -> str | None:
+    """The media type that content and name show together.
+
+    The name decides among the types of one kind (`image/…`, `video/…`), where first bytes tell little: HEIC begins like
+    a film, a DOCX like any ZIP. Where the content is of another kind than the name, the content decides.
+    """
+    named, shown = named_type(name), _sniff(head)
+    kinds = {kind.partition("/")[0] for kind in shown}
+    if named and (not shown or kinds == {"application"} or named.partition("/")[0] in kinds):
+        return named
+    return shown[0] if shown else None
+
+
+def _sniff(head: bytes) -> list[str]:
+    """The media types that the first bytes allow, the likeliest first."""
     try:
-        best = max(puremagic.magic_string(head), key=lambda match: match.confidence, default=None)
+        matches = [match for match in puremagic.magic_string(head) if match.mime_type and match.confidence >= SURE]
     except (puremagic.PureError, ValueError):
-        return None
-    if best is None or best.confidence < 0.5:
-        return None
-    parsed = parse_media_type(best.mime_type) if best.mime_type else None
-    return parsed[0] if parsed else None
-
-
-def _guess(name: str) -> str | None:
-    return mimetypes.guess_type(name, strict=False)[0]
+        return []
+    matches.sort(key=lambda match: (-match.confidence, not match.mime_type.startswith("image/")))
+    parsed = (parse_media_type(match.mime_type) for match in matches)
+    return [media_type for media_type, _ in filter(None, parsed)]

@@ -1,10 +1,26 @@
-"""`POST files/upload/`."""
+"""`POST files/upload/`: what a client may say of a file, what is kept, what is refused."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 
-from tests.service import User, assert_error
+import pytest
+
+from tests import samples
+from tests.faults.raw import BOUNDARY, END, part
+from tests.service import MIB, User, assert_error
+
+
+def send_form(user: User, *parts: bytes) -> tuple[int, dict[str, object]]:
+    """A form as it is, in the order of its parts."""
+    answer = user.http.post(
+        "files/upload/",
+        content=b"".join(parts) + END,
+        headers={"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"},
+    )
+    return answer.status_code, answer.json()
 
 
 def test_the_file_object_says_what_was_kept(anna: User) -> None:
@@ -20,9 +36,199 @@ def test_the_file_object_says_what_was_kept(anna: User) -> None:
     assert "thumbnails" not in file
     assert len(file["slot_id"]) >= 22
     assert file["file"] == f"{anna.service.url}/media/{file['slot_id']}/notes.txt"
-    assert (file["quota"], file["used"]) == (50 * 1024 * 1024, len(data))
+    assert (file["quota"], file["used"]) == (50 * MIB, len(data))
     assert anna.http.get(file["file"]).content == data
 
 
-def test_no_file_is_refused(anna: User) -> None:
+def test_an_empty_file_is_a_file(anna: User) -> None:
+    file = anna.upload(b"", "empty.txt", "text/plain")
+    assert file["size"] == 0
+    assert anna.http.get(file["file"]).content == b""
+
+
+# --- Media type and context ---
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "part_type", "said", "kept"),
+    [
+        (b"x", "a.bin", "image/png", "audio/ogg", "audio/ogg"),
+        (b"x", "a.bin", "video/mp4; codecs=avc1", None, "video/mp4"),
+        (b"x", "a.bin", "IMAGE/PNG", None, "image/png"),
+        (b"x", "a.pdf", "application/octet-stream", None, "application/pdf"),
+        (b"x", "a.pdf", "application/octet-stream", "application/octet-stream", "application/octet-stream"),
+        (b"x", "a.unknown", None, "no type at all", "application/octet-stream"),
+        (samples.picture("png"), "a.unknown", None, None, "image/png"),
+        (samples.picture("jpeg"), "a.txt", None, None, "image/jpeg"),
+        (samples.picture("heic"), "a.heic", None, None, "image/heic"),
+        (samples.picture("heic"), "a", None, None, "image/heif"),
+        (samples.film("mp4"), "a.mp4", None, None, "video/mp4"),
+        (samples.film("webm", "libvpx"), "a.webm", None, None, "video/webm"),
+        (b"OggS\0\2" + b"\0" * 22 + b"\1\x13OpusHead", "a.ogg", None, None, "audio/ogg"),
+        (samples.HTML, "a.jpg", None, None, "text/html"),
+        (b"%PDF-1.7\n", "a", None, None, "application/pdf"),
+        (b"hello", "a.txt", None, None, "text/plain"),
+        (b"hello", "nothing", None, None, "application/octet-stream"),
+    ],
+)
+def test_the_type_is_what_was_said_else_what_the_file_shows(
+    anna: User, data: bytes, name: str, part_type: str | None, said: str | None, kept: str
+) -> None:
+    kind = f"\r\nContent-Type: {part_type}" if part_type else ""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{name}"{kind}\r\n\r\n'
+    fields = [part("media_type", said.encode())] if said else []
+    status, file = send_form(anna, *fields, head.encode() + data + b"\r\n")
+    assert (status, file["media_type"]) == (201, kept)
+
+
+def test_a_voice_suffix_means_a_voice_message(anna: User) -> None:
+    file = anna.upload(b"OggS", "voice.ogg", media_type="audio/ogg+voice")
+    assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
+    file = anna.upload(b"OggS", "voice.ogg", "audio/ogg+voice")
+    assert file["context"] == "voice"
+    file = anna.upload(b"OggS", "music.ogg", media_type="audio/ogg", context="voice")
+    assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
+    assert_error(anna.send(b"x", context="music"), 400, "context")
+
+
+# --- Metadata ---
+
+
+def test_metadata_is_an_object_of_16_kib_at_most(anna: User) -> None:
+    assert anna.upload(b"x")["metadata"] == {}
+    deep = {"a": [1, 2.5, None, True, {"б": "в"}]}
+    assert anna.upload(b"x", metadata=deep)["metadata"] == deep
+    fits = {"text": "y" * (16 * 1024 - 12)}
+    assert len(json.dumps(fits)) == 16 * 1024
+    assert anna.upload(b"x", metadata=fits)["metadata"] == fits
+    for wrong in (
+        "[1]",
+        "text",
+        '"x"',
+        "1",
+        '{"a":',
+        '{"a": "\\u0000"}',
+        json.dumps({"text": "y" * 16 * 1024}),
+        "[" * 9000,
+    ):
+        assert_error(anna.send(b"x", metadata=wrong), 400, "metadata")
+
+
+# --- Size and digest ---
+
+
+def test_size_and_digest_are_checked(anna: User) -> None:
+    data = os.urandom(1000)
+    sha1, sha256 = hashlib.sha1(data).hexdigest(), hashlib.sha256(data).hexdigest()
+    for digest in (sha1, sha256, sha256.upper(), hashlib.md5(data).hexdigest(), "something else"):
+        assert anna.upload(data, size=1000, hash=digest)["size"] == 1000
+    before = anna.used()
+    assert_error(anna.send(data, size=999), 400, "size")
+    assert_error(anna.send(data, size="many"), 400, "size")
+    assert_error(anna.send(data, size=-1), 400, "size")
+    assert_error(anna.send(data, hash="0" * 40), 400, "hash")
+    assert_error(anna.send(data, hash="0" * 64), 400, "hash")
+    assert anna.used() == before
+
+
+def test_fields_may_come_before_or_after_the_file(anna: User) -> None:
+    file = part("file", b"12345", "a.bin")
+    fields = [
+        part("media_type", b"text/plain"),
+        part("metadata", b'{"n": 1}'),
+        part("size", b"5"),
+        part("context", b"voice"),
+    ]
+    for order in ([*fields, file], [file, *fields], [*fields[:2], file, *fields[2:]]):
+        status, kept = send_form(anna, *order)
+        assert status == 201
+        assert (kept["media_type"], kept["metadata"], kept["context"]) == ("text/plain", {"n": 1}, "voice")
+        status, _ = send_form(anna, *[part("size", b"6") if p == fields[2] else p for p in order])
+        assert status == 400
+
+
+# --- Names ---
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("Фото из отпуска 🏖️.jpg", "Фото из отпуска 🏖️.jpg"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\anna\\a.doc", "a.doc"),
+        ("in\u202egpj.exe", "ingpj.exe"),
+        ("tab\tand\x07bell.txt", "tabandbell.txt"),
+        (".hidden", ".hidden"),
+        ("", "_"), ("..", "_"), ("///", "_"), ("\u202e", "_"),
+        ("я" * 200 + ".jpeg", "я" * 125 + ".jpeg"),
+    ],
+)  # fmt: skip
+def test_names(anna: User, sent: str, kept: str) -> None:
+    name = sent.replace("\\", "\\\\").replace('"', '\\"').encode()
+    head = b'--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n' % (BOUNDARY.encode(), name)
+    status, file = send_form(anna, head + b"x\r\n")
+    if "\x07" in sent:
+        assert status in (201, 400)  # a control character in a header may end the form
+        return
+    assert (status, file.get("name")) == (201, kept)
+    assert len(str(file["name"]).encode()) <= 255
+    assert anna.http.get(str(file["file"])).content == b"x"
+
+
+# --- One copy, many links ---
+
+
+def test_the_same_bytes_are_stored_once(anna: User, boris: User) -> None:
+    data, before = os.urandom(2000), anna.service.stored_bytes()
+    files = [anna.upload(data, "a.bin"), anna.upload(data, "b.bin"), boris.upload(data, "a.bin")]
+    assert anna.service.stored_bytes() == before + 1
+    assert len({file["id"] for file in files}) == len({file["slot_id"] for file in files}) == 3
+    assert (anna.used(), boris.used()) == (4000, 2000)
+    anna.delete("files/", id=files[0]["id"])
+    for user, file in ((anna, files[1]), (boris, files[2])):
+        assert user.http.get(file["file"]).content == data
+    anna.delete("files/", id=files[1]["id"])
+    boris.delete("files/", id=files[2]["id"])
+    assert anna.service.stored_bytes() == before
+
+
+# --- Refusals ---
+
+
+def test_a_file_over_the_limit(anna: User) -> None:
+    body = assert_error(anna.send(b"x" * (20 * MIB + 1)), 413)
+    assert body["max_file_size"] == 20 * MIB
+    assert_error(anna.send(b"x", size=21 * MIB), 413)
+    assert anna.upload(b"x" * (20 * MIB))["size"] == 20 * MIB
+
+
+def test_a_file_over_the_quota(anna: User, admin: User) -> None:
+    admin.put("account/quota/", jid=anna.jid, value=1000)
+    anna.upload(b"x" * 600)
+    for size in (401, 5000):
+        body = assert_error(anna.send(os.urandom(size)), 403)
+        assert (body["quota"], body["used"], body["required"]) == (1000, 600, size)
+        assert "quota" in str(body["error"]).lower()
+    assert_error(anna.send(b"x" * 600), 403)  # bytes that are there already count again
+    assert anna.upload(b"y" * 400)["used"] == 1000
+
+
+def test_forms_that_are_none(anna: User) -> None:
+    before = anna.service.stored_bytes()
     assert_error(anna.http.post("files/upload/", files={"other": ("a", b"x")}), 400, "file")
+    assert_error(anna.http.post("files/upload/", data={"name": "x"}), 400)
+    assert_error(anna.http.post("files/upload/", json={"file": "x"}), 400)
+    assert_error(anna.http.post("files/upload/"), 400)
+    for body in (
+        b"",
+        b"--other\r\n\r\n",
+        b"\0" * 1000,
+        part("file", b"x", "a")[:-2],
+        part("file", b"x", "a") * 2 + END,
+    ):
+        headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        assert_error(anna.http.post("files/upload/", content=body, headers=headers), 400)
+    too_many = b"".join(part(f"f{n}", b"x") for n in range(100))
+    assert send_form(anna, too_many, part("file", b"x", "a"))[0] == 400
+    assert send_form(anna, part("note", b"x" * 100_000), part("file", b"x", "a"))[0] == 400
+    assert anna.service.stored_bytes() == before and anna.used() == 0
