@@ -1,0 +1,169 @@
+"""What holds for every path: errors, slashes, methods, CORS; and what operators and programmers read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from media_gallery import __version__
+from media_gallery.http import API
+from tests.service import MIB, Service, User, assert_error
+
+ORIGIN = {"Origin": "https://chat.example.com"}
+
+
+def test_about(service: Service) -> None:
+    about = service.http.get("/api/v1/").json()
+    assert (about["name"], about["version"]) == ("media-gallery", __version__)
+    assert (about["max_file_size"], about["default_quota"]) == (20 * MIB, 50 * MIB)
+
+
+@pytest.mark.parametrize("operation", [o for o in API if o.method == "GET"], ids=lambda o: o.path)
+def test_paths_answer_with_and_without_their_slash(admin: User, operation: object) -> None:
+    path = "/api/v1" + operation.path.format(percent=10)  # type: ignore[attr-defined]
+    query = "?name=a&size=1" if path.endswith("slot") else ""
+    answers = [admin.service.http.get(f"{path}{end}{query}", headers=admin.http.headers) for end in ("", "/")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert not answers[0].history and answers[0].headers["Content-Type"] == "application/json"
+
+
+def test_posts_and_deletes_without_slash(anna: User) -> None:
+    answer = anna.http.post("files/upload", files={"file": ("a.txt", b"x")})
+    assert answer.status_code == 201
+    assert anna.http.request("DELETE", "files", json={"id": answer.json()["id"]}).status_code == 204
+
+
+def test_unknown_paths_and_methods(service: Service, anna: User) -> None:
+    for path in (
+        "/",
+        "/nothing",
+        "/api",
+        "/api/v2/files/",
+        "/api/v1/nothing/",
+        "/api/v1/files/upload/more/",
+        "/api/v1//files/",
+    ):
+        assert_error(service.http.get(path), 404)
+    answer = anna.http.patch("files/")
+    assert_error(answer, 405)
+    assert "GET" in answer.headers["Allow"] and "DELETE" in answer.headers["Allow"]
+    assert_error(anna.http.get("files/upload/"), 405)
+    assert_error(anna.http.post("files/stats/"), 405)
+
+
+def test_heads(anna: User) -> None:
+    answer = anna.http.head("files/")
+    assert answer.status_code == 200 and answer.content == b""
+
+
+def test_bodies_that_are_none(anna: User) -> None:
+    for body in (b"{", b"[1]", b'"x"', b"nothing", b"\xff\xfe", b"[" * 60_000):
+        answer = anna.http.request("DELETE", "files/", content=body, headers={"Content-Type": "application/json"})
+        assert_error(answer, 400)
+    assert_error(anna.http.request("DELETE", "files/", content=b"x" * 70_000), 413)
+
+
+def test_a_body_wins_over_the_query(anna: User) -> None:
+    first, second = anna.upload(b"1"), anna.upload(b"22")
+    answer = anna.http.request("DELETE", f"files/?id={first['id']}", json={"id": second["id"]})
+    assert answer.status_code == 204
+    assert [item["id"] for item in anna.items()] == [first["id"]]
+
+
+def test_numbers_and_truth_in_text(anna: User) -> None:
+    anna.upload(b"12345")
+    for truth in ("true", "1", "True", "yes", "on"):
+        assert anna.get("files/percent/10/", exclude_avatars=truth).status_code in (200, 400)
+    assert anna.get("files/percent/10/", exclude_avatars="1").status_code == 200
+    assert_error(anna.get("files/percent/10/", exclude_avatars="maybe"), 400, "exclude_avatars")
+
+
+# --- CORS ---
+
+
+def test_any_origin_by_default(anna: User) -> None:
+    assert anna.http.get("files/", headers=ORIGIN).headers["Access-Control-Allow-Origin"] == "*"
+    answer = anna.service.http.get("/api/v1/files/", headers=ORIGIN)  # an error can be read too
+    assert answer.status_code == 401 and answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/files/", "/api/v1/files/upload", "/api/v1/account/quota/", "/media/x/y"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+def test_preflights_need_no_token(service: Service, path: str, method: str) -> None:
+    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization, content-type"}
+    answer = service.http.options(path, headers=ORIGIN | asked)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert method in answer.headers["Access-Control-Allow-Methods"]
+    assert "authorization" in answer.headers["Access-Control-Allow-Headers"].lower()
+
+
+def test_origins_may_be_named(start_service: Callable[..., Service]) -> None:
+    service = start_service(CORS_ORIGINS="https://chat.example.com")
+    assert service.http.get("/api/v1/", headers=ORIGIN).headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
+    other = service.http.get("/api/v1/", headers={"Origin": "https://evil.example"})
+    assert "Access-Control-Allow-Origin" not in other.headers
+
+
+# --- For operators ---
+
+
+def test_health_and_readiness(service: Service) -> None:
+    assert service.http.get("/healthz").json() == {"status": "ok"}
+    assert service.http.get("/readyz").json() == {"status": "ready"}
+
+
+def test_metrics_count_what_happens(service: Service, anna: User) -> None:
+    def value(line: str) -> float:
+        found = [row for row in service.http.get("/metrics").text.splitlines() if row.startswith(line)]
+        return float(found[0].rpartition(" ")[2]) if found else 0
+
+    line = 'gallery_requests_total{method="POST",route="/api/v1/files/upload",status="201"}'
+    before, bytes_before = value(line), value("gallery_received_bytes_total")
+    anna.upload(b"x" * 100)
+    assert value(line) == before + 1
+    assert value("gallery_received_bytes_total") == bytes_before + 100
+
+
+def test_one_line_a_request_and_no_secret(service: Service, anna: User) -> None:
+    file = anna.upload(b"x", "very-private-name.txt")
+    anna.http.get(file["file"])
+    anna.http.get(f"{service.url}/api/v1/files/?token={anna.token}")
+    lines = [line for line in service.log_lines() if line.get("event") == "request"]
+    assert {"method", "route", "status", "ms", "account", "timestamp", "level"} <= set(lines[-1])
+    for secret in (anna.token, "very-private-name", file["slot_id"]):
+        assert secret not in service.log()
+
+
+# --- For programmers ---
+
+
+def test_the_openapi_document(service: Service) -> None:
+    document = service.http.get("/api/v1/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert described == {(o.method, f"/api/v1{o.path}/") for o in API}
+    upload = document["paths"]["/api/v1/files/upload/"]["post"]
+    properties = upload["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert {"file", "media_type", "context", "metadata", "size", "hash", "create_thumbnails"} <= set(properties)
+    names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len(names) == len(set(names))
+
+
+def test_the_page_of_it_loads_nothing_from_elsewhere(service: Service) -> None:
+    page = service.http.get("/api/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    for operation in API:
+        assert f"/api/v1{operation.path}/" in page.text
+    assert "<script" not in page.text and "http://" not in page.text.replace(service.url, "")
+
+
+def test_two_workers_are_one_service(start_service: Callable[..., Service]) -> None:
+    service = start_service(WORKERS="2", RATE_UPLOAD="20/minute")
+    user = service.user()
+    files = [user.upload(f"file {number}".encode()) for number in range(20)]
+    assert {item["id"] for item in user.items()} == {file["id"] for file in files}
+    assert_error(user.send(b"one too many"), 429)  # the limit holds across workers
+    assert 'route="/api/v1/files/upload",status="201"} 20.0' in service.http.get("/metrics").text
