@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from limits import RateLimitItem, parse_many
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
+from media_gallery.db.sqlite import translate
 from media_gallery.errors import TooManyRequests
 
 
@@ -83,16 +85,20 @@ class Rates:
         self._limiter = FixedWindowRateLimiter(storage)
 
     async def hit(self, what: str, rate: str, who: str | int) -> None:
-        """Count one more. Raises TooManyRequests where that is one too many."""
-        for item in _parsed(rate):
-            if not await self._limiter.hit(item, what, str(who)):
-                await self._refuse(item, what, who)
+        """Count one more. Raises TooManyRequests where that is one too many, NoSpace, Unavailable."""
+        await self._each(self._limiter.hit, what, rate, who)
 
     async def test(self, what: str, rate: str, who: str | int) -> None:
         """Raise what `hit` would raise, without counting."""
-        for item in _parsed(rate):
-            if not await self._limiter.test(item, what, str(who)):
-                await self._refuse(item, what, who)
+        await self._each(self._limiter.test, what, rate, who)
+
+    async def _each(self, allows: Callable[..., Awaitable[bool]], what: str, rate: str, who: str | int) -> None:
+        try:
+            for item in _parsed(rate):
+                if not await allows(item, what, str(who)):
+                    await self._refuse(item, what, who)
+        except sqlite3.Error as error:
+            raise translate(error) from error
 
     async def _refuse(self, item: RateLimitItem, what: str, who: str | int) -> None:
         stats = await self._limiter.get_window_stats(item, what, str(who))
