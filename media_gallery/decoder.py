@@ -159,6 +159,11 @@ class StillImage:
     def square(self, side: int) -> Any:
         """The centre square, upright, scaled to `side` pixels."""
         how = {"height": side, "crop": "centre", **self._colours}
+        short = min(self.width, self.height)
+        if short < side:  # cut before it grows: 1 x 30000 pixels would become 256 x 7680000
+            image = self._decoded or pyvips.Image.new_from_source(self.source.vips(), self._options)
+            image = image.autorot().crop((self.width - short) // 2, (self.height - short) // 2, short, short)
+            return image.thumbnail_image(side, **how)
         if self._decoded is not None:
             return self._decoded.thumbnail_image(side, **how)
         return pyvips.Image.thumbnail_source(self.source.vips(), side, option_string=self._options, **how)

@@ -14,6 +14,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from media_gallery.db.sqlite import translate
 from media_gallery.errors import TooManyRequests
+from media_gallery.settings import NO_RATE
 
 
 class SqliteStorage(Storage):
@@ -74,11 +75,11 @@ class SqliteStorage(Storage):
 
 @lru_cache(maxsize=64)
 def _parsed(rate: str) -> list[RateLimitItem]:
-    return parse_many(rate) if rate else []
+    return [] if rate == NO_RATE else parse_many(rate)
 
 
 class Rates:
-    """Counts events against rates such as `5/10 minute; 20/day`; an empty rate is no limit."""
+    """Counts events against rates such as `5/10 minute; 20/day`; `none` is no limit."""
 
     def __init__(self, storage: SqliteStorage) -> None:
         self.storage = storage

@@ -44,6 +44,8 @@ _UNITS = {
 }
 
 
+NO_RATE = "none"
+"""The rate that limits nothing."""
 _BYTE_SIZE = TypeAdapter(ByteSize)
 
 
@@ -82,10 +84,10 @@ def _jid(text: str) -> Jid:
 
 def _check_rate(value: str) -> str:
     try:
-        if value:
+        if value != NO_RATE:
             parse_many(value)
     except ValueError:
-        raise ValueError("must be a rate such as 10/minute or 5/minute; 50/day") from None
+        raise ValueError("must be a rate such as 10/minute or 5/minute; 50/day, or `none`") from None
     return value
 
 
@@ -164,8 +166,8 @@ class Settings(BaseSettings):
         SecretStr(""), description="Shared secret; setting it makes the service a component"
     )
 
-    rate_upload: Rate = Field("120/minute", description="Uploads per account; empty: no limit")
-    rate_slot: Rate = Field("600/minute", description="Slot requests per account; empty: no limit")
+    rate_upload: Rate = Field("120/minute", description="Uploads per account; `none`: no limit")
+    rate_slot: Rate = Field("600/minute", description="Slot requests per account")
     rate_code_request_jid: Rate = Field("5/10 minute; 20/day", description="Code requests per JID")
     rate_code_request_address: Rate = Field("20/10 minute", description="Code requests per client address")
     rate_code_try_jid: Rate = Field("15/10 minute; 60/day", description="Code tries per JID")

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,7 @@ class DecoderFailed(Exception):
 
 
 class Busy(DecoderFailed):
-    """Too many jobs wait already, or the service is stopping: nothing was tried."""
+    """Too many jobs wait, no decoder could be started, or the service is stopping: nothing was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +162,43 @@ class _Decoder:
 
     @classmethod
     async def start(cls, limits: str) -> _Decoder:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            program = [sys.executable, "-I", str(Path(__file__).with_name("decoder.py")), str(theirs.fileno()), limits]
-            process = await asyncio.to_thread(
-                subprocess.Popen, program, pass_fds=[theirs.fileno()], env=_ENVIRONMENT, cwd="/",
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-        decoder = cls(process, ours)
+        """Raises Busy."""
+        spawning = asyncio.ensure_future(asyncio.to_thread(cls._spawn, limits))
+        try:
+            decoder = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                await (await spawning).kill()
+            raise
+        except OSError as error:
+            log.error("no decoder could be started", reason=str(error))
+            raise Busy("no decoder could be started") from error
         try:
             async with asyncio.timeout(START):
                 await decoder._line()
         except BaseException as error:
             await decoder.kill()
             if isinstance(error, Exception):
-                log.error("no decoder could be started", status=process.returncode)
-                raise DecoderFailed("no decoder could be started") from error
+                log.error("no decoder could be started", status=decoder.process.returncode)
+                raise Busy("no decoder could be started") from error
             raise
         return decoder
+
+    @classmethod
+    def _spawn(cls, limits: str) -> _Decoder:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            program = [sys.executable, "-I", str(Path(__file__).with_name("decoder.py")), str(theirs.fileno()), limits]
+            try:
+                process = subprocess.Popen(  # noqa: S603, our own program
+                    program, pass_fds=[theirs.fileno()], env=_ENVIRONMENT, cwd="/",
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+            except BaseException:
+                ours.close()
+                raise
+        return cls(process, ours)
 
     async def ask(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Raises OSError, EOFError or ValueError where the process does not answer as it should."""

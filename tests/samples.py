@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zlib
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import av
 import pillow_heif
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 pillow_heif.register_heif_opener()
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (240, 240, 240)
@@ -59,20 +61,42 @@ def oriented(orientation: int, width: int = 400, height: int = 300, kind: str = 
         image = image.transpose(Image.Transpose[step])
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
-    return encoded(image, kind, exif=exif)
+    return encoded(
+        image, kind, exif=exif.tobytes()
+    )  # as bytes: only so a HEIC gets the `irot` and `imir` that phones write
 
 
 def located(kind: str = "jpeg", width: int = 400, height: int = 300) -> bytes:
-    """A photo that says where, when and with what it was taken."""
+    """A photo that says where and with what it was taken, and some more."""
     exif = Image.Exif()
     exif[_MAKE] = "SECRETCAMERA"
     exif.get_ifd(_GPS).update(GPS)
-    return picture(kind, width, height, exif=exif)
+    how: dict[str, Any] = {"comment": b"SECRETCOMMENT"} if kind == "jpeg" else {}
+    if kind in ("jpeg", "webp", "heic", "avif"):
+        how["xmp"] = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>SECRETPLACE</x:xmpmeta>"
+    if kind == "png":
+        how["pnginfo"] = PngInfo()
+        how["pnginfo"].add_text("Comment", "SECRETCOMMENT")
+    return picture(kind, width, height, exif=exif, **how)
 
 
 def profile() -> bytes:
-    """A colour profile."""
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    """A colour profile whose red is green: it shows whether pixels were converted while the profile stayed."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return data.replace(b"rXYZ", b"swap", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"swap", b"gXYZ", 1)
+
+
+def noise(kind: str = "jpeg", width: int = 300, height: int = 200) -> bytes:
+    """An image whose bytes all matter: for cutting and damaging."""
+    return encoded(Image.effect_noise((width, height), 80).convert("RGB"), kind)
+
+
+def damaged(data: bytes, seed: int, bytes_changed: int = 20) -> bytes:
+    """The file with some bytes changed, the same ones for the same seed."""
+    chance, changed = random.Random(seed), bytearray(data)
+    for _ in range(bytes_changed):
+        changed[chance.randrange(len(changed))] = chance.randrange(256)
+    return bytes(changed)
 
 
 def animated(kind: str = "gif", size: int = 100) -> bytes:
@@ -91,6 +115,20 @@ def film(container: str = "mp4", codec: str = "libx264", width: int = 320, heigh
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for _ in range(int(seconds * 10)):
             written.mux(stream.encode(av.VideoFrame.from_image(image)))
+        written.mux(stream.encode())
+    return out.getvalue()
+
+
+def sound(container: str = "mp4", codec: str = "aac") -> bytes:
+    """A container of films with nothing to see in it."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as written:
+        stream: Any = written.add_stream(codec, rate=48000)
+        silence = av.AudioFrame(format="fltp", layout="stereo", samples=1024)
+        for plane in silence.planes:
+            plane.update(bytes(plane.buffer_size))
+        silence.sample_rate = 48000
+        written.mux(stream.encode(silence))
         written.mux(stream.encode())
     return out.getvalue()
 
@@ -124,6 +162,11 @@ def png_lie(width: int, height: int) -> bytes:
     """A header that promises what nobody has memory for, and nothing behind it."""
     header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+def polyglot() -> bytes:
+    """An image that everything decodes, with a page behind it."""
+    return picture("gif") + HTML
 
 
 POLYGLOT_GIF = b"GIF89a/*" + b"\0" * 4 + b"*/=1;alert(document.domain)//<script>alert(1)</script>"

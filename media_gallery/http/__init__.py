@@ -138,9 +138,11 @@ def application(services: Services, lifespan: Any) -> Starlette:
         expose_headers=["Content-Disposition", "Content-Range", "ETag", "Retry-After"],
         max_age=86400,
     )
-    return Starlette(
+    app = Starlette(
         routes=routes(services),
         middleware=[Middleware(Observe), cors, Middleware(Errors)],
         exception_handlers={GalleryError: refused, HTTPException: unrouted},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
+    return app

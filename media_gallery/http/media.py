@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from media_gallery.errors import NotFound, RangeNotSatisfiable
 from media_gallery.files import Content
+from media_gallery.http.middleware import ALWAYS
 from media_gallery.http.request import Call
 
 SAFE_INLINE = frozenset(
@@ -53,12 +54,6 @@ PLACEHOLDER = (Path(__file__).parent / "placeholder.webp").read_bytes()
 AT_ONCE = 64 * 1024
 """Bytes up to which a file is read whole and sent as one message: faster than any way of handing over a file."""
 PIECE = 256 * 1024
-_ALWAYS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-    "X-Robots-Tag": "noindex",
-}
 _FOREVER = "public, max-age=31536000, immutable"
 _THUMBNAIL_TYPES = {"webp": "image/webp", "png": "image/png", "jpg": "image/jpeg"}
 
@@ -70,6 +65,8 @@ async def media(call: Call) -> Response:
     size, source = await _source(content)
     headers = _headers(content)
     if content.placeholder:
+        for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # those of the thumbnail that may yet be made
+            del headers[name]
         return Response(PLACEHOLDER, headers={**headers, "Cache-Control": "public, max-age=60"})
     if _not_modified(call.request, headers):
         return Response(status_code=304, headers=headers)
@@ -105,7 +102,7 @@ def _headers(content: Content) -> dict[str, str]:
     link, thumbnail = content.link, content.thumbnail
     ext = thumbnail.rpartition(".")[2] if thumbnail else ""
     return {
-        **_ALWAYS,
+        **ALWAYS,
         "Content-Type": _THUMBNAIL_TYPES[ext] if thumbnail else link.media_type,
         "Content-Disposition": "inline" if thumbnail else disposition(link.media_type, link.name),
         "ETag": f'"{link.blob.sha256}{"-" + thumbnail if thumbnail else ""}"',

@@ -17,12 +17,19 @@ from media_gallery import metrics
 from media_gallery.errors import GalleryError, MethodNotAllowed, NotFound, Unauthorized
 
 log = structlog.get_logger()
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "X-Robots-Tag": "noindex",
+}
+"""Headers of media and of every refusal, so that nothing runs on this host and nobody indexes it."""
 
 
 def error_response(error: GalleryError, headers: Mapping[str, str] | None = None) -> Response:
     """The contract's error body with the headers that belong to it."""
     body = error.body()
-    given = {**(headers or {}), **body.pop("headers", {})}
+    given = {**ALWAYS, **(headers or {}), **body.pop("headers", {})}
     if error.retry_after is not None:
         given["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
@@ -77,7 +84,7 @@ def route_of(scope: Scope) -> str:
 
 
 class Observe:
-    """One log line and one count a request; an API path may end in a slash or not."""
+    """One log line and one count a request; a path may end in a slash or not, but for a file's."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -86,8 +93,8 @@ class Observe:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         path: str = scope["path"]
-        if path.startswith("/api/") and path.endswith("/"):
-            scope["path"] = path.rstrip("/")
+        if path.endswith("/") and not path.startswith("/media/"):
+            scope["path"] = path.rstrip("/") or "/"
         scope.setdefault("state", {})
         begun, status = time.perf_counter(), 0
 

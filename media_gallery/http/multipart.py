@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
@@ -30,28 +33,26 @@ async def receive(call: Call, context: Context | None) -> Kept:
     length = call.request.headers.get("content-length", "")
     declared = max(0, int(length) - OVERHEAD) if length.isdigit() else 0
     form = _Form(call, context, options["boundary"])
+    body = chunks(call.request, call.services.settings.idle_timeout)
     try:
         form.upload = await call.services.uploads.begin(call.caller.account, declared)
-        async for chunk in chunks(call.request, call.services.settings.idle_timeout):
+        async for chunk in body:
             await form.feed(chunk)
         return await form.finish()
     except BaseException as error:
         if form.upload is not None:
             await form.upload.discard()
         if isinstance(error, GalleryError) and error.status != 408:
-            await _drain(call)
+            await _drain(body)
         raise
 
 
-async def _drain(call: Call) -> None:
+async def _drain(body: AsyncIterator[bytes]) -> None:
     rest = _UNSENT
-    try:
-        async for chunk in chunks(call.request, 1.0):
-            rest -= len(chunk)
-            if rest < 0:
-                return
-    except Exception:  # noqa: S110, the request has failed already, for a better reason
-        pass
+    with suppress(Exception):  # the body's end, or a fault: the request has failed already, for a better reason
+        while rest >= 0:
+            async with asyncio.timeout(1.0):
+                rest -= len(await anext(body))
 
 
 class _Form:

@@ -1,0 +1,150 @@
+"""The load: uploads over bare sockets, so that the client costs little, and `wrk` for reading."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+MB = 1_000_000
+BLOCK = os.urandom(1 << 20)
+_BOUNDARY = "bench-boundary"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where uploads go: our form with a token, or a plain PUT to a peer."""
+
+    port: int
+    path: str
+    token: str = ""
+
+    def head(self, size: int, number: int) -> tuple[bytes, bytes]:
+        """What comes before the file's bytes, and behind them."""
+        if not self.token:
+            path = f"{self.path}{time.monotonic_ns()}-{number}"
+            return f"PUT {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size}\r\n\r\n".encode(), b""
+        first = (
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{number}.bin"\r\n'
+            "Content-Type: application/x-bench\r\n\r\n"
+        )
+        last = f"\r\n--{_BOUNDARY}--\r\n"
+        length = len(first) + size + len(last)
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self.token}\r\n"
+            f"Content-Type: multipart/form-data; boundary={_BOUNDARY}\r\nContent-Length: {length}\r\n\r\n"
+        )
+        return (head + first).encode(), last.encode()
+
+
+def _answer(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    while length and len(body) < int(length[1]):
+        body += connection.recv(65536)
+    if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201", b"HTTP/1.1 204")):
+        raise RuntimeError(data[:300])
+    return body
+
+
+def _connected(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _blocks(size: int) -> Iterator[bytes]:
+    yield os.urandom(32)[: min(32, size)]  # every body is new
+    left = size - 32
+    while left > 0:
+        yield BLOCK[: min(left, len(BLOCK))]
+        left -= len(BLOCK)
+
+
+def upload(target: Target, size: int, number: int = 0) -> bytes:
+    """One streamed upload; the answer's body."""
+    with _connected(target.port) as connection:
+        head, tail = target.head(size, number)
+        connection.sendall(head)
+        for block in _blocks(size):
+            connection.sendall(block)
+        connection.sendall(tail)
+        return _answer(connection)
+
+
+def _timed(jobs: Iterable[threading.Thread]) -> float:
+    jobs = list(jobs)
+    begun = time.perf_counter()
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    return time.perf_counter() - begun
+
+
+def megabytes_per_second(target: Target, size: int, at_once: int) -> float:
+    """Large uploads, each over a connection of its own."""
+    seconds = _timed(threading.Thread(target=upload, args=(target, size, n)) for n in range(at_once))
+    return size * at_once / MB / seconds
+
+
+def uploads_per_second(target: Target, size: int, connections: int, count: int) -> float:
+    """Small uploads over kept connections; every request is built before the clock starts."""
+    shares = []
+    for share in range(connections):
+        requests = []
+        for number in range(count // connections):
+            head, tail = target.head(size, share * count + number)
+            requests.append(head + os.urandom(size) + tail)
+        shares.append(requests)
+
+    def send(requests: list[bytes]) -> None:
+        with _connected(target.port) as connection:
+            for request in requests:
+                connection.sendall(request)
+                _answer(connection)
+
+    seconds = _timed(threading.Thread(target=send, args=(requests,)) for requests in shares)
+    return sum(map(len, shares)) / seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What wrk saw. Latencies in milliseconds."""
+
+    per_second: float
+    megabytes: float
+    median: float
+    p99: float
+
+
+def read(url: str, connections: int, seconds: int, token: str = "") -> Reading:
+    """Ask for one address as fast as the connections allow."""
+    headers = ["-H", f"Authorization: Bearer {token}"] if token else []
+    text = subprocess.run(
+        ["wrk", "-t", "1", "-c", str(connections), "-d", str(seconds), "--latency", *headers, url],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise RuntimeError(text)
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
+    amount, unit = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?)B", text).groups()  # type: ignore[union-attr]
+    return Reading(
+        rate,
+        float(amount) * {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}[unit] / MB,
+        _milliseconds(text, "50%"),
+        _milliseconds(text, "99%"),
+    )
+
+
+def _milliseconds(text: str, mark: str) -> float:
+    value, unit = re.search(rf"{mark}\s+([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    return float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
