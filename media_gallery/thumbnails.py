@@ -110,8 +110,10 @@ class Thumbnailer:
         """One job in a task of its own with a descriptor of its own: a caller that is cancelled leaves it whole."""
         if self._closing or len(self._jobs) >= self.queue:
             raise Busy("too many images wait")
-        task = asyncio.create_task(self._attempt(os.dup(fd), job))
+        copy = os.dup(fd)
+        task = asyncio.create_task(self._attempt(copy, job))
         self._jobs.add(task)
+        task.add_done_callback(lambda _: os.close(copy))  # also of a task that is cancelled before it begins
         task.add_done_callback(self._jobs.discard)
         try:
             return await asyncio.shield(task)
@@ -121,11 +123,8 @@ class Thumbnailer:
             raise
 
     async def _attempt(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
-        try:
-            async with self._free:
-                answer, data = await self._ask(fd, job)
-        finally:
-            os.close(fd)
+        async with self._free:
+            answer, data = await self._ask(fd, job)
         if "error" in answer:
             raise Undecodable(answer["error"])
         parts, at = {}, 0

@@ -197,6 +197,7 @@ class _Courier:
         self._session: Any = None
         """The stream, while it is of use."""
         self._started, self._lost = asyncio.Event(), asyncio.Event()
+        self._introduced = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One worker's connection; its stanzas are sent in the order they come, and confirmed as they are."""
@@ -240,11 +241,21 @@ class _Courier:
         return f"{name} from={quoteattr(self.config.jid)} {rest}"
 
     async def _ping(self, session: Any) -> None:
+        """Raises TimeoutError, or IqTimeout, where no answer comes."""
         from slixmpp.exceptions import IqError
 
-        with suppress(IqError):  # a refusal is an answer
-            async with asyncio.timeout(SENT_WITHIN):
-                await session.plugin["xep_0199"].send_ping(session.boundjid.bare, timeout=SENT_WITHIN)
+        sender = session.boundjid if self.config.component_secret else None
+        ping = session.plugin["xep_0199"].send_ping(session.boundjid.bare, ifrom=sender, timeout=SENT_WITHIN)
+        answer, lost = asyncio.ensure_future(ping), asyncio.ensure_future(self._lost.wait())
+        try:
+            await asyncio.wait([answer, lost], timeout=SENT_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise TimeoutError
+            with suppress(IqError):  # a refusal is an answer
+                answer.result()
+        finally:
+            answer.cancel()
+            lost.cancel()
 
     async def stay_connected(self) -> None:
         """Connect, and again whenever the connection is lost, more and more patiently while it fails."""
@@ -277,7 +288,11 @@ class _Courier:
             if not self._started.is_set():
                 log.warning("no connection to the XMPP server", jid=self.config.jid)
                 return False
-            await _introduce(stream, self.config)
+            if stream.boundjid.full != self._introduced:
+                await _introduce(stream, self.config)
+                self._introduced = stream.boundjid.full
+            if not self.config.component_secret:
+                stream.send_presence(ppriority=-1)  # reachable at its full JID, but no message of people comes to it
             self._session = stream
             log.info("connected to the XMPP server", jid=self.config.jid)
             while not self._lost.is_set():
@@ -341,6 +356,4 @@ async def _introduce(session: Any, config: XmppConfig) -> None:
     form = session.plugin["xep_0004"].make_form(ftype="result")
     form.add_field(var="FORM_TYPE", ftype="hidden", value=FORM_TYPE)
     form.add_field(var=FORM_FIELD, value=config.api_url)
-    await session.plugin["xep_0128"].set_extended_info(jid=session.boundjid.full, data=form)
-    if not config.component_secret:
-        session.send_presence(ppriority=-1)  # reachable at its full JID, but no message of people comes to it
+    await session.plugin["xep_0128"].add_extended_info(jid=session.boundjid.full, data=form)

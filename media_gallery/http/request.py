@@ -130,7 +130,8 @@ async def _body_parameters(call: Call) -> Raw:
     content_type, options = parse_options_header(call.request.headers.get("content-type", ""))
     if not body.strip():
         return {}
-    if content_type == "application/x-www-form-urlencoded":
+    # COMPAT: curl and others call every body a form unless told better; no form begins with a brace
+    if content_type == "application/x-www-form-urlencoded" and not body.lstrip().startswith(b"{"):
         return _pairs(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
     if content_type == "multipart/form-data":
         return _form(body, options.get("boundary", ""))

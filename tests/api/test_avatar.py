@@ -35,11 +35,13 @@ def test_the_object_tells_of_what_is_kept(anna: User) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "ext", "format"),
-    [("png", "png", "PNG"), ("jpeg", "jpg", "JPEG"), ("webp", "webp", "WEBP"), ("gif", "webp", "WEBP")],
-)
+    [("png", "png", "PNG"), ("jpeg", "jpg", "JPEG"), ("webp", "webp", "WEBP"), ("gif", "webp", "WEBP"),
+     ("tiff", "webp", "WEBP"), ("bmp", "webp", "WEBP"), ("heic", "webp", "WEBP"), ("avif", "webp", "WEBP")],
+)  # fmt: skip
 def test_thumbnails_are_ready_before_the_answer(anna: User, kind: str, ext: str, format: str) -> None:
     avatar = anna.avatar(samples.picture(kind, 300, 300), f"selfie_avatar.{kind}")
     wanted = [size for size in SIZES if size < 300]
+    assert (avatar["media_type"], avatar["name"]) == (f"image/{kind}", f"selfie_avatar.{kind}")
     assert [thumbnail["width"] for thumbnail in avatar["thumbnails"]] == wanted
     for thumbnail in avatar["thumbnails"]:
         size = thumbnail["width"]
@@ -48,12 +50,58 @@ def test_thumbnails_are_ready_before_the_answer(anna: User, kind: str, ext: str,
         image = opened(anna, thumbnail["url"])
         assert (image.size, image.format) == ((size, size), format)
         assert anna.http.head(thumbnail["url"]).headers["Content-Type"] == f"image/{'jpeg' if ext == 'jpg' else ext}"
+    url = f"{anna.service.url}/media/{avatar['slot_id']}/thumb_selfie_avatar.webp"
+    assert avatar["thumbnail"] == {"url": url, "width": 256, "height": 256}
+    assert opened(anna, url).size == (256, 256)
 
 
 def test_an_avatar_larger_than_1536_is_scaled_down(anna: User) -> None:
     avatar = anna.avatar(samples.picture("jpeg", 2000, 1700), "big.jpg")
     assert avatar["width"] == opened(anna, avatar["file"]).width == 1536
     assert [thumbnail["width"] for thumbnail in avatar["thumbnails"]] == SIZES
+    for thumbnail in avatar["thumbnails"]:
+        assert opened(anna, thumbnail["url"]).size == (thumbnail["width"], thumbnail["width"])
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(32, []), (33, [32]), (256, SIZES[:6]), (257, SIZES[:7])])
+def test_only_thumbnails_smaller_than_the_avatar_are_there(anna: User, side: int, sizes: list[int]) -> None:
+    avatar = anna.avatar(samples.picture("png", side, side), "edge.png")
+    assert [thumbnail["width"] for thumbnail in avatar["thumbnails"]] == sizes
+    for size in SIZES:
+        answer = anna.service.http.get(f"/media/{avatar['slot_id']}/{size}_edge.png")
+        assert answer.status_code == (200 if size in sizes else 404)
+        assert anna.service.http.get(f"/media/{avatar['slot_id']}/{size}_edge.webp").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("Я & море №1.png", "%D0%AF%20%26%20%D0%BC%D0%BE%D1%80%D0%B5%20%E2%84%961"),
+        ("selfie", "selfie"),
+        ("a.b.c.png", "a.b.c"),
+        ("50%_off?#.png", "50%25_off%3F%23"),
+    ],
+)
+def test_names_of_thumbnails(anna: User, name: str, stem: str) -> None:
+    avatar = anna.avatar(samples.picture("png", 50, 50), name)
+    assert [t["url"].rpartition("/")[2] for t in avatar["thumbnails"]] == [f"32_{stem}.png", f"48_{stem}.png"]
+    for thumbnail in avatar["thumbnails"]:
+        assert opened(anna, thumbnail["url"]).width == thumbnail["width"]
+
+
+def test_a_name_of_full_length(anna: User) -> None:
+    avatar = anna.avatar(samples.picture("png", 100, 100), "я" * 125 + ".png")
+    assert len(avatar["name"].encode()) == 254
+    for thumbnail in avatar["thumbnails"]:
+        assert opened(anna, thumbnail["url"]).width == thumbnail["width"]
+
+
+def test_the_format_is_that_of_the_bytes_whatever_was_said(anna: User) -> None:
+    avatar = anna.upload(
+        samples.picture("png", 50, 50), "selfie.jpg", "image/jpeg", path="avatar/upload/", media_type="text/plain"
+    )
+    assert avatar["media_type"] == "image/png" == anna.http.head(avatar["file"]).headers["Content-Type"]
+    assert avatar["thumbnails"][0]["url"].endswith("/32_selfie.png")
 
 
 def test_a_small_avatar_is_not_scaled_up(anna: User) -> None:
@@ -65,10 +113,20 @@ def test_a_small_avatar_is_not_scaled_up(anna: User) -> None:
 def test_it_stands_upright_and_says_nothing_of_its_owner(anna: User) -> None:
     avatar = anna.avatar(samples.oriented(6, 300, 400), "selfie.jpg")
     image = opened(anna, avatar["file"]).convert("RGB")
-    assert image.getpixel((10, 10))[0] > 150  # type: ignore[index]
+    assert image.size == (300, 300)
+    for at, colour in (((10, 10), samples.RED), ((290, 10), samples.GREEN), ((10, 290), samples.BLUE)):
+        pixel = image.getpixel(at)
+        assert all(abs(a - b) < 60 for a, b in zip(pixel, colour, strict=True))  # type: ignore[arg-type]
     avatar = anna.avatar(samples.located("jpeg"), "located.jpg")
-    kept = anna.http.get(avatar["file"]).content
-    assert b"SECRETCAMERA" not in kept and not Image.open(io.BytesIO(kept)).getexif()
+    for url in (avatar["file"], avatar["thumbnail"]["url"], *(made["url"] for made in avatar["thumbnails"])):
+        kept = anna.http.get(url).content
+        assert b"SECRET" not in kept and not Image.open(io.BytesIO(kept)).getexif()
+
+
+def test_of_an_animation_the_first_frame_stays(anna: User) -> None:
+    image = opened(anna, anna.avatar(samples.animated("gif", 60), "moving.gif")["file"])
+    assert (image.format, getattr(image, "n_frames", 1)) == ("GIF", 1)
+    assert image.convert("RGB").getpixel((5, 5))[0] > 150  # type: ignore[index]
 
 
 def test_without_thumbnails(anna: User) -> None:
@@ -80,10 +138,22 @@ def test_without_thumbnails(anna: User) -> None:
         assert_error(anna.service.http.get(url), 404)
 
 
+def test_thumbnails_may_come_with_a_later_upload_of_the_same(anna: User) -> None:
+    image = samples.picture("png", 70, 70)
+    without = anna.avatar(image, "a.png", create_thumbnails=False)
+    again = anna.avatar(image, "a.png")
+    assert without["hash"] == again["hash"] and without["thumbnails"] == []
+    assert [opened(anna, made["url"]).width for made in again["thumbnails"]] == [32, 48, 64]
+    plain = anna.upload(anna.http.get(without["file"]).content, "plain.png")
+    assert opened(anna, plain["thumbnail"]["url"]).size == (256, 256)
+
+
 @pytest.mark.parametrize(
     "data",
-    [b"text", b"", samples.SVG, samples.POLYGLOT_GIF, samples.png_lie(60_000, 60_000), b"\xff\xd8\xff" + b"x" * 99],
-)
+    [b"text", b"", samples.SVG, samples.HTML, samples.PLAYLIST, samples.POLYGLOT_GIF, samples.png_lie(60_000, 60_000),
+     b"\xff\xd8\xff" + b"x" * 99, samples.noise("jpeg")[:-500], samples.noise("png")[:5000]],
+    ids=["text", "empty", "svg", "html", "playlist", "script", "lie", "no jpeg", "cut jpeg", "cut png"],
+)  # fmt: skip
 def test_what_is_no_image_is_415_and_leaves_nothing(anna: User, data: bytes) -> None:
     before = anna.service.stored_bytes()
     assert_error(anna.send(data, "selfie.jpg", "image/jpeg", "avatar/upload/"), 415)
@@ -91,7 +161,10 @@ def test_what_is_no_image_is_415_and_leaves_nothing(anna: User, data: bytes) -> 
 
 
 def test_a_film_is_no_avatar(anna: User) -> None:
-    assert_error(anna.send(samples.film(), "me.mp4", "video/mp4", "avatar/upload/"), 415)
+    for container, codec, name in (("mp4", "libx264", "me.mp4"), ("webm", "libvpx", "me.png")):
+        assert_error(anna.send(samples.film(container, codec), name, "image/png", "avatar/upload/"), 415)
+    assert_error(anna.send(samples.film(), "me.mp4", "video/mp4", context="avatar"), 415)
+    assert anna.used() == 0
 
 
 def test_an_upload_with_context_avatar_is_the_same(anna: User) -> None:
@@ -118,6 +191,30 @@ def test_avatars_have_a_list_of_their_own(anna: User) -> None:
     assert {item["id"] for item in anna.items("files/", contexts="file,avatar")} == {avatar["id"], file["id"]}
 
 
+def test_two_avatars(anna: User, boris: User) -> None:
+    first, second = (anna.avatar(samples.picture("png", side, side), f"{side}.png") for side in (60, 80))
+    assert [item["id"] for item in anna.items("avatar/")] == [second["id"], first["id"]]
+    assert [item["id"] for item in anna.items("avatar/", order_by="id")] == [first["id"], second["id"]]
+    page = anna.get("avatar/", obj_per_page=1, page=2).json()
+    assert [item["id"] for item in page["items"]] == [first["id"]]
+    assert (page["total_objects"], page["total_pages"], page["obj_per_page"], page["page"]) == (2, 2, 1, 2)
+    assert second["used"] == anna.used() == first["size"] + second["size"]
+    assert boris.items("avatar/") == []
+    assert anna.delete("avatar/", id=first["id"]).status_code == 204
+    assert anna.used() == second["size"]
+    assert [item["id"] for item in anna.items("avatar/")] == [second["id"]]
+    assert opened(anna, second["thumbnails"][0]["url"]).width == 32
+
+
+def test_an_avatar_counts_against_the_quota(anna: User, admin: User) -> None:
+    avatar = anna.avatar(samples.picture("png", 90, 90))
+    admin.put("account/quota/", jid=anna.jid, value=avatar["size"] + 10)
+    answer = anna.send(samples.picture("png", 91, 91), "other.png", path="avatar/upload/")
+    body = assert_error(answer, 403)
+    assert body["used"] == avatar["size"] == anna.used()
+    assert len(anna.items("avatar/")) == 1
+
+
 def test_an_avatar_is_deleted_by_its_id(anna: User, boris: User) -> None:
     avatar, file = anna.avatar(samples.picture("png", 90, 90)), anna.upload(b"plain")
     assert_error(boris.delete("avatar/", id=avatar["id"]), 404)
@@ -125,8 +222,18 @@ def test_an_avatar_is_deleted_by_its_id(anna: User, boris: User) -> None:
     assert_error(anna.delete("avatar/"), 400, "id")
     assert anna.delete("avatar/", id=avatar["id"]).status_code == 204
     assert_error(anna.delete("avatar/", id=avatar["id"]), 404)
-    for url in (avatar["file"], avatar["thumbnails"][0]["url"]):
+    for url in (avatar["file"], avatar["thumbnail"]["url"], *(made["url"] for made in avatar["thumbnails"])):
         assert_error(anna.http.get(url), 404)
+
+
+def test_nothing_is_left_of_a_deleted_avatar(anna: User) -> None:
+    data_dir = anna.service.data_dir
+    before = {path for kind in ("blobs", "thumbs", "links", "staging") for path in (data_dir / kind).rglob("*")}
+    avatar = anna.avatar(samples.picture("png", 123, 123))
+    anna.delete("avatar/", id=avatar["id"])
+    after = {path for kind in ("blobs", "thumbs", "links", "staging") for path in (data_dir / kind).rglob("*")}
+    assert after <= before
+    assert anna.used() == 0
 
 
 def test_the_same_avatar_twice_is_stored_once_and_deleted_apart(anna: User, boris: User) -> None:

@@ -64,6 +64,12 @@ def test_bodies_that_are_none(anna: User) -> None:
     assert_error(anna.http.request("DELETE", "files/", content=b"x" * 70_000), 413)
 
 
+def test_json_that_is_called_a_form(anna: User) -> None:
+    file, headers = anna.upload(b"1"), {"Content-Type": "application/x-www-form-urlencoded"}
+    body = f'{{"id": {file["id"]}}}'.encode()
+    assert anna.http.request("DELETE", "files/", content=body, headers=headers).status_code == 204
+
+
 def test_a_body_wins_over_the_query(anna: User) -> None:
     first, second = anna.upload(b"1"), anna.upload(b"22")
     answer = anna.http.request("DELETE", f"files/?id={first['id']}", json={"id": second["id"]})

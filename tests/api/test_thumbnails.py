@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
 from tests import samples
-from tests.service import User, assert_error
+from tests.service import Service, User, assert_error
 
 
 def thumbnail(user: User, url: str) -> Image.Image:
@@ -17,6 +24,44 @@ def thumbnail(user: User, url: str) -> Image.Image:
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "image/webp"
     return Image.open(io.BytesIO(answer.content))
+
+
+def assert_placeholder(answer: httpx.Response) -> None:
+    """An image that is not kept for long, nor taken for the thumbnail that may come after it."""
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "image/webp"
+    assert Image.open(io.BytesIO(answer.content)).size == (256, 256)
+    assert answer.headers["Cache-Control"] == "public, max-age=60"
+    assert "ETag" not in answer.headers and "Last-Modified" not in answer.headers
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def decoders(service: Service) -> list[int]:
+    """The service's decoder processes."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = os.getsid(int(place.name)) == service.process.pid  # type: ignore[union-attr]
+            if ours and b"decoder.py" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+@contextmanager
+def stopped_decoders(user: User) -> Iterator[list[int]]:
+    """Decoders that make no progress meanwhile."""
+    user.upload(samples.noise("png", 20, 20), "first.png")  # so that there is one
+    pids = decoders(user.service)
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pids
+    finally:
+        for pid in set(pids) & set(decoders(user.service)):
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("kind", samples.FORMATS)
@@ -31,17 +76,78 @@ def test_images(anna: User, kind: str) -> None:
 
 
 def test_measures_are_those_of_the_image_as_it_is_seen(anna: User) -> None:
-    file = anna.upload(samples.oriented(6, 300, 200), "turned.jpg", "image/jpeg")
+    data = samples.oriented(6, 300, 200)
+    file = anna.upload(data, "turned.jpg", "image/jpeg")
     assert (file["width"], file["height"]) == (300, 200)
+    seen = thumbnail(anna, file["thumbnail"]["url"]).convert("RGB")
+    for at, colour in (((40, 40), samples.RED), ((216, 40), samples.GREEN), ((40, 216), samples.BLUE)):
+        assert all(abs(a - b) < 60 for a, b in zip(seen.getpixel(at), colour, strict=True))  # type: ignore[arg-type]
+    assert anna.http.get(file["file"]).content == data
+    [listed] = anna.items()
+    assert (listed["width"], listed["height"], listed["thumbnail"]) == (300, 200, file["thumbnail"])
+
+
+def test_what_a_photo_says_of_its_owner_stays_in_the_file_and_leaves_the_thumbnail(anna: User) -> None:
+    data = samples.located("jpeg")
+    file = anna.upload(data, "located.jpg", "image/jpeg")
+    assert anna.http.get(file["file"]).content == data
+    assert b"SECRET" not in anna.http.get(file["thumbnail"]["url"]).content
 
 
 @pytest.mark.parametrize(
-    ("container", "media_type"), [("mp4", "video/mp4"), ("mov", "video/quicktime"), ("matroska", "video/x-matroska")]
-)
-def test_films(anna: User, container: str, media_type: str) -> None:
-    file = anna.upload(samples.film(container), "film.mp4", media_type)
+    ("container", "codec", "media_type"),
+    [("mp4", "libx264", "video/mp4"), ("mov", "libx264", "video/quicktime"), ("webm", "libvpx", "video/webm"),
+     ("webm", "libvpx-vp9", "video/webm"), ("matroska", "libx264", "video/x-matroska")],
+)  # fmt: skip
+def test_films(anna: User, container: str, codec: str, media_type: str) -> None:
+    data = samples.film(container, codec)
+    file = anna.upload(data, "film.mp4", media_type)
     assert (file["width"], file["height"]) == (320, 180)
+    assert file["thumbnail"]["url"] == f"{anna.service.url}/media/{file['slot_id']}/thumb_film.webp"
     assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
+    assert anna.http.get(file["file"]).content == data
+
+
+def test_a_film_held_upright(anna: User) -> None:
+    file = anna.upload(samples.turned_film(90), "phone.mp4", "video/mp4")
+    assert (file["width"], file["height"]) == (180, 320)
+    seen = thumbnail(anna, file["thumbnail"]["url"]).convert("RGB")
+    assert all(abs(a - b) < 60 for a, b in zip(seen.getpixel((40, 40)), samples.BLUE, strict=True))  # type: ignore[arg-type]
+
+
+# --- Thumbnails that are not there yet ---
+
+
+def test_the_address_of_a_thumbnail_waits_for_it(anna: User) -> None:
+    with ThreadPoolExecutor(2) as threads, stopped_decoders(anna) as pids:
+        file = anna.upload(samples.picture("png", 301, 201), "slow.png", "image/png")
+        assert file["thumbnail"]["url"].endswith("/thumb_slow.webp")
+        asked = [threads.submit(httpx.get, file["thumbnail"]["url"], timeout=30) for _ in range(2)]
+        time.sleep(0.3)
+        assert not any(answer.done() for answer in asked)
+        assert anna.http.get(file["file"]).status_code == 200  # the file itself waits for nothing
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        for answer in asked:
+            assert Image.open(io.BytesIO(answer.result().content)).size == (256, 256)
+            assert answer.result().headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    [listed] = anna.items(name="slow")
+    assert (listed["width"], listed["height"]) == (301, 201)
+
+
+def test_an_address_that_was_given_out_shows_something_also_where_decoding_failed(anna: User) -> None:
+    with stopped_decoders(anna) as pids:
+        file = anna.upload(samples.picture("png", 302, 202), "doomed.png", "image/png")
+        url = file["thumbnail"]["url"]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+    assert_placeholder(httpx.get(url))
+    assert httpx.head(url).status_code == 200
+    assert httpx.get(url, headers={"Range": "bytes=0-1"}).status_code in (200, 206)
+    assert anna.upload(samples.picture("png", 303, 203), "next.png")["width"] == 303
+
+
+# --- Names ---
 
 
 def test_names_with_other_letters(anna: User) -> None:
@@ -58,19 +164,51 @@ def test_a_name_of_full_length(anna: User) -> None:
     assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
 
 
-def test_encrypted_bytes_under_an_images_name_are_kept_as_they_are(anna: User) -> None:
+# --- Files whose content does not fit their name ---
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [("photo.jpg", "image/jpeg"), ("photo.heic", "image/heic"), ("film.mp4", "video/mp4"), ("film.webm", "video/webm")],
+)
+def test_encrypted_bytes_under_another_name_are_kept_as_they_are(anna: User, name: str, media_type: str) -> None:
     data = os.urandom(50_000)
-    file = anna.upload(data, "photo.jpg", "image/jpeg")
-    assert file["media_type"] == "image/jpeg"
+    file = anna.upload(data, name, media_type)
+    assert (file["name"], file["media_type"], file["size"]) == (name, media_type, len(data))
+    assert file["thumbnail"] is None and file["width"] is None and file["height"] is None
+    answer = anna.http.get(file["file"])
+    assert (answer.content, answer.headers["Content-Type"]) == (data, media_type)
+    assert anna.items()[0]["thumbnail"] is None
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "media_type"),
+    [(samples.PLAYLIST, "list.mp4", "video/mp4"), (samples.PLAYLIST, "list.m3u8", "video/vnd.apple.mpegurl"),
+     (samples.SVG, "drawing.svg", "image/svg+xml"), (samples.HTML, "page.png", "image/png"),
+     (samples.POLYGLOT_GIF, "script.gif", "image/gif"), (samples.sound(), "music.mp4", "video/mp4"),
+     (samples.picture("png"), "photo.mp4", "video/mp4"), (samples.film(), "film.png", "image/png"),
+     (b"", "empty.jpg", "image/jpeg")],
+    ids=["playlist as film", "playlist", "svg", "html", "script", "sound", "photo as film", "film as photo", "empty"],
+)  # fmt: skip
+def test_what_is_no_such_image_or_film_is_kept_without_a_thumbnail(
+    anna: User, data: bytes, name: str, media_type: str
+) -> None:
+    file = anna.upload(data, name, media_type)
     assert file["thumbnail"] is None and file["width"] is None
     answer = anna.http.get(file["file"])
-    assert (answer.content, answer.headers["Content-Type"]) == (data, "image/jpeg")
+    assert (answer.status_code, answer.content, answer.headers["Content-Type"]) == (200, data, media_type)
+
+
+def test_an_image_of_another_format_than_its_name_says_has_one(anna: User) -> None:
+    file = anna.upload(samples.picture("webp"), "photo.jpg", "image/jpeg")
+    assert (file["media_type"], file["width"]) == ("image/jpeg", 400)
+    assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
 
 
 def test_a_thumbnail_that_cannot_be_made_is_a_placeholder(anna: User) -> None:
     file = anna.upload(samples.png_lie(50_000, 50_000), "huge.png", "image/png")
     assert file["thumbnail"] is None
-    assert thumbnail(anna, f"/media/{file['slot_id']}/thumb_huge.webp".join([anna.service.url, ""])).size == (256, 256)
+    assert_placeholder(anna.service.http.get(f"/media/{file['slot_id']}/thumb_huge.webp"))
 
 
 def test_no_thumbnails_where_none_are_wanted(anna: User) -> None:
