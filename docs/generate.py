@@ -1,0 +1,61 @@
+"""Writes `settings.md` from the code: `make docs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from media_gallery.settings import Settings
+
+PAGE = Path(__file__).with_name("settings.md")
+_HEAD = """# Settings
+
+<!-- Made by `make docs` from media_gallery/settings.py; change it there. -->
+
+Every setting is an environment variable, or a key of the file given with `--config gallery.toml`: there without the
+prefix and in small letters (`max_file_size = "200 MiB"`). The environment stands over the file. `media-gallery config`
+prints what is in force and says what is wrong.
+
+Sizes are bytes or such as `100 MiB`, `2 GB`; times are seconds or such as `10 min`, `12 h`, `30 days`; lists are
+separated by commas, in the file they are lists; rates are such as `10/minute` or `5/10 minute; 50/day`, or `none`.
+
+"""
+_GROUPS = {
+    "The service": "data_dir",
+    "XMPP": "xmpp_jid",
+    "Rates": "rate_upload",
+    "Processes and limits": "workers",
+}
+"""Headings, each with the first setting below it."""
+_SIZES = {"default_quota", "max_file_size", "decoder_memory"}
+_TIMES = {"token_lifetime", "code_lifetime", "decoder_timeout", "idle_timeout", "stop_timeout", "gc_grace"}
+
+
+def settings_page() -> str:
+    """The whole page, in Markdown."""
+    firsts = {first: heading for heading, first in _GROUPS.items()}
+    lines = [_HEAD.rstrip("\n"), ""]
+    for name, field in Settings.model_fields.items():
+        if name in firsts:
+            lines += [f"\n## {firsts[name]}\n", "| variable | default | |", "|---|---|---|"]
+        lines.append(f"| `MEDIA_GALLERY_{name.upper()}` | {_default(name, field)} | {field.description} |")
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    value = field.default
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if name in _SIZES:
+        value = f"{value // 1024**3} GiB"
+    elif name in _TIMES:
+        value = f"{value // 86400} days" if value >= 86400 else f"{value // 60} min" if value >= 120 else f"{value} s"
+    elif isinstance(value, list):
+        value = ", ".join(value)
+    return "" if value in ("", None) else f"`{value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(settings_page())

@@ -1,0 +1,72 @@
+"""The documentation names everything there is, and what it tells a reader to type works."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from docs.generate import PAGE, settings_page
+from media_gallery import errors, metrics
+from media_gallery.http import API, PLAIN
+from tests.service import Service
+
+ROOT = Path(__file__).parents[1]
+API_PAGE, OPERATING = (ROOT / "docs" / name for name in ("api.md", "operating.md"))
+
+
+def test_the_table_of_settings_is_up_to_date() -> None:
+    assert PAGE.read_text() == settings_page(), "run `make docs`"
+
+
+def test_every_call_has_its_section() -> None:
+    sections = set(re.findall(r"^### `(\w+) (\S+)`$", API_PAGE.read_text(), re.MULTILINE))
+    assert sections == {(operation.method, f"{operation.path}/") for operation in API}
+    for path in PLAIN:
+        assert path in API_PAGE.read_text() + OPERATING.read_text() or path.startswith("/media/")
+
+
+def test_every_error_is_explained() -> None:
+    rows = set(re.findall(r"^\| (\d+) \| (\w+) \|", API_PAGE.read_text(), re.MULTILINE))
+    kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, errors.GalleryError)]
+    assert rows == {(str(kind.status), kind.__name__) for kind in kinds}
+
+
+def test_every_metric_is_explained() -> None:
+    named = set(re.findall(r"^\| `(gallery_\w+)", OPERATING.read_text(), re.MULTILINE))
+    kept = {metric.name for metric in metrics.registry.collect()}
+    assert named == {name if name == "gallery_request_seconds" else f"{name}_total" for name in kept}
+
+
+@pytest.mark.parametrize(
+    "page", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.md") if ".venv" not in str(path))
+)
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ru.md"])
+def test_the_tour_works_as_it_is_pasted(start_service: Callable[..., Service], tmp_path: Path, page: str) -> None:
+    text = (ROOT / page).read_text().split("\n## ")[2]
+    service = start_service()
+    request, *rest = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    run(request, service, tmp_path)
+    [code] = [line["code"] for line in service.log_lines() if "code" in line]
+    script = request.splitlines()[0] + "\n" + "".join(rest).replace("CODE=123456", f"CODE={code}")
+    output = run(script, service, tmp_path)
+    assert '"max_file_size":' in output and output.count('"file":"') == 4, output  # upload, slot, two in the list
+    assert "the same bytes" in output or "те же байты" in output
+    assert '"title":"By the sea"' in output or '"title":"У моря"' in output
+    assert output.count("204") >= 2 and output.rstrip().endswith('"used":0}'), output
+
+
+def run(script: str, service: Service, directory: Path) -> str:
+    script = script.replace("http://127.0.0.1:8080", service.url)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=directory, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
