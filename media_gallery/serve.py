@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from contextlib import suppress
@@ -22,6 +23,7 @@ from starlette.applications import Starlette
 from media_gallery import logs
 from media_gallery.app import COURIER_SOCKET, build
 from media_gallery.db import migrate
+from media_gallery.errors import Unavailable
 from media_gallery.metrics import MULTIPROCESS
 from media_gallery.settings import Settings, load_settings
 from media_gallery.xmpp import XmppConfig, run_courier
@@ -80,7 +82,7 @@ def xmpp_config(settings: Settings) -> XmppConfig:
     )
 
 
-def courier(socket: str) -> None:
+def courier(path: str) -> None:
     """The courier's process."""
     _end_with_parent()
     settings = _settings()
@@ -88,7 +90,7 @@ def courier(socket: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the whole family; the parent ends us
 
     async def main() -> None:
-        task = asyncio.create_task(run_courier(xmpp_config(settings), Path(socket)))
+        task = asyncio.create_task(run_courier(xmpp_config(settings), Path(path)))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         with suppress(asyncio.CancelledError):
             await task
@@ -99,8 +101,8 @@ def courier(socket: str) -> None:
 class _Family:
     """Keeps the courier running beside the web workers."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.stopping = threading.Event()
         self._process = self._start()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -108,7 +110,7 @@ class _Family:
 
     def _start(self) -> multiprocessing.process.BaseProcess:
         process = multiprocessing.get_context("spawn").Process(
-            target=courier, args=(str(self.socket),), name="courier", daemon=True
+            target=courier, args=(str(self.path),), name="courier", daemon=True
         )
         process.start()
         return process
@@ -127,8 +129,12 @@ class _Family:
 
 
 def serve(settings: Settings, config: Path | None) -> None:
-    """Run the service until a stop signal; running requests may finish within `stop_timeout`."""
+    """Run the service until a stop signal; running requests may finish within `stop_timeout`.
+
+    Raises Unavailable where the address is taken or is none of this machine.
+    """
     logs.set_up(settings)
+    _check_address(settings)
     before, after = migrate.upgrade(settings)
     if before != after:
         log.info("database migrated", before=before, after=after)
@@ -151,14 +157,30 @@ def serve(settings: Settings, config: Path | None) -> None:
         shutil.rmtree(runtime, ignore_errors=True)
 
 
+def _address(settings: Settings) -> tuple[str, int]:
+    host, _, port = settings.listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _check_address(settings: Settings) -> None:
+    """Workers share their port (SO_REUSEPORT), so a second service would share it, too, instead of failing."""
+    host, port = _address(settings)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Unavailable(f"{settings.listen} cannot be listened on: {error.strerror}") from error
+
+
 def _server(settings: Settings) -> Any:
     multiprocessing.set_start_method("spawn", force=True)  # workers begin clean: no threads, no connections of ours
-    host, _, port = settings.listen.rpartition(":")
+    host, port = _address(settings)
     return Server(
         "media_gallery.serve:worker",
         factory=True,
-        address=host.strip("[]"),
-        port=int(port),
+        address=host,
+        port=port,
         interface=Interfaces.ASGI,
         workers=settings.worker_count,
         loop=Loops.uvloop,

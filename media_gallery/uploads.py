@@ -214,7 +214,7 @@ class Upload:
         new = NewLink(new_slot_id(), offer.name, media_type, context, offer.metadata, offer.thumbnails)
         kept = await self._uploads.keep(self.account, staged, new, None)
         link = kept.link
-        if link.thumbnails and link.pictured and link.blob.decodable is None:
+        if link.thumbnails and link.pictured and not link.blob.decodable:  # it may have failed under a wrong type
             blob = await self._uploads.files.see(link, PICTURE_WAIT)
             kept = replace(kept, link=replace(link, blob=blob))
         return kept

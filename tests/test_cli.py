@@ -154,6 +154,11 @@ def test_config_masks_secrets_and_names_mistakes(house: Service) -> None:
     assert "MEDIA_GALLERY_LISTEN" in house.cli("serve", code=1, LISTEN="nowhere")
 
 
+def test_a_second_service_at_the_same_address_is_refused(house: Service, tmp_path: Path) -> None:
+    assert "cannot be listened on" in house.cli("serve", code=1, DATA_DIR=tmp_path)
+    assert "cannot be listened on" in house.cli("serve", code=1, DATA_DIR=tmp_path, LISTEN="192.0.2.1:80")
+
+
 def test_a_settings_file(house: Service, tmp_path: Path) -> None:
     file = tmp_path / "gallery.toml"
     file.write_text('cors_origins = ["https://chat.example.org"]\ncolour = "blue"\n')

@@ -46,8 +46,12 @@ Files, Tokens, Infos = (
     shapes.PageOf[shapes.TokenInfo],
     shapes.PageOf[shapes.AccountInfo],
 )
-_UPLOAD = {"params": shapes.Nothing, "answers": {201: shapes.FileObject}, "form": shapes.UploadParams}
-_UPLOAD_REFUSALS = (400, 403, 408, 413, 429, 503, 507)
+_UPLOAD: dict[str, Any] = {
+    "params": shapes.Nothing,
+    "answers": {201: shapes.FileObject},
+    "refusals": (400, 403, 408, 413, 415, 429, 503, 507),
+    "form": shapes.UploadParams,
+}
 
 API = (
     Operation("GET", "", status.about, shapes.Nothing, {200: shapes.Service}, needs="nothing"),
@@ -66,14 +70,14 @@ API = (
               needs="admin"),
     Operation("GET", "/files/slot", files.slot, shapes.SlotParams, {200: shapes.FileObject | shapes.SlotAnswer},
               (400, 403, 413, 429)),
-    Operation("POST", "/files/upload", files.upload, **_UPLOAD, refusals=_UPLOAD_REFUSALS),  # type: ignore[arg-type]
+    Operation("POST", "/files/upload", files.upload, **_UPLOAD),
     Operation("GET", "/files", files.list_files, shapes.ListParams, {200: Files}, (400,)),
     Operation("DELETE", "/files", files.delete_files, shapes.DeleteParams, {204: None}, (400, 404), strict=True),
     Operation("GET", "/files/percent/{percent}", files.list_percent, shapes.PercentParams, {200: Files}, (400,)),
     Operation("DELETE", "/files/percent/{percent}", files.delete_percent, shapes.PercentDeleteParams, {204: None},
               (400,), strict=True),
     Operation("GET", "/files/stats", files.stats, shapes.FilterParams, {200: shapes.Statistics}, (400,)),
-    Operation("POST", "/avatar/upload", files.upload_avatar, **_UPLOAD, refusals=(415, *_UPLOAD_REFUSALS)),  # type: ignore[arg-type]
+    Operation("POST", "/avatar/upload", files.upload_avatar, **_UPLOAD),
     Operation("GET", "/avatar", files.list_avatars, shapes.ListParams, {200: Files}, (400,)),
     Operation("DELETE", "/avatar", files.delete_avatar, shapes.IdParams, {204: None}, (400, 404)),
 )  # fmt: skip

@@ -69,12 +69,14 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["security"] = [{"bearer": []}] + ([{}] if operation.needs == "token or code" else [])
     schema = _inline(operation.form or operation.params)
     if operation.form is not None:
+        schema["properties"] = {name: _without_null(kind) for name, kind in schema["properties"].items()}
         schema["properties"]["file"] = {"type": "string", "format": "binary"}
         schema["properties"]["metadata"] = {"type": "string", "description": "A JSON object, 16 KiB at most"}
         schema["required"] = ["file"]
         described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     elif operation.method in ("POST", "PUT"):
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {"application/json": {"schema": schema}}
+        described["requestBody"] = {"required": bool(schema["required"]), "content": content}
     else:
         described["parameters"] += _query(schema)
     return described
@@ -110,7 +112,7 @@ def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _without_null(described: dict[str, Any]) -> dict[str, Any]:
-    """A query cannot say null: leaving the parameter out is that."""
+    """A query or a form cannot say null: leaving the parameter out is that."""
     described = {key: value for key, value in described.items() if not (key == "default" and value is None)}
     options = [option for option in described.pop("anyOf", []) if option != {"type": "null"}]
     if len(options) == 1:

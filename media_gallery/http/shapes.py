@@ -29,7 +29,7 @@ from media_gallery.uploads import Offer
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, Meta(max_length=1024)]
-JidText = Annotated[str, Meta(max_length=3071)]
+JidText = Annotated[str, Meta(min_length=1, max_length=3071)]
 """A JID: three parts of 1023 bytes at most (RFC 7622, section 3.1)."""
 PAGE_SIZE, MOST = 50, 500
 METADATA = 16 * 1024

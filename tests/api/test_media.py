@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable, Iterator
 from email.utils import formatdate, parsedate_to_datetime
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -18,7 +20,8 @@ ALWAYS = {
     "Cross-Origin-Resource-Policy": "cross-origin",
     "X-Robots-Tag": "noindex",
 }
-SIZES = (0, 1, 4096, 64 * 1024 + 1, 5 * MIB)
+FOREVER = "public, max-age=31536000, immutable"
+SIZES = (0, 1, 4096, 64 * 1024, 64 * 1024 + 1, MIB, 5 * MIB)
 """Around the ways a file is sent: at once, by path, in pieces."""
 
 
@@ -28,10 +31,15 @@ def files(service: Service) -> dict[int, tuple[str, bytes]]:
     return {size: (user.upload(data[size], "data.bin", "application/x-data")["file"], data[size]) for size in SIZES}
 
 
-@pytest.fixture
-def http() -> httpx.Client:
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
     """Somebody without a token."""
-    return httpx.Client(timeout=30)
+    with httpx.Client(timeout=30) as client:
+        yield client
+
+
+def always(answer: httpx.Response) -> bool:
+    return {name: answer.headers.get(name) for name in ALWAYS} == ALWAYS
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -40,11 +48,15 @@ def test_whole_files(files: dict[int, tuple[str, bytes]], http: httpx.Client, si
     answer, head = http.get(url), http.head(url)
     assert answer.status_code == head.status_code == 200
     assert answer.content == data and head.content == b""
+    assert answer.headers["Content-Length"] == str(size)
     assert answer.headers["Accept-Ranges"] == "bytes"
-    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    assert answer.headers["ETag"].startswith('"')
-    assert parsedate_to_datetime(answer.headers["Last-Modified"])
-    for name in ("Content-Type", "Content-Length", "ETag", "Last-Modified", "Content-Disposition", *ALWAYS):
+    assert answer.headers["Cache-Control"] == FOREVER
+    etag = answer.headers["ETag"]
+    assert etag.startswith('"') and etag.endswith('"') and etag.count('"') == 2
+    modified, date = (parsedate_to_datetime(answer.headers[name]) for name in ("Last-Modified", "Date"))
+    assert modified <= date
+    for name in ("Content-Type", "Content-Length", "ETag", "Last-Modified", "Content-Disposition", "Cache-Control",
+                 "Accept-Ranges", *ALWAYS):  # fmt: skip
         assert answer.headers[name] == head.headers[name]
 
 
@@ -66,6 +78,27 @@ def test_ranges(
     assert answer.headers["Content-Range"] == f"bytes {first}-{first + len(expected) - 1}/{size}"
 
 
+def test_an_empty_file_has_no_ranges(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
+    for asked in ("bytes=0-", "bytes=0-1", "bytes=-1"):
+        answer = http.get(files[0][0], headers={"Range": asked})
+        assert_error(answer, 416)
+        assert answer.headers["Content-Range"] == "bytes */0"
+
+
+@pytest.mark.parametrize("size", SIZES[2:])
+def test_a_film_is_read_in_parts_as_players_do(
+    files: dict[int, tuple[str, bytes]], http: httpx.Client, size: int
+) -> None:
+    url, data = files[size]
+    first = http.get(url, headers={"Range": "bytes=0-1"})
+    assert (first.status_code, first.content, first.headers["Content-Length"]) == (206, data[:2], "2")
+    assert first.headers["Content-Range"] == f"bytes 0-1/{size}"
+    step = max(size // 3, 100)
+    parts = [http.get(url, headers={"Range": f"bytes={at}-{at + step - 1}"}) for at in range(0, size, step)]
+    assert {(part.status_code, part.headers["ETag"]) for part in parts} == {(206, first.headers["ETag"])}
+    assert b"".join(part.content for part in parts) == data
+
+
 def test_two_bytes(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
     url, data = files[5 * MIB]
     answer = http.get(url, headers={"Range": "bytes=0-1"})
@@ -75,33 +108,49 @@ def test_two_bytes(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> N
 
 
 @pytest.mark.parametrize(
-    "asked", ["bytes=0-1,3-4", "lines=1-2", "bytes=", "bytes=a-b", "bytes=5-2", "bytes=--1", "nonsense"]
-)
+    "asked",
+    ["bytes=0-1,3-4", "bytes=0-0,-1", "bytes=" + ",".join(f"{at}-{at}" for at in range(500)), "lines=1-2", "bytes=",
+     "bytes=-", "bytes=a-b", "bytes=5-2", "bytes=--1", "bytes=1.5-2", "bytes=٣-٤", "nonsense", ""],
+)  # fmt: skip
 def test_what_is_no_single_range_is_answered_whole(
     files: dict[int, tuple[str, bytes]], http: httpx.Client, asked: str
 ) -> None:
     url, data = files[4096]
-    answer = http.get(url, headers={"Range": asked})
+    answer = http.get(url, headers={"Range": asked.encode()})
     assert (answer.status_code, answer.content) == (200, data)
+    assert "Content-Range" not in answer.headers
 
 
-@pytest.mark.parametrize("asked", ["bytes=4096-", "bytes=99999-100000", "bytes=-0"])
+def test_a_range_means_nothing_to_head(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
+    for asked in ("bytes=0-1", "bytes=99999-"):
+        answer = http.head(files[4096][0], headers={"Range": asked})
+        assert (answer.status_code, answer.headers["Content-Length"]) == (200, "4096")
+
+
+@pytest.mark.parametrize("asked", ["bytes=4096-", "bytes=4096-4096", "bytes=99999-100000", "bytes=-0"])
 def test_a_range_outside_is_416(files: dict[int, tuple[str, bytes]], http: httpx.Client, asked: str) -> None:
     answer = http.get(files[4096][0], headers={"Range": asked})
     assert_error(answer, 416)
     assert answer.headers["Content-Range"] == "bytes */4096"
+    assert always(answer)
 
 
 def test_if_range(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
-    url, _data = files[4096]
+    url, data = files[4096]
     headers = http.head(url).headers
+    earlier = formatdate(parsedate_to_datetime(headers["Last-Modified"]).timestamp() - 3600, usegmt=True)
     for condition, status in (
         (headers["ETag"], 206),
         (headers["Last-Modified"], 206),
+        (earlier, 200),
         ('"other"', 200),
         (f"W/{headers['ETag']}", 200),
+        ("nonsense", 200),
     ):
-        assert http.get(url, headers={"Range": "bytes=0-9", "If-Range": condition}).status_code == status
+        answer = http.get(url, headers={"Range": "bytes=0-9", "If-Range": condition})
+        assert (answer.status_code, answer.content) == (status, data[:10] if status == 206 else data), condition
+    answer = http.get(url, headers={"Range": "bytes=9999-", "If-Range": '"other"'})
+    assert (answer.status_code, answer.content) == (200, data)
 
 
 def test_conditions(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
@@ -115,37 +164,94 @@ def test_conditions(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> 
         ({"If-Modified-Since": later}, 304), ({"If-Modified-Since": earlier}, 200),
         ({"If-Modified-Since": "soon"}, 200),
         ({"If-None-Match": '"x"', "If-Modified-Since": later}, 200),
+        ({"If-None-Match": etag, "If-Modified-Since": earlier}, 304),
+        ({"If-None-Match": etag, "Range": "bytes=0-1"}, 304), ({"If-None-Match": etag, "Range": "bytes=9999-"}, 304),
+        ({"If-None-Match": '"x"', "Range": "bytes=0-1"}, 206),
     ):  # fmt: skip
-        answer = http.get(url, headers=condition)
-        assert answer.status_code == status, condition
-        assert answer.headers["ETag"] == etag
-        if status == 304:
-            assert answer.content == b""
+        for method in ("GET", "HEAD"):
+            answer = http.request(method, url, headers=condition)
+            assert answer.status_code == (200 if (method, status) == ("HEAD", 206) else status), condition
+            assert answer.headers["ETag"] == etag
+            if status == 304:
+                assert answer.content == b""
+
+
+def test_thumbnails_have_ranges_and_conditions_too(anna: User, http: httpx.Client) -> None:
+    image = samples.picture("png", 95, 85)
+    for url in (anna.upload(image, "photo.png")["thumbnail"]["url"], anna.avatar(image)["thumbnails"][0]["url"]):
+        whole = http.get(url)
+        part = http.get(url, headers={"Range": "bytes=2-5"})
+        assert (part.status_code, part.content) == (206, whole.content[2:6])
+        for condition in ({"If-None-Match": whole.headers["ETag"]}, {"If-Modified-Since": whole.headers["Date"]}):
+            assert http.get(url, headers=condition).status_code == 304
+        assert http.head(url).headers["Content-Length"] == str(len(whole.content))
+
+
+def test_every_representation_has_a_tag_of_its_own(anna: User, http: httpx.Client) -> None:
+    avatar = anna.avatar(samples.picture("png", 120, 120))
+    other = anna.upload(b"other bytes")
+    urls = [avatar["file"], avatar["thumbnail"]["url"], *(made["url"] for made in avatar["thumbnails"]), other["file"]]
+    assert len({http.head(url).headers["ETag"] for url in urls}) == len(urls)
 
 
 def test_headers_that_every_answer_has(anna: User, http: httpx.Client) -> None:
     file = anna.upload(samples.picture("png", 100, 90), "photo.png")
-    etag = http.head(file["file"]).headers["ETag"]
-    for answer in (
-        http.get(file["file"]), http.head(file["file"]), http.get(file["file"], headers={"Range": "bytes=0-1"}),
-        http.get(file["file"], headers={"If-None-Match": etag}), http.get(file["thumbnail"]["url"]),
+    avatar = anna.avatar(samples.picture("png", 100, 90))
+    for url in (file["file"], file["thumbnail"]["url"], avatar["file"], avatar["thumbnails"][0]["url"]):
+        etag = http.head(url).headers["ETag"]
+        for answer, status in (
+            (http.get(url), 200), (http.head(url), 200), (http.get(url, headers={"Range": "bytes=0-1"}), 206),
+            (http.get(url, headers={"If-None-Match": etag}), 304),
+            (http.head(url, headers={"If-None-Match": etag}), 304),
+        ):  # fmt: skip
+            assert answer.status_code == status
+            assert always(answer)
+            assert answer.headers["Cache-Control"] == FOREVER
+
+
+def test_refusals_and_placeholders_have_them_too(anna: User, http: httpx.Client) -> None:
+    file = anna.upload(samples.png_lie(40_000, 40_000), "lie.png", "image/png")
+    base = f"{anna.service.url}/media/{file['slot_id']}"
+    for method, url, status in (
+        ("GET", f"{base}/thumb_lie.webp", 200), ("HEAD", f"{base}/thumb_lie.webp", 200), ("GET", f"{base}/no", 404),
+        ("HEAD", f"{base}/no", 404), ("GET", f"{base}/a/b", 404), ("POST", file["file"], 405),
     ):  # fmt: skip
-        assert {name: answer.headers.get(name) for name in ALWAYS} == ALWAYS
-        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        answer = http.request(method, url)
+        assert answer.status_code == status
+        assert always(answer)
+        assert "immutable" not in answer.headers.get("Cache-Control", "")
 
 
 @pytest.mark.parametrize(
     ("media_type", "kind"),
-    [("image/png", "inline"), ("image/jpeg", "inline"), ("audio/ogg", "inline"), ("video/mp4", "inline"),
-     ("image/svg+xml", "attachment"), ("text/html", "attachment"), ("application/xhtml+xml", "attachment"),
-     ("text/xml", "attachment"), ("application/pdf", "attachment"), ("text/plain", "attachment"),
-     ("text/javascript", "attachment"), ("application/octet-stream", "attachment")],
+    [("image/png", "inline"), ("image/jpeg", "inline"), ("image/gif", "inline"), ("image/webp", "inline"),
+     ("audio/ogg", "inline"), ("audio/mpeg", "inline"), ("video/mp4", "inline"), ("video/webm", "inline"),
+     ("image/svg+xml", "attachment"), ("IMAGE/SVG+XML", "attachment"), ("text/html", "attachment"),
+     ("text/html; charset=utf-8", "attachment"), ("application/xhtml+xml", "attachment"),
+     ("text/xml", "attachment"), ("application/xml", "attachment"), ("application/atom+xml", "attachment"),
+     ("multipart/x-mixed-replace", "attachment"), ("message/rfc822", "attachment"), ("text/css", "attachment"),
+     ("application/pdf", "attachment"), ("text/plain", "attachment"), ("text/javascript", "attachment"),
+     ("application/wasm", "attachment"), ("application/octet-stream", "attachment")],
 )  # fmt: skip
 def test_only_safe_types_are_shown_inline(anna: User, http: httpx.Client, media_type: str, kind: str) -> None:
     file = anna.upload(samples.HTML, "page.html", media_type=media_type)
     answer = http.get(file["file"])
-    assert answer.headers["Content-Type"] == media_type
+    assert answer.headers["Content-Type"] == media_type.partition(";")[0].lower()
     assert answer.headers["Content-Disposition"].partition(";")[0] == kind
+    assert always(answer)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [(samples.HTML, "page.html"), (samples.SVG, "drawing.svg"), (b"<?xml version='1.0'?><a/>", "a.xml"),
+     (samples.HTML, "page"), (samples.HTML, "page.xhtml"), (samples.HTML, "page.png.html")],
+)  # fmt: skip
+def test_pages_are_downloads_where_nobody_said_what_they_are(
+    anna: User, http: httpx.Client, data: bytes, name: str
+) -> None:
+    answer = http.get(anna.upload(data, name)["file"])
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert answer.content == data and always(answer)
 
 
 def test_the_name_is_in_the_disposition(anna: User, http: httpx.Client) -> None:
@@ -158,13 +264,57 @@ def test_the_name_is_in_the_disposition(anna: User, http: httpx.Client) -> None:
     assert disposition.isascii() and disposition.count('"') == 2
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["a b+c.txt", "100%25.txt", "a#b?c&d=e;f.txt", "Фото 🏖️ 中文.jpg", "it's (1) [2] {3}.txt", "e\u0301.txt", "..a..txt",
+     "=?utf-8?q?x?=.txt", "a,b;c=d.txt", "%2e%2e%2f.txt", "~user.txt", "a\u200db.txt"],
+)  # fmt: skip
+def test_names_in_addresses(anna: User, http: httpx.Client, name: str) -> None:
+    data = os.urandom(20)
+    file = anna.upload(data, name, "application/x-data")
+    assert file["name"] == name
+    assert file["file"] == f"{anna.service.url}/media/{file['slot_id']}/{quote(name, safe='')}"
+    base = file["file"].rpartition("/")[0]
+    everything = "".join(f"%{byte:02x}" for byte in name.encode())
+    for spelled in (quote(name, safe=""), quote(name, safe="!$&'()*+,;=:@~"), everything, everything.upper()):
+        answer = http.get(f"{base}/{spelled}")
+        assert (answer.status_code, answer.content) == (200, data), spelled
+    disposition = answer.headers["Content-Disposition"]
+    assert disposition.isascii()
+    assert unquote(disposition.partition("filename*=UTF-8''")[2]) == name
+
+
+def test_a_query_changes_nothing(anna: User, http: httpx.Client) -> None:
+    file = anna.upload(b"plain")
+    assert http.get(file["file"] + "?v=1&name=other").content == b"plain"
+
+
+def test_a_token_is_not_asked_for_nor_looked_at(anna: User, http: httpx.Client) -> None:
+    file = anna.upload(b"open to all")
+    for token in (f"Bearer {anna.token}", "Bearer wrong", "Basic eA=="):
+        assert http.get(file["file"], headers={"Authorization": token}).status_code == 200
+
+
+def test_the_same_bytes_under_two_links(anna: User, boris: User, http: httpx.Client) -> None:
+    data = os.urandom(100)
+    first = anna.upload(data, "page.txt", "text/plain")
+    second = boris.upload(data, "sound.ogg", "audio/ogg")
+    assert first["slot_id"] != second["slot_id"]
+    assert http.get(first["file"]).headers["Content-Type"] == "text/plain"
+    assert http.get(second["file"]).headers["Content-Type"] == "audio/ogg"
+    assert http.get(f"{anna.service.url}/media/{first['slot_id']}/sound.ogg").status_code == 404
+    assert hashlib.sha1(http.get(second["file"]).content).hexdigest() == first["hash"]
+
+
 def test_wrong_addresses(anna: User, http: httpx.Client) -> None:
     file = anna.upload(b"here", "here.txt")
     base = anna.service.url
     for path in (f"/media/{file['slot_id']}/other.txt", f"/media/{'0' * 32}/here.txt", "/media/x/y",
                  f"/media/{file['slot_id']}/", f"/media/{file['slot_id']}", "/media/../gallery.sqlite",
-                 f"/media/{file['slot_id']}/..%2f..%2fgallery.sqlite",
-                 f"/media/{file['slot_id']}/here.txt%00"):  # fmt: skip
+                 f"/media/{file['slot_id']}/..%2f..%2fgallery.sqlite", f"/media/{file['slot_id']}/here.txt/",
+                 f"/media/{file['slot_id']}/HERE.txt", f"/media/{file['slot_id'].upper()}0/here.txt",
+                 f"/media/{file['slot_id']}/here.txt%20", f"/media/{file['slot_id']}/%FF%FE", "/media/", "/media",
+                 f"/media/{file['slot_id']}/here.txt%00", "/media/%00/here.txt"):  # fmt: skip
         assert_error(http.get(base + path), 404)
     assert_error(http.post(file["file"]), 405)
     assert_error(http.delete(file["file"]), 405)
@@ -186,3 +336,69 @@ def test_other_origins_may_read(anna: User, http: httpx.Client) -> None:
     asked = origin | {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}
     preflight = http.options(file["file"], headers=asked)
     assert preflight.status_code == 200 and preflight.headers["Access-Control-Allow-Origin"] == "*"
+    etag = http.head(file["file"]).headers["ETag"]
+    for answer, status in (
+        (http.get(file["file"], headers=origin | {"If-None-Match": etag}), 304),
+        (http.get(file["file"], headers=origin | {"Range": "bytes=99-"}), 416),
+        (http.get(file["file"] + "x", headers=origin), 404),
+        (http.post(file["file"], headers=origin), 405),
+    ):
+        assert answer.status_code == status
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+def test_a_cache_does_not_give_what_had_no_origin_to_a_page_of_another(anna: User, http: httpx.Client) -> None:
+    answer = http.get(anna.upload(b"for an <img> first, for a script later")["file"])
+    assert answer.headers.get("Access-Control-Allow-Origin") == "*" or "Origin" in answer.headers.get("Vary", "")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "files/upload/"), ("POST", "avatar/upload/"), ("GET", "files/"), ("DELETE", "files/"),
+     ("PUT", "account/quota/"), ("POST", "account/xmpp_auth/"), ("DELETE", "account/"), ("GET", "files/stats")],
+)  # fmt: skip
+def test_preflights_of_the_api_need_no_token(service: Service, http: httpx.Client, method: str, path: str) -> None:
+    wanted = {"authorization", "content-type", "x-requested-with"}
+    preflight = http.options(
+        f"{service.url}/api/v1/{path}",
+        headers={"Origin": "https://chat.example.com", "Access-Control-Request-Method": method,
+                 "Access-Control-Request-Headers": ", ".join(wanted)},
+    )  # fmt: skip
+    assert preflight.status_code == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == "*"
+    assert method in preflight.headers["Access-Control-Allow-Methods"].split(", ")
+    allowed = {name.strip().lower() for name in preflight.headers["Access-Control-Allow-Headers"].split(",")}
+    assert wanted <= allowed
+
+
+def test_answers_of_the_api_can_be_read_by_other_origins(anna: User, http: httpx.Client) -> None:
+    origin = {"Origin": "https://chat.example.com"}
+    for answer, status in (
+        (anna.http.get("files/", headers=origin), 200),
+        (anna.http.get("files/", headers=origin, params={"page": "x"}), 400),
+        (http.get(f"{anna.service.url}/api/v1/files/", headers=origin), 401),
+        (anna.http.delete("files/?id=999999999", headers=origin), 404),
+        (anna.http.put("account/quota/", headers=origin), 403),
+        (http.patch(f"{anna.service.url}/api/v1/files/", headers=origin), 405),
+        (http.get(f"{anna.service.url}/api/v1/nothing/", headers=origin), 404),
+    ):
+        assert answer.status_code == status
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_only_the_origins_of_the_settings_may_read(start_service: Callable[..., Service], http: httpx.Client) -> None:
+    service = start_service(CORS_ORIGINS="https://chat.example.com,https://web.example.org")
+    user = service.user()
+    file = user.upload(b"for some")
+    for origin, allowed in (
+        ("https://chat.example.com", True), ("https://web.example.org", True), ("https://evil.example.net", False),
+        ("https://chat.example.com.evil.example.net", False), ("null", False),
+    ):  # fmt: skip
+        for answer in (
+            http.get(file["file"], headers={"Origin": origin}),
+            user.http.get("files/", headers={"Origin": origin}),
+            http.options(file["file"], headers={"Origin": origin, "Access-Control-Request-Method": "GET"}),
+        ):
+            assert answer.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
+            assert "Origin" in answer.headers["Vary"]

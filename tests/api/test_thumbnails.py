@@ -186,7 +186,8 @@ def test_encrypted_bytes_under_another_name_are_kept_as_they_are(anna: User, nam
     [(samples.PLAYLIST, "list.mp4", "video/mp4"), (samples.PLAYLIST, "list.m3u8", "video/vnd.apple.mpegurl"),
      (samples.SVG, "drawing.svg", "image/svg+xml"), (samples.HTML, "page.png", "image/png"),
      (samples.POLYGLOT_GIF, "script.gif", "image/gif"), (samples.sound(), "music.mp4", "video/mp4"),
-     (samples.picture("png"), "photo.mp4", "video/mp4"), (samples.film(), "film.png", "image/png"),
+     (samples.picture("png", 71, 17), "photo.mp4", "video/mp4"),
+     (samples.film(width=96, height=64), "film.png", "image/png"),
      (b"", "empty.jpg", "image/jpeg")],
     ids=["playlist as film", "playlist", "svg", "html", "script", "sound", "photo as film", "film as photo", "empty"],
 )  # fmt: skip
@@ -197,6 +198,14 @@ def test_what_is_no_such_image_or_film_is_kept_without_a_thumbnail(
     assert file["thumbnail"] is None and file["width"] is None
     answer = anna.http.get(file["file"])
     assert (answer.status_code, answer.content, answer.headers["Content-Type"]) == (200, data, media_type)
+
+
+def test_bytes_that_came_under_a_wrong_type_have_a_thumbnail_under_the_right_one(anna: User, boris: User) -> None:
+    data = samples.picture("png", 207, 107)
+    assert anna.upload(data, "photo.mp4", "video/mp4")["thumbnail"] is None
+    file = boris.upload(data, "photo.png", "image/png")
+    assert (file["width"], file["height"]) == (207, 107)
+    assert thumbnail(boris, file["thumbnail"]["url"]).size == (256, 256)
 
 
 def test_an_image_of_another_format_than_its_name_says_has_one(anna: User) -> None:
