@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, TypeVar, get_origin
 from urllib.parse import parse_qsl
@@ -171,23 +172,42 @@ def convert(raw: Raw, kind: type[S], strict: bool) -> S:
     """Raw parameters -> struct. Text stands for numbers and truth values; lists may come comma-separated."""
     values: dict[str, Any] = {}
     wrong: dict[str, str] = {}
-    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    if strict:
-        wrong.update({name: "is not known here" for name in raw if name not in known})
-    for name, field in known.items():
-        given = [value for value in raw.get(name, []) if value is not None and value != ""]
-        if not given:
-            if field.required:
-                wrong[name] = "is required"
-            continue
-        value = _listed(given) if _is_list(field.type) else given[-1]
-        try:
-            values[field.name] = msgspec.convert(value, field.type, strict=False)
-        except (msgspec.ValidationError, ValueError, OverflowError) as error:
-            wrong[name] = _sentence(str(error))
+    known = _fields(kind)
+    for name, everything in raw.items():
+        given = [value for value in everything if value is not None and value != ""]
+        field = known.get(name)
+        if field is None:
+            if strict:
+                wrong[name] = "is not known here"
+        elif given:
+            try:
+                value = _listed(given) if field.listed else given[-1]
+                values[name] = msgspec.convert(value, field.type, strict=False)
+            except (msgspec.ValidationError, ValueError, OverflowError) as error:
+                wrong[name] = _sentence(str(error))
+    wrong |= {
+        name: "is required"
+        for name, field in known.items()
+        if field.required and name not in values.keys() | wrong.keys()
+    }
     if wrong:
         raise BadRequest("Some parameters are wrong", fields=wrong)
     return kind(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    type: Any
+    listed: bool
+    required: bool
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, _Field]:
+    """What a struct takes, by name; looked up once, since types are resolved slowly."""
+    return {
+        field.name: _Field(field.type, _is_list(field.type), field.required) for field in msgspec.structs.fields(kind)
+    }
 
 
 def _is_list(kind: Any) -> bool:

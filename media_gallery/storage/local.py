@@ -119,16 +119,22 @@ class LocalStore:
         await self.run(job)
 
     def _commit(self, staged: Staged) -> None:
-        staging, final = self.staging_path(staged.key), self.path(staged.key)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL if staged.data is not None else os.O_WRONLY
-        fd = os.open(staging, flags, 0o644)
+        """In its final place before it is synced, so that the file's sync takes the directory's entry along: a journal
+        writes both at once, and the sync of the directory finds nothing left to do. No row names the key yet.
+        """
+        final = self.path(staged.key)
+        if staged.data is None:
+            self.staging_path(staged.key).rename(final)
+            flags = os.O_WRONLY
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        fd = os.open(final, flags, 0o644)
         try:
             if staged.data is not None:
                 _write_all(fd, staged.data)
             os.fsync(fd)
         finally:
             os.close(fd)
-        staging.rename(final)
         _sync_directory(final.parent)
 
     async def discard(self, staged: Staged) -> None:
@@ -140,9 +146,11 @@ class LocalStore:
 
     def _publish(self, key: str, slot: Slot) -> None:
         place = self._slot_path(slot.id)
-        if place.exists():
+        try:
+            place.mkdir()
+        except FileExistsError:
             shutil.rmtree(place)
-        place.mkdir()
+            place.mkdir()
         for name, target in self.publication(key, slot).items():
             (place / name).symlink_to(target)
 

@@ -41,6 +41,8 @@ def test_the_object_tells_of_what_is_kept(anna: User) -> None:
 def test_thumbnails_are_ready_before_the_answer(anna: User, kind: str, ext: str, format: str) -> None:
     avatar = anna.avatar(samples.picture(kind, 300, 300), f"selfie_avatar.{kind}")
     wanted = [size for size in SIZES if size < 300]
+    place = anna.service.data_dir / "links" / avatar["slot_id"][:2] / avatar["slot_id"]
+    assert all((place / f"{size}_selfie_avatar.{ext}").is_file() for size in wanted)  # not made when they are asked for
     assert (avatar["media_type"], avatar["name"]) == (f"image/{kind}", f"selfie_avatar.{kind}")
     assert [thumbnail["width"] for thumbnail in avatar["thumbnails"]] == wanted
     for thumbnail in avatar["thumbnails"]:

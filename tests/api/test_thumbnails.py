@@ -123,7 +123,7 @@ def test_the_address_of_a_thumbnail_waits_for_it(anna: User) -> None:
         file = anna.upload(samples.picture("png", 301, 201), "slow.png", "image/png")
         assert file["thumbnail"]["url"].endswith("/thumb_slow.webp")
         asked = [threads.submit(httpx.get, file["thumbnail"]["url"], timeout=30) for _ in range(2)]
-        time.sleep(0.3)
+        time.sleep(2.2)  # longer than the upload waited
         assert not any(answer.done() for answer in asked)
         assert anna.http.get(file["file"]).status_code == 200  # the file itself waits for nothing
         for pid in pids:
