@@ -16,12 +16,14 @@ def _code(code: str | int) -> str:
 
 
 async def request_code(call: Call, params: shapes.CodeRequest) -> shapes.CodeSent:
+    """Send a one-time code to a JID over XMPP."""
     accounts = call.services.accounts
     sent = await accounts.request_code(Jid.parse(params.jid), params.type, call.language, call.address)
     return shapes.CodeSent(*sent)
 
 
 async def sign_in(call: Call, params: shapes.SignIn) -> shapes.TokenIssued:
+    """Exchange a one-time code for a token."""
     device, client = params.device.translate(_INVISIBLE), params.client.translate(_INVISIBLE)
     jid = Jid.parse(params.jid)
     issued = await call.services.accounts.sign_in(jid, _code(params.code), device, client, call.address)
@@ -29,6 +31,7 @@ async def sign_in(call: Call, params: shapes.SignIn) -> shapes.TokenIssued:
 
 
 async def list_tokens(call: Call, params: shapes.Paging) -> shapes.PageOf[shapes.TokenInfo]:
+    """The account's tokens, the newest first."""
     caller = call.caller
     page = await call.services.accounts.list_tokens(caller.account, params.page, params.size)
     tokens = [
@@ -47,10 +50,12 @@ async def list_tokens(call: Call, params: shapes.Paging) -> shapes.PageOf[shapes
 
 
 async def revoke_token(call: Call, params: shapes.TokenParams) -> None:
+    """Make a token invalid."""
     await call.services.accounts.revoke_token(call.caller.account, params.token_id)
 
 
 async def delete_account(call: Call, params: shapes.AccountDelete) -> None:
+    """Delete the account with all it has stored; by its token, or by `jid` and `code`."""
     accounts = call.services.accounts
     if call.token is not None:
         await call.authenticate()
@@ -64,6 +69,7 @@ async def delete_account(call: Call, params: shapes.AccountDelete) -> None:
 
 
 async def get_quota(call: Call, params: shapes.JidParams) -> shapes.Quota:
+    """What the account may store, and what it does; administrators may ask for any `jid`."""
     if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
         call.services.accounts.check_admin(call.caller)
         return _quota(call, await call.services.accounts.get(Jid.parse(params.jid)))
@@ -71,6 +77,7 @@ async def get_quota(call: Call, params: shapes.JidParams) -> shapes.Quota:
 
 
 async def set_quota(call: Call, params: shapes.QuotaParams) -> shapes.AccountQuota:
+    """Give an account a quota of its own, or with `null` the default one again."""
     accounts = call.services.accounts
     accounts.check_admin(call.caller)
     account = await accounts.set_quota(Jid.parse(params.jid or call.caller.jid), params.value)
@@ -83,6 +90,7 @@ def _quota(call: Call, account: Account) -> shapes.Quota:
 
 
 async def list_accounts(call: Call, params: shapes.AccountListParams) -> shapes.PageOf[shapes.AccountInfo]:
+    """All accounts, or those of a domain."""
     accounts = call.services.accounts
     accounts.check_admin(call.caller)
     order, descending = params.order_by.lstrip("-"), params.order_by.startswith("-")

@@ -20,6 +20,7 @@ def _page(call: Call, page: Page[Link]) -> shapes.PageOf[shapes.FileObject]:
 
 
 async def slot(call: Call, params: shapes.SlotParams) -> shapes.FileObject | shapes.SlotAnswer:
+    """May this file come? Where the account has it already, a new link to it."""
     settings, offer = call.services.settings, params.offer()
     answer = await call.services.uploads.slot(call.caller.account, offer)
     if not isinstance(answer, Kept):
@@ -30,10 +31,12 @@ async def slot(call: Call, params: shapes.SlotParams) -> shapes.FileObject | sha
 
 
 async def upload(call: Call, _: shapes.Nothing) -> shapes.FileObject:
+    """Upload a file."""
     return _kept(call, await multipart.receive(call, None))
 
 
 async def upload_avatar(call: Call, _: shapes.Nothing) -> shapes.FileObject:
+    """Upload an image as an avatar: its centre square is kept, its thumbnails are made."""
     return _kept(call, await multipart.receive(call, "avatar"))
 
 
@@ -44,11 +47,13 @@ def _kept(call: Call, kept: Kept) -> shapes.FileObject:
 
 
 async def list_files(call: Call, params: shapes.ListParams) -> shapes.PageOf[shapes.FileObject]:
+    """The account's files; without `context` or `type=avatar`, avatars are left out."""
     named = params.names_avatars or params.type == "avatar"
     return await _list(call, params, params.filter(with_avatars=named))
 
 
 async def list_avatars(call: Call, params: shapes.ListParams) -> shapes.PageOf[shapes.FileObject]:
+    """The account's avatars."""
     return await _list(call, params, replace(params.filter(with_avatars=True), contexts=("avatar",)))
 
 
@@ -59,6 +64,7 @@ async def _list(call: Call, params: shapes.ListParams, wanted: Filter) -> shapes
 
 
 async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
+    """Delete by `id`, by `file`, or by filters; avatars go only where `contexts` names them."""
     wanted = params.filter(with_avatars=True)
     if params.file:
         wanted = replace(wanted, slot_id=shapes.parse_media_url(params.file)[0])
@@ -70,6 +76,7 @@ async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
 
 
 async def delete_avatar(call: Call, params: shapes.IdParams) -> None:
+    """Delete an avatar."""
     wanted = Filter(ids=(params.id,), contexts=("avatar",))
     if not await call.services.files.delete(call.caller.account, wanted):
         raise NotFound("There is no such avatar")
@@ -83,6 +90,7 @@ def _percent(call: Call) -> int:
 
 
 async def list_percent(call: Call, params: shapes.PercentParams) -> shapes.PageOf[shapes.FileObject]:
+    """The oldest files that together reach a share of what the account uses."""
     files, account = call.services.files, call.caller.account
     return _page(
         call, await files.list_oldest(account, _percent(call), params.exclude_avatars, params.page, params.size)
@@ -90,10 +98,12 @@ async def list_percent(call: Call, params: shapes.PercentParams) -> shapes.PageO
 
 
 async def delete_percent(call: Call, params: shapes.PercentDeleteParams) -> None:
+    """Delete what the same `GET` lists."""
     await call.services.files.delete_oldest(call.caller.account, _percent(call), params.exclude_avatars)
 
 
 async def stats(call: Call, params: shapes.FilterParams) -> shapes.Statistics:
+    """Counts and bytes of each kind of file."""
     usage = await call.services.files.usage(call.caller.account, params.filter(with_avatars=True))
     quota, _ = await call.services.files.quota(call.caller.account)
     return shapes.statistics(usage, quota)

@@ -88,9 +88,9 @@ def _refusals(operation: Operation) -> list[int]:
 
 
 def _summary(operation: Operation) -> str:
-    return f"{operation.handler.__name__.replace('_', ' ').capitalize()}" + (
-        " (administrators)" if operation.needs == "admin" else ""
-    )
+    """The first line of the handler's docstring."""
+    said = (inspect.getdoc(operation.handler) or "").partition("\n")[0]
+    return f"{said} Administrators only." if operation.needs == "admin" else said
 
 
 def _inline(kind: type[msgspec.Struct]) -> dict[str, Any]:

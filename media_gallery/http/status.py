@@ -10,6 +10,7 @@ from media_gallery.http.request import Call
 
 
 async def about(call: Call, _: shapes.Nothing) -> shapes.Service:
+    """What this service is, and its limits."""
     settings = call.services.settings
     return shapes.Service(
         name="media-gallery",

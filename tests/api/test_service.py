@@ -155,6 +155,7 @@ def test_the_openapi_document(service: Service) -> None:
     assert {"file", "media_type", "context", "metadata", "size", "hash", "create_thumbnails"} <= set(properties)
     names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert len(names) == len(set(names))
+    assert all(operation["summary"] for methods in document["paths"].values() for operation in methods.values())
 
 
 def test_the_page_of_it_loads_nothing_from_elsewhere(service: Service) -> None:
