@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -529,29 +530,32 @@ def beside(*files: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("user", [None, 65534])
-def test_what_a_confined_process_cannot_do(tmp_path: Path, user: int | None) -> None:
+def test_what_a_confined_process_cannot_do(user: int | None) -> None:
     """Whoever the service runs as: root, or a user without any rights."""
     if user is not None and os.getuid() != 0:
         pytest.skip("only root can become somebody else")
-    target = tmp_path / "file"
-    target.touch()
-    for place in (target, *target.parents[:3]):
-        place.chmod(0o777)
     decoder = thumbnails.__file__.replace("thumbnails", "decoder")
     if user is not None and any(not path.stat().st_mode & 0o001 for path in beside(sys.executable, decoder)):
         pytest.skip("others may not read this installation")
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        tempfile.TemporaryDirectory() as directory,  # pytest's own are closed to others
+    ):
+        target = Path(directory) / "file"
+        target.touch()
+        for place in (target.parent, target):
+            place.chmod(0o777)
         program = [sys.executable, "-I", "-c", CONFINED, decoder]
         done = subprocess.run(
             [*program, str(target), str(server.getsockname()[1])], capture_output=True, text=True, user=user, timeout=60
         )
+        assert target.read_bytes() == b""
     assert done.stdout.splitlines() == [
         "connect: OSError",
         "write: OSError",
         "grow: MemoryError",
         "grow a little: done",
     ]
-    assert target.read_bytes() == b""
 
 
 async def test_no_decoder_is_left_behind() -> None:
