@@ -18,6 +18,7 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --database postgres tests/api tests/faults tests/storage tests/test_cli.py $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ from media_gallery import metrics
 from media_gallery.db import Connection, Database, links
 from media_gallery.db import accounts as queries
 from media_gallery.db.accounts import Token
-from media_gallery.errors import BadRequest, Forbidden, NotFound, Unauthorized, Unavailable
+from media_gallery.errors import BadRequest, Forbidden, GalleryError, NotFound, Unauthorized, Unavailable
 from media_gallery.files import Files
 from media_gallery.models import Account, AccountId, Caller, Filter, Jid, Page
 from media_gallery.rates import Rates
@@ -47,6 +48,7 @@ class Accounts:
     ) -> None:
         self.db, self.files, self.courier, self.rates, self.clock = db, files, courier, rates, clock
         self.settings = settings
+        self._touching: dict[int, asyncio.Task[None]] = {}
 
     # --- Signing in ---
 
@@ -127,9 +129,15 @@ class Accounts:
         if found is None:
             raise Unauthorized
         caller, last_used = found
-        if last_used is None or now - last_used > TOUCH:
-            await self.db.write(lambda c: queries.touch_token(c, caller.token_id, now))
+        if (last_used is None or now - last_used > TOUCH) and caller.token_id not in self._touching:
+            # Nobody waits for this, and nobody fails with it: reading goes on where nothing can be written.
+            task = self._touching[caller.token_id] = asyncio.create_task(self._touch(caller.token_id, now))
+            task.add_done_callback(lambda _: self._touching.pop(caller.token_id))
         return caller
+
+    async def _touch(self, token_id: int, now: int) -> None:
+        with suppress(GalleryError):
+            await self.db.write(lambda c: queries.touch_token(c, token_id, now))
 
     def is_admin(self, caller: Caller) -> bool:
         return caller.admin or caller.jid in self.settings.admins

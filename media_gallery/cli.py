@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -67,9 +68,10 @@ def complaints(error: ValidationError) -> Iterator[str]:
 def _offline(config: Path | None, work: Callable[[Gallery], Awaitable[T]]) -> T:
     """Do `work` with the database and the store of the settings, whether the service runs or not."""
     settings = _load(config)
-    if not settings.database_path.exists():
+    current = migrate.current(settings)
+    if current is None:
         migrate.upgrade(settings)
-    elif (current := migrate.current(settings)) != migrate.newest():
+    elif current != migrate.newest():
         raise Complaint(
             f"The database has schema {current}, this version needs {migrate.newest()}: run `media-gallery db upgrade`"
         )
@@ -156,6 +158,8 @@ def show_config(*, config: Config = None, as_json: AsJson = False) -> None:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = "********" if value.get_secret_value() else ""
+        elif name.endswith("_url"):
+            value = re.sub(r"(//[^/@]*:)[^/@]*@", r"\1********@", value)
         rows.append({"setting": f"MEDIA_GALLERY_{name.upper()}", "value": value})
     if as_json:
         _print_json(

@@ -47,7 +47,7 @@ class Files:
 
     async def open(self, slot_id: str, name: str) -> Content:
         """What a public address leads to. Raises NotFound."""
-        link = await self.db.read(lambda c: links.find_by_slot(c, slot_id))
+        link = await self.db.read(lambda c: links.find_by_slot(c, slot_id)) if slot_id.isalnum() else None
         if link is None:
             raise NotFound
         if name == link.name:

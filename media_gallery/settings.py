@@ -132,7 +132,11 @@ class Settings(BaseSettings):
     public_url: Annotated[str, AfterValidator(_check_url)] = Field(
         "http://127.0.0.1:8080", description="The address clients reach the service at, without a slash at its end"
     )
-    database_url: str = Field("", description="Database; empty: SQLite in the data directory. `sqlite:///path/to/file`")
+    database_url: str = Field(
+        "",
+        description="Database; empty: SQLite in the data directory. `postgresql://user:password@host/database`,"
+        " `sqlite:///path/to/file`",
+    )
     admins: Jids = Field([], description="JIDs of administrators, separated by commas")
     default_quota: Bytes = Field(1024**3, description="Quota of an account that has none of its own")
     max_file_size: Bytes = Field(1024**3, description="Largest file taken")
@@ -206,8 +210,8 @@ class Settings(BaseSettings):
                 raise ValueError("XMPP_JID needs XMPP_PASSWORD (client account) or XMPP_COMPONENT_SECRET (component)")
         elif self.xmpp_component_secret.get_secret_value() or self.xmpp_password.get_secret_value():
             raise ValueError("XMPP_PASSWORD and XMPP_COMPONENT_SECRET need XMPP_JID")
-        if self.database_url and not self.database_url.startswith("sqlite:///"):
-            raise ValueError("DATABASE_URL must start with sqlite:///")
+        if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql://")):
+            raise ValueError("DATABASE_URL must start with sqlite:/// or postgresql://")
         return self
 
     @property

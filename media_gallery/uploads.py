@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -174,6 +175,8 @@ class Uploads:
         await self.store.commit(staged, _slot(expected))
         try:
             kept = await self._link(account, new, blob)
+        except (Unavailable, CancelledError):
+            raise  # the row may be there all the same: gc tells, and removes bytes that have none
         except BaseException:
             await self.store.unpublish([new.slot_id])
             await self.store.delete([staged.key])

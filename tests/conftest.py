@@ -9,16 +9,34 @@ from typing import Any
 
 import pytest
 
+from tests.postgres import Postgres
 from tests.service import Service, User
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--database", choices=["sqlite", "postgres"], default="sqlite", help="what all services run on")
+
+
 @pytest.fixture(scope="session")
-def start_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
+def backend(request: pytest.FixtureRequest) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Settings of a fresh database of the kind that the run is about."""
+    if request.config.getoption("--database") == "sqlite":
+        yield dict
+        return
+    server = Postgres()
+    yield lambda: {"DATABASE_URL": server.new_database()}
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def start_service(
+    tmp_path_factory: pytest.TempPathFactory, backend: Callable[[], dict[str, Any]]
+) -> Iterator[Callable[..., Service]]:
     """Start a service with settings of a test's own; all are ended at the end."""
     started: list[Service] = []
 
     def start(**settings: Any) -> Service:
-        service = Service(tmp_path_factory.mktemp("gallery"), **settings)
+        service = Service(tmp_path_factory.mktemp("gallery"), **backend() | settings)
         started.append(service)
         return service.start()
 

@@ -45,11 +45,19 @@ class Database(Protocol):
         """Run a query that may touch many rows, without holding up others."""
 
     async def write(self, query: Query[T]) -> T:
-        """Run a query as one durable transaction: all of it is on disk on return, nothing of it on an exception."""
+        """Run a query as one durable transaction: all of it is on disk on return, nothing of it on an exception.
+
+        Unavailable is the exception that leaves it open: the connection may have broken while the commit was under way.
+        A query may run more than once, where transactions collided, and does nothing but speak to its connection.
+        """
 
 
 def open_database(settings: Settings) -> Database:
     """The database that the settings name; connections are made by `start`."""
+    if settings.database_url.startswith("postgresql"):
+        from media_gallery.db.postgres import PostgresDatabase
+
+        return PostgresDatabase(settings.database_url)
     from media_gallery.db.sqlite import SqliteDatabase
 
     return SqliteDatabase(settings.database_path)

@@ -71,10 +71,10 @@ async def list_accounts(
     """A page of accounts; `order` is one of ORDERS."""
     column = {"jid": "jid", "used": "used", "quota": "COALESCE(quota, $4)"}[order]
     direction = "DESC" if descending else "ASC"
-    where = "jid IS NOT NULL AND ($1 IS NULL OR vhost = $1)"
+    where = "jid IS NOT NULL AND (CAST($1 AS TEXT) IS NULL OR vhost = $1)"
     total = await c.one(f"SELECT COUNT(*) FROM accounts WHERE {where}", vhost)
     rows = await c.all(
-        f"SELECT {_ACCOUNT} FROM accounts WHERE {where} AND $4 >= 0"
+        f"SELECT {_ACCOUNT} FROM accounts WHERE {where} AND CAST($4 AS BIGINT) >= 0"
         f" ORDER BY {column} {direction}, id {direction} LIMIT $2 OFFSET $3",
         vhost, size, (number - 1) * size, default_quota,
     )  # fmt: skip
@@ -110,7 +110,7 @@ async def totals(c: Connection) -> tuple[int, int, int, int]:
     row = await c.one("SELECT COUNT(*), COALESCE(SUM(files), 0), COALESCE(SUM(used), 0) FROM accounts")
     stored = await c.one("SELECT COALESCE(SUM(size), 0) FROM blobs")
     assert row and stored
-    return row[0], row[1], row[2], stored[0]
+    return row[0], int(row[1]), int(row[2]), int(stored[0])
 
 
 # --- Tokens ------------------------------------------------------------------------------------------------------
@@ -172,11 +172,15 @@ async def take_code(c: Connection, jid: str, hashed: str, now: int, tries: int) 
 
     A wrong try counts against every code of the JID that is out, since it may have been meant for any of them.
     """
-    rows = await c.all("SELECT id, hash FROM codes WHERE jid = $1 AND expires > $2 AND tries < $3", jid, now, tries)
+    rows = await c.all(  # counted before they are compared: tries at once cannot pass the limit together
+        "UPDATE codes SET tries = tries + 1 WHERE jid = $1 AND expires > $2 AND tries < $3 RETURNING id, hash",
+        jid, now, tries,
+    )  # fmt: skip
     for code_id, kept in rows:
         if hmac.compare_digest(kept, hashed):
-            return await c.run("DELETE FROM codes WHERE id = $1", code_id) > 0
-    await c.run("UPDATE codes SET tries = tries + 1 WHERE jid = $1", jid)
+            await c.run("DELETE FROM codes WHERE id = $1", code_id)
+            await c.run("UPDATE codes SET tries = tries - 1 WHERE jid = $1 AND expires > $2", jid, now)
+            return True
     return False
 
 

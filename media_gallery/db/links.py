@@ -328,16 +328,16 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
     )  # fmt: skip
     if not rows:
         return Removed([], [])
-    for category in {row[3] for row in rows}:
+    await c.run(
+        "UPDATE accounts SET files = files - $2, used = used - $3 WHERE id = $1",
+        account, len(rows), sum(row[2] for row in rows),
+    )  # fmt: skip
+    for category in sorted({row[3] for row in rows}):
         sizes = [row[2] for row in rows if row[3] == category]
         await c.run(
             "UPDATE usage SET files = files - $3, used = used - $4 WHERE account_id = $1 AND category = $2",
             account, category, len(sizes), sum(sizes),
         )  # fmt: skip
-    await c.run(
-        "UPDATE accounts SET files = files - $2, used = used - $3 WHERE id = $1",
-        account, len(rows), sum(row[2] for row in rows),
-    )  # fmt: skip
     keys = []
     for blob_id, count in sorted(Counter(row[1] for row in rows).items()):  # one order everywhere: no deadlocks
         left = await c.one("UPDATE blobs SET links = links - $2 WHERE id = $1 RETURNING links, key", blob_id, count)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
 
+T = TypeVar("T")
 _SCRIPTS = Path(__file__).parent / "migrations"
+_LOCK = 0x6D656469616761  # "mediaga", an advisory lock of PostgreSQL
 
 
 def _config() -> Config:
@@ -23,42 +31,65 @@ def _config() -> Config:
     return config
 
 
-def _engine(settings: Settings) -> Engine:
-    return create_engine(f"sqlite:///{settings.database_path}")
+def _connected(settings: Settings, work: Callable[[Connection], T]) -> T:
+    """Do `work` in one transaction. Raises Unavailable."""
+    try:
+        if settings.database_url.startswith("postgresql"):
+            return asyncio.run(_over_network(settings.database_url, work))
+        engine = create_engine(f"sqlite:///{settings.database_path}", poolclass=NullPool)
+        with engine.begin() as connection:
+            return work(connection)
+    except (SQLAlchemyError, OSError) as error:
+        reason = getattr(error, "orig", None) or error
+        raise Unavailable(f"The database cannot be reached: {reason}") from error
+
+
+async def _over_network(url: str, work: Callable[[Connection], T]) -> T:
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=NullPool)
+    async with engine.begin() as connection:
+        return await connection.run_sync(work)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time at a database file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".migrate").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _upgrade(connection: Connection) -> tuple[str | None, str | None]:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    before = MigrationContext.configure(connection).get_current_revision()
+    config = _config()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if before is not None and before not in known:
+        raise Unavailable(f"The database has schema {before}, which a newer version made")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    return before, MigrationContext.configure(connection).get_current_revision()
 
 
 def upgrade(settings: Settings) -> tuple[str | None, str | None]:
     """Migrate to the newest schema; the revisions before and after. Two processes at once take turns.
 
-    Raises Unavailable where a newer version of the service has been at the database.
+    Raises Unavailable where the database cannot be reached, or a newer version of the service has been at it.
     """
-    settings.database_path.parent.mkdir(parents=True, exist_ok=True)
-    lock = settings.database_path.with_name(settings.database_path.name + ".migrate")
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        engine = _engine(settings)
-        try:
-            with engine.begin() as connection:
-                before = MigrationContext.configure(connection).get_current_revision()
-                config = _config()
-                known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-                if before is not None and before not in known:
-                    raise Unavailable(f"The database has schema {before}, which a newer version made")
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-                return before, MigrationContext.configure(connection).get_current_revision()
-        finally:
-            engine.dispose()
+    if settings.database_url.startswith("postgresql"):
+        return _connected(settings, _upgrade)
+    with _alone(settings.database_path):
+        return _connected(settings, _upgrade)
 
 
 def current(settings: Settings) -> str | None:
-    """The revision the database has."""
-    engine = _engine(settings)
-    try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
-    finally:
-        engine.dispose()
+    """The revision the database has; None where there is none yet. Raises Unavailable."""
+    if not settings.database_url.startswith("postgresql") and not settings.database_path.exists():
+        return None
+    return _connected(settings, lambda connection: MigrationContext.configure(connection).get_current_revision())
 
 
 def newest() -> str | None:

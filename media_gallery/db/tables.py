@@ -5,9 +5,11 @@ Times are microseconds since 1970, sizes bytes. What clients page over has its a
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table
+from sqlalchemy import Text as AnyText
 
 metadata = MetaData()
+Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")  # one order on every database, by code point
 Big = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in a column declared INTEGER
 
 

@@ -111,5 +111,5 @@ async def recount(c: Connection) -> None:
 
 async def trash_unlinked(c: Connection, now: int) -> int:
     """Move blobs that no link names to the trash; how many."""
-    await c.run("INSERT INTO trash (key, created_at) SELECT key, $1 FROM blobs WHERE links = 0", now)
+    await c.run("INSERT INTO trash (key, created_at) SELECT key, CAST($1 AS BIGINT) FROM blobs WHERE links = 0", now)
     return await c.run("DELETE FROM blobs WHERE links = 0")

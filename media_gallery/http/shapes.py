@@ -71,7 +71,9 @@ class FilterParams(Struct):
     name: Annotated[Text | None, Meta(description="Contained in the name, ignoring case")] = None
 
     def filter(self, with_avatars: bool) -> Filter:
-        """Raises BadRequest for a date that is none."""
+        """Raises BadRequest for a date that is none, and for null characters, which no database takes."""
+        if wrong := [key for key in ("media_type", "name") if "\0" in (getattr(self, key) or "")]:
+            raise BadRequest("Some parameters are wrong", fields=dict.fromkeys(wrong, "must not hold null characters"))
         contexts = tuple(dict.fromkeys([*self.context, *self.contexts]))
         return Filter(
             ids=tuple(self.id),
@@ -351,7 +353,7 @@ def parse_media_url(url: str) -> tuple[str, str]:
     """Slot id and name of a file's URL. Raises BadRequest where it is none of ours."""
     _, media, rest = urlsplit(url).path.rpartition("/media/")
     slot_id, _, name = rest.partition("/")
-    if not media or not slot_id or not name:
+    if not media or not slot_id.isalnum() or not name:
         raise BadRequest("Some parameters are wrong", fields={"file": "must be the URL of a file"})
     return slot_id, unquote(name)
 

@@ -64,6 +64,11 @@ def test_bodies_that_are_none(anna: User) -> None:
     assert_error(anna.http.request("DELETE", "files/", content=b"x" * 70_000), 413)
 
 
+def test_null_characters_are_refused(anna: User) -> None:
+    for name in ("name", "media_type"):
+        assert_error(anna.get("files/", **{name: "a\0b"}), 400, name)
+
+
 def test_json_that_is_called_a_form(anna: User) -> None:
     file, headers = anna.upload(b"1"), {"Content-Type": "application/x-www-form-urlencoded"}
     body = f'{{"id": {file["id"]}}}'.encode()

@@ -96,8 +96,10 @@ def test_file_and_directory_are_synced_before_the_answer(
     key = file[1]
     directory = re.search(rf"fsync\(\d+<\S*/blobs/{key[:2]}>", before)
     database = [match.start() for match in re.finditer(r"(fsync|fdatasync)\(\d+<\S*gallery\.sqlite-wal>", before)]
-    assert directory and database
+    assert directory
     if size >= BATCH:
         moved = re.search(rf"rename\(.*staging/{key}.*blobs/{key[:2]}/{key}", before)
         assert moved and moved.start() < file.start()
-    assert file.start() < directory.start() < database[-1]
+    assert file.start() < directory.start()
+    if "DATABASE_URL" not in service.settings:  # another one syncs in a process of its own
+        assert directory.start() < database[-1]

@@ -1,0 +1,65 @@
+"""A real PostgreSQL for one test run, with a database for each service that asks for one. Loopback only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from tests.service import free_port
+
+
+def _programs() -> Path | None:
+    """Where the newest installed server keeps its programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
+class Postgres:
+    """A cluster of its own. PostgreSQL refuses root, so root runs it as the user postgres."""
+
+    def __init__(self) -> None:
+        programs = _programs()
+        assert programs, "PostgreSQL is not installed: run contrib/setup"
+        self.directory = Path(tempfile.mkdtemp(prefix="gallery-postgres-"))
+        self.port, self._numbers = free_port(), count(1)
+        self._user = "postgres" if os.getuid() == 0 else None
+        if self._user:
+            shutil.chown(self.directory, self._user, self._user)
+        self._run(programs / "initdb", "-D", self.directory / "data", "-U", "postgres", "--auth=trust", "-E", "UTF8")
+        self._programs = programs
+        self.resume()
+
+    def resume(self) -> None:
+        """Start the server, on the data it has."""
+        self._server = subprocess.Popen(
+            [self._programs / "postgres", "-D", self.directory / "data", "-p", str(self.port), "-k", self.directory,
+             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"],
+            user=self._user, group=self._user, extra_groups=[] if self._user else None, cwd=self.directory,
+            stderr=(self.directory / "log").open("wb"),
+        )  # fmt: skip
+        ready = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready).returncode:
+            assert self._server.poll() is None, (self.directory / "log").read_text()
+
+    def pause(self) -> None:
+        """End the server at once, whoever is connected."""
+        self._server.send_signal(signal.SIGQUIT)
+        self._server.wait()
+
+    def _run(self, *command: str | Path) -> None:
+        subprocess.run(command, check=True, capture_output=True, user=self._user, group=self._user, cwd=self.directory)
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = f"gallery_{next(self._numbers)}"
+        self._run(self._programs / "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+    def stop(self) -> None:
+        self.pause()
+        shutil.rmtree(self.directory, ignore_errors=True)
