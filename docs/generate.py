@@ -25,7 +25,7 @@ separated by commas, in the file they are lists; rates are such as `10/minute` o
 _GROUPS = {
     "The service": "data_dir",
     "XMPP": "xmpp_jid",
-    "Rates": "rate_upload",
+    "Rates": "rates_url",
     "Processes and limits": "workers",
 }
 """Headings, each with the first setting below it."""

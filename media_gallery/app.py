@@ -19,7 +19,7 @@ from media_gallery.files import Files
 from media_gallery.http import application
 from media_gallery.http.request import Services
 from media_gallery.maintenance import Maintenance
-from media_gallery.rates import Rates, SqliteStorage
+from media_gallery.rates import Rates, open_rates
 from media_gallery.settings import Settings
 from media_gallery.storage import BlobStore, open_store
 from media_gallery.thumbnails import Thumbnailer
@@ -70,7 +70,7 @@ def assemble(settings: Settings, **replaced: Any) -> Gallery:
         memory=settings.decoder_memory,
         max_pixels=settings.max_pixels,
     )
-    rates = Rates(SqliteStorage(settings.data_dir / "rates.sqlite"))
+    rates = open_rates(settings)
     limits = Limits(settings.default_quota, settings.max_file_size, settings.rate_upload, settings.rate_slot)
     files = Files(db, store, thumbnailer, clock, settings.default_quota)
     signing = Accounts(db, files, courier, rates, clock, settings)
@@ -94,7 +94,7 @@ async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
         for part in (gallery.db, gallery.store, gallery.thumbnailer, gallery.courier):
             await part.start()
             stack.push_async_callback(part.close)
-        stack.callback(gallery.rates.storage.close)
+        stack.push_async_callback(gallery.rates.close)
         stack.push_async_callback(gallery.files.finish_thumbnails)
         yield gallery
 

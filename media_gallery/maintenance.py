@@ -94,7 +94,7 @@ class Maintenance:
         """Expired codes and tokens, bytes in the trash, accounts whose deletion was cut short."""
         swept = Swept()
         swept.expired = await self.db.write(lambda c: account_queries.delete_expired(c, self.clock()))
-        await self.rates.storage.sweep()
+        await self.rates.sweep()
         swept.accounts = await self.accounts.finish_all_closing()
         while keys := await self.db.read(upkeep.list_trash):
             await self._empty(keys)

@@ -1,4 +1,4 @@
-"""Rate limits, by the `limits` library, counted where all workers of a host see them."""
+"""Rate limits, by the `limits` library, counted where all workers see them: in a file of the host, or in Redis."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from limits import RateLimitItem, parse_many
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
+from limits.storage import storage_from_string
 
 from media_gallery.db.sqlite import translate
-from media_gallery.errors import TooManyRequests
-from media_gallery.settings import NO_RATE
+from media_gallery.errors import TooManyRequests, Unavailable
+from media_gallery.settings import NO_RATE, Settings
 
 
 class SqliteStorage(Storage):
@@ -78,12 +79,30 @@ def _parsed(rate: str) -> list[RateLimitItem]:
     return [] if rate == NO_RATE else parse_many(rate)
 
 
+def open_rates(settings: Settings) -> Rates:
+    """Rates counted where the settings say."""
+    if settings.rates_url:
+        storage = storage_from_string(f"async+{settings.rates_url}", implementation="redispy")
+        assert isinstance(storage, Storage)
+        return Rates(storage)
+    return Rates(SqliteStorage(settings.data_dir / "rates.sqlite"))
+
+
 class Rates:
     """Counts events against rates such as `5/10 minute; 20/day`; `none` is no limit."""
 
-    def __init__(self, storage: SqliteStorage) -> None:
-        self.storage = storage
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
         self._limiter = FixedWindowRateLimiter(storage)
+
+    async def sweep(self) -> None:
+        """Forget what counts no more, where the storage does not by itself."""
+        if isinstance(self._storage, SqliteStorage):
+            await self._storage.sweep()
+
+    async def close(self) -> None:
+        if isinstance(self._storage, SqliteStorage):
+            self._storage.close()
 
     async def hit(self, what: str, rate: str, who: str | int) -> None:
         """Count one more. Raises TooManyRequests where that is one too many, NoSpace, Unavailable."""
@@ -100,6 +119,8 @@ class Rates:
                     await self._refuse(item, what, who)
         except sqlite3.Error as error:
             raise translate(error) from error
+        except self._storage.base_exceptions as error:
+            raise Unavailable("The rate limits cannot be counted") from error
 
     async def _refuse(self, item: RateLimitItem, what: str, who: str | int) -> None:
         stats = await self._limiter.get_window_stats(item, what, str(who))

@@ -170,6 +170,11 @@ class Settings(BaseSettings):
         SecretStr(""), description="Shared secret; setting it makes the service a component"
     )
 
+    rates_url: str = Field(
+        "",
+        description="Where rates are counted; empty: in a file, for one host. `redis://host:6379/0` for several hosts"
+        " (`pip install media-gallery[redis]`)",
+    )
     rate_upload: Rate = Field("120/minute", description="Uploads per account; `none`: no limit")
     rate_slot: Rate = Field("600/minute", description="Slot requests per account")
     rate_code_request_jid: Rate = Field("5/10 minute; 20/day", description="Code requests per JID")
@@ -212,6 +217,8 @@ class Settings(BaseSettings):
             raise ValueError("XMPP_PASSWORD and XMPP_COMPONENT_SECRET need XMPP_JID")
         if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql://")):
             raise ValueError("DATABASE_URL must start with sqlite:/// or postgresql://")
+        if self.rates_url and not self.rates_url.startswith(("redis://", "rediss://")):
+            raise ValueError("RATES_URL must start with redis:// or rediss://")
         return self
 
     @property
