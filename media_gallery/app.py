@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 
 from media_gallery.accounts import Accounts
 from media_gallery.db import Database, accounts, open_database
+from media_gallery.errors import Unavailable
 from media_gallery.files import Files
 from media_gallery.http import application
 from media_gallery.http.request import Services
@@ -32,6 +34,20 @@ COURIER_SOCKET = "MEDIA_GALLERY_COURIER"
 
 def microseconds() -> int:
     return time.time_ns() // 1000
+
+
+@contextmanager
+def hold(data_dir: Path, alone: bool) -> Iterator[None]:
+    """Mark the data directory as in use, by a service or by one that wants it `alone`. Raises Unavailable."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(
+                "The service is running: stop it first" if alone else "The data directory is being moved"
+            ) from None
+        yield
 
 
 @dataclass(slots=True)

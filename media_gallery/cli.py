@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from media_gallery import __version__
-from media_gallery.app import Gallery, assemble
+from media_gallery.app import Gallery, assemble, hold
 from media_gallery.db import accounts as account_queries
-from media_gallery.db import migrate, upkeep
+from media_gallery.db import migrate, open_database, upkeep
+from media_gallery.db.move import copy_database
 from media_gallery.errors import GalleryError
 from media_gallery.models import Filter, Jid, iso
 from media_gallery.settings import Settings, load_settings, parse_bytes, parse_seconds
@@ -395,6 +396,36 @@ def fsck(*, repair: bool = False, config: Config = None, as_json: AsJson = False
         )
     if any(not finding.repaired for finding in report.findings):
         sys.exit(1)
+
+
+@app.command(name="move-database")
+def move_database(target: str, *, config: Config = None) -> None:
+    """Copy the database into another one, which must be empty, or left by a copy that was cut short.
+
+    The service must be stopped meanwhile. Every row is compared at the end; then set DATABASE_URL and start again.
+
+    Parameters
+    ----------
+    target: Such as postgresql://user:password@host/database.
+    """
+    settings = _load(config)
+    goal = Settings.model_validate({**settings.model_dump(), "database_url": target})
+
+    async def work(progress: Callable[[str, int], None]) -> int:
+        source, destination = open_database(settings), open_database(goal)
+        await source.start()
+        await destination.start()
+        try:
+            return await copy_database(source, destination, progress)
+        finally:
+            await destination.close()
+            await source.close()
+
+    with hold(settings.data_dir, alone=True), _progress() as progress:
+        migrate.upgrade(settings)
+        migrate.upgrade(goal)
+        rows = asyncio.run(work(progress))
+    out.print(f"{rows} rows copied and compared. Now set MEDIA_GALLERY_DATABASE_URL to the new database.")
 
 
 @database.command(name="upgrade")

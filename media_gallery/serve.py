@@ -21,7 +21,7 @@ from granian.server import Server
 from starlette.applications import Starlette
 
 from media_gallery import logs
-from media_gallery.app import COURIER_SOCKET, build
+from media_gallery.app import COURIER_SOCKET, build, hold
 from media_gallery.db import migrate
 from media_gallery.errors import Unavailable
 from media_gallery.metrics import MULTIPROCESS
@@ -131,13 +131,18 @@ class _Family:
 def serve(settings: Settings, config: Path | None) -> None:
     """Run the service until a stop signal; running requests may finish within `stop_timeout`.
 
-    Raises Unavailable where the address is taken or is none of this machine.
+    Raises Unavailable where the address is taken or is none of this machine, or the data are being moved.
     """
     logs.set_up(settings)
     _check_address(settings)
-    before, after = migrate.upgrade(settings)
-    if before != after:
-        log.info("database migrated", before=before, after=after)
+    with hold(settings.data_dir, alone=False):
+        before, after = migrate.upgrade(settings)
+        if before != after:
+            log.info("database migrated", before=before, after=after)
+        _serve(settings, config)
+
+
+def _serve(settings: Settings, config: Path | None) -> None:
     runtime = Path(tempfile.mkdtemp(prefix="media-gallery-"))
     os.environ |= {MULTIPROCESS: str(runtime), **_MALLOC}
     if config is not None:

@@ -8,7 +8,7 @@ are `$1`, `$2`, …; rows are tuples; times are microseconds since 1970.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from media_gallery.settings import Settings
 
@@ -18,6 +18,9 @@ Row = Sequence[Any]
 
 class Connection(Protocol):
     """What a query speaks to. Valid only while the query runs."""
+
+    kind: ClassVar[Literal["sqlite", "postgresql"]]
+    """For what SQL has no common words for."""
 
     async def all(self, sql: str, *args: Any) -> list[Row]: ...
 

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import asyncpg
 
@@ -50,6 +50,8 @@ def translate(error: Exception) -> Exception:
 
 class _PostgresConnection:
     """The Connection protocol over asyncpg."""
+
+    kind: ClassVar[Literal["sqlite", "postgresql"]] = "postgresql"
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw

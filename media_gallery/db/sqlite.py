@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from media_gallery.db import Query, Row
 from media_gallery.errors import NoSpace, Unavailable
@@ -45,6 +45,8 @@ def _numbered(sql: str) -> str:
 
 class _SqliteConnection:
     """The Connection protocol over sqlite3; its coroutines never suspend."""
+
+    kind: ClassVar[Literal["sqlite", "postgresql"]] = "sqlite"
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.raw = connection

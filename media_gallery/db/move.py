@@ -1,0 +1,119 @@
+"""Copy a whole database into another one, of either kind: resumed where it stopped, compared row by row at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Boolean, Table
+
+from media_gallery.db import Connection, Database
+from media_gallery.db.tables import metadata
+from media_gallery.errors import GalleryError
+
+STEP = 500
+"""Rows read and written at a time."""
+Progress = Callable[[str, int], None]
+
+
+class Differs(GalleryError):
+    """The target has rows that the source has not, or has otherwise."""
+
+    sentence = "The target differs from the source"
+
+
+class _Rows:
+    """One table's rows, in the order of its primary key."""
+
+    def __init__(self, table: Table) -> None:
+        self.table, self.columns = table, [column.name for column in table.columns]
+        self.key = [column.name for column in table.primary_key]
+        self._truth = [isinstance(column.type, Boolean) for column in table.columns]
+        self._places = [self.columns.index(name) for name in self.key]
+
+    async def after(self, c: Connection, last: Sequence[Any] | None) -> list[tuple[Any, ...]]:
+        """The next rows behind a key."""
+        keys, start = ", ".join(self.key), ""
+        if last is not None:
+            start = f"WHERE ({keys}) > ({', '.join(f'${n + 1}' for n in range(len(last)))})"
+        rows = await c.all(
+            f"SELECT {', '.join(self.columns)} FROM {self.table.name} {start} ORDER BY {keys} LIMIT {STEP}",
+            *(last or ()),
+        )
+        return [self._plain(row) for row in rows]
+
+    def _plain(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """SQLite knows no truth values, PostgreSQL takes nothing else."""
+        return tuple(
+            bool(value) if truth and value is not None else value for value, truth in zip(row, self._truth, strict=True)
+        )
+
+    def key_of(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(row[place] for place in self._places)
+
+    async def last(self, c: Connection) -> tuple[Any, ...] | None:
+        """The highest key there is."""
+        order = ", ".join(f"{name} DESC" for name in self.key)
+        row = await c.one(f"SELECT {', '.join(self.key)} FROM {self.table.name} ORDER BY {order} LIMIT 1")
+        return tuple(row) if row else None
+
+    async def insert(self, c: Connection, rows: list[tuple[Any, ...]]) -> None:
+        places = ", ".join(f"${n + 1}" for n in range(len(self.columns)))
+        for row in rows:
+            await c.run(f"INSERT INTO {self.table.name} ({', '.join(self.columns)}) VALUES ({places})", *row)
+
+
+async def copy_database(source: Database, target: Database, progress: Progress) -> int:
+    """Copy every row; how many the target has then. Nobody else may write to either meanwhile. Raises Differs."""
+    for table in metadata.sorted_tables:
+        await _copy(source, target, _Rows(table), progress)
+    total = 0
+    for table in metadata.sorted_tables:
+        total += await _compare(source, target, _Rows(table), progress)
+        if "id" in table.columns:
+            await _number_on(source, target, table.name)
+    return total
+
+
+async def _copy(source: Database, target: Database, rows: _Rows, progress: Progress) -> None:
+    last = await target.read(rows.last)
+    while batch := await source.scan(lambda c, last=last: rows.after(c, last)):  # type: ignore[misc]
+        await target.write(lambda c, batch=batch: rows.insert(c, batch))  # type: ignore[misc]
+        last = rows.key_of(batch[-1])
+        progress(f"copy {rows.table.name}", len(batch))
+
+
+async def _compare(source: Database, target: Database, rows: _Rows, progress: Progress) -> int:
+    last, total = None, 0
+    while True:
+        ours = await source.scan(lambda c, last=last: rows.after(c, last))  # type: ignore[misc]
+        theirs = await target.scan(lambda c, last=last: rows.after(c, last))  # type: ignore[misc]
+        if ours != theirs:
+            raise Differs(f"{Differs.sentence} in the table {rows.table.name}: empty the target and start again")
+        if not ours:
+            return total
+        last, total = rows.key_of(ours[-1]), total + len(ours)
+        progress(f"compare {rows.table.name}", len(ours))
+
+
+async def _number_on(source: Database, target: Database, table: str) -> None:
+    """Numbers go on where they were, also behind rows that were deleted: an id is never used again."""
+    last = await source.read(lambda c: _last_number(c, table))
+    if last:
+        await target.write(lambda c: _set_number(c, table, last))
+
+
+async def _last_number(c: Connection, table: str) -> int:
+    if c.kind == "sqlite":
+        row = await c.one("SELECT seq FROM sqlite_sequence WHERE name = $1", table)
+    else:
+        row = await c.one(f"SELECT last_value FROM {table}_id_seq WHERE is_called")
+    return int(row[0]) if row else 0
+
+
+async def _set_number(c: Connection, table: str, last: int) -> None:
+    if c.kind == "sqlite":
+        await c.run("DELETE FROM sqlite_sequence WHERE name = $1", table)
+        await c.run("INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)", table, last)
+    else:
+        await c.one("SELECT setval(CAST($1 AS TEXT)::regclass, $2)", f"{table}_id_seq", last)
