@@ -45,14 +45,15 @@ async def _fill(c: Connection, first: int, last: int) -> None:
         f" SELECT n, {hexadecimal(32)}, 1000 + n % 100000, {hexadecimal(64)}, {hexadecimal(40)}, 1, n FROM s",
         first, last - 1,
     )  # fmt: skip
+    truth = "CAST(1 AS BOOLEAN)" if c.kind == "postgresql" else "1"
     kinds = "'video/mp4' WHEN 1 THEN 'text/plain' ELSE 'image/jpeg'"
     categories = "'video' WHEN 1 THEN 'file' ELSE 'image'"
     await c.run(
         f"{series} INSERT INTO links (id, account_id, blob_id, slot_id, name, folded, size, media_type, context,"
         " category, metadata, thumbnails, created_at)"
         f" SELECT n, n / {OWN} + 1, n, {hexadecimal(32)}, 'file ' || n % 997 || '.jpg', 'file ' || n % 997 || '.jpg',"
-        f" 1000 + n % 100000, CASE n % 4 WHEN 0 THEN {kinds} END, 'file', CASE n % 4 WHEN 0 THEN {categories} END, '{{}}',"
-        f" CAST(1 AS {'BOOLEAN' if c.kind == 'postgresql' else 'INTEGER'}), 1700000000000000 + n * 1000000 FROM s",
+        f" 1000 + n % 100000, CASE n % 4 WHEN 0 THEN {kinds} END, 'file', CASE n % 4 WHEN 0 THEN {categories} END,"
+        f" '{{}}', {truth}, 1700000000000000 + n * 1000000 FROM s",
         first, last - 1,
     )  # fmt: skip
 

@@ -21,6 +21,9 @@ log = structlog.get_logger()
 CHUNK = 500
 """Links removed in one transaction, so that a large deletion lets others in between."""
 
+NEAR = 2000
+"""Links that a list may pass over in the event loop; deeper pages go elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -62,7 +65,8 @@ class Files:
         self, account: AccountId, wanted: Filter, order: str, descending: bool, number: int, size: int
     ) -> Page[Link]:
         """A page of the account's links; `order` is one of `links.ORDERS`."""
-        run = self.db.read if links.counted(wanted) is not None else self.db.scan
+        quick = links.counted(wanted) is not None and number * size <= NEAR
+        run = self.db.read if quick else self.db.scan
         return await run(lambda c: links.list_links(c, account, wanted, order, descending, number, size))
 
     async def list_oldest(

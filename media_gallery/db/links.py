@@ -243,10 +243,10 @@ async def list_links(
     direction = "DESC" if descending else "ASC"
     ordering = f"{_ORDER_COLUMNS[order]} {direction}" + ("" if order == "id" else f", l.id {direction}")
     total = await count_links(c, account, wanted)
-    rows = await c.all(
-        f"SELECT {_LINK} {_FROM} WHERE {where} ORDER BY {ordering} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}",
-        *args, size, (number - 1) * size,
-    )  # fmt: skip
+    page = f"SELECT l.id FROM links l WHERE {where} ORDER BY {ordering} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
+    rows = await c.all(  # the blobs are joined to the page alone, not to what a deep page passes over
+        f"SELECT {_LINK} {_FROM} WHERE l.id IN ({page}) ORDER BY {ordering}", *args, size, (number - 1) * size
+    )
     return Page([_link(row) for row in rows], total, number, size)
 
 

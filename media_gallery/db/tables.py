@@ -100,6 +100,7 @@ links = Table(
     Column("created_at", Big, nullable=False),
     sqlite_autoincrement=True,
 )
+Index("links_by_id", links.c.account_id, links.c.id)
 Index("links_by_time", links.c.account_id, links.c.created_at, links.c.id)
 Index("links_by_category", links.c.account_id, links.c.category, links.c.created_at, links.c.id)
 Index("links_by_size", links.c.account_id, links.c.size, links.c.id)
