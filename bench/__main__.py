@@ -1,9 +1,10 @@
-"""`make bench`: every figure of the service, next to nginx in the same run. Medians; ratios count, not megabytes."""
+"""`make bench`: every figure of the service, beside its peers in the same run. Medians; ratios count, not megabytes."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,54 +21,60 @@ from rich.table import Table
 
 from bench import load, servers
 from bench.load import MB, Target
+from bench.peers import PEERS, Peer, installed
 from tests import samples
 from tests.service import Service
 
-UPLOAD = "/api/v1/files/upload/"
 BIG, SMALL, MIDDLE = 100 * MB, 4096, MB
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 150)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table: medians of ours and of nginx, where it does the same."""
+    """One line of the table: medians of ours and of the peers that do the same."""
 
     name: str
     unit: str
     ours: float
-    peer: float | None = None
+    peers: dict[str, float] = field(default_factory=dict)
     note: str = ""
 
 
 class Run:
     """What all measurements share."""
 
-    def __init__(self, service: Service, peer: Target | None, repeats: int, seconds: int) -> None:
-        self.service, self.peer, self.repeats, self.seconds = service, peer, repeats, seconds
+    def __init__(self, service: Service, peers: list[Peer], repeats: int, seconds: int) -> None:
+        self.service, self.peers, self.repeats, self.seconds = service, peers, repeats, seconds
         self.token = servers.token_of(service, "bench@example.org")
-        self.ours = Target(service.port, UPLOAD, self.token)
+        self.ours = load.Gallery(service.port, self.token)
 
-    def medians(self, *measures: Callable[[], float] | None) -> list[float | None]:
+    def figure(self, name: str, unit: str, measures: dict[str, Callable[[], float]]) -> Figure:
         """Medians of measurements that take turns, so that a noisy minute falls on all."""
-        values: list[list[float]] = [[] for _ in measures]
+        values: dict[str, list[float]] = {who: [] for who in measures}
         for _ in range(self.repeats):
-            for found, measure in zip(values, measures, strict=True):
-                if measure:
-                    found.append(measure())
-        return [statistics.median(found) if found else None for found in values]
+            for who, measure in measures.items():
+                os.sync()  # nobody starts with the dirty pages of another
+                values[who].append(measure())
+        medians = {who: statistics.median(found) for who, found in values.items()}
+        return Figure(name, unit, medians.pop("ours"), medians)
 
-    def against_peer(self, name: str, unit: str, measure: Callable[[Target], float]) -> Figure:
-        peer = self.peer
-        ours, theirs = self.medians(lambda: measure(self.ours), (lambda: measure(peer)) if peer else None)
-        assert ours is not None
-        return Figure(name, unit, ours, theirs)
+    def uploads(self, name: str, unit: str, size: int, count: int, measure: Callable[[Target], float]) -> Figure:
+        def prepared(peer: Peer) -> float:
+            peer.prepare(size, count)
+            return measure(peer)
+
+        measures: dict[str, Callable[[], float]] = {"ours": lambda: measure(self.ours)}
+        measures |= {peer.name: partial(prepared, peer) for peer in self.peers}
+        return self.figure(name, unit, measures)
 
 
 def uploads(run: Run) -> Iterator[Figure]:
-    yield run.against_peer("one 100 MB upload", "MB/s", lambda t: load.megabytes_per_second(t, BIG, 1))
-    yield run.against_peer("four 100 MB uploads at once", "MB/s", lambda t: load.megabytes_per_second(t, BIG, 4))
+    for name, at_once in (("one 100 MB upload", 1), ("four 100 MB uploads at once", 4)):
+        measure = partial(load.megabytes_per_second, size=BIG, at_once=at_once)
+        yield run.uploads(name, "MB/s", BIG, at_once, measure)
     count = 400 * run.seconds
-    yield run.against_peer("4 KB uploads, 8 connections", "1/s", lambda t: load.uploads_per_second(t, SMALL, 8, count))
+    measure = partial(load.uploads_per_second, size=SMALL, connections=8, count=count)
+    yield run.uploads("4 KB uploads, 8 connections", "1/s", SMALL, count, measure)
 
 
 def downloads(run: Run) -> Iterator[Figure]:
@@ -76,17 +83,10 @@ def downloads(run: Run) -> Iterator[Figure]:
         ("GET 1 MB, 16 connections", MIDDLE, 16, "MB/s"),
         ("GET 100 MB, 4 connections", BIG, 4, "MB/s"),
     ):
-        ours = json.loads(load.upload(run.ours, size))["file"]
-        theirs = None
-        if run.peer:
-            load.upload(run.peer, size)
-            newest = max((run.service.data_dir.parent / "nginx" / "files").iterdir(), key=lambda f: f.stat().st_mtime)
-            theirs = f"http://127.0.0.1:{run.peer.port}/{newest.name}"
-
+        places = {"ours": json.loads(load.upload(run.ours, size))["file"]}
+        places |= {peer.name: peer.place(size) for peer in run.peers}
         measure = partial(_rate, connections, run.seconds, unit)
-        mine, his = run.medians(partial(measure, ours), partial(measure, theirs) if theirs else None)
-        assert mine is not None
-        yield Figure(name, unit, mine, his)
+        yield run.figure(name, unit, {who: partial(measure, url) for who, url in places.items()})
 
 
 def _rate(connections: int, seconds: int, unit: str, url: str) -> float:
@@ -142,7 +142,7 @@ def pictures(run: Run, directory: Path) -> Iterator[Figure]:
         user.avatar(data, "photo.jpg")
         times.append((time.perf_counter() - begun) * 1000)
     warm = [float(line) for line in bare.split()][1:]
-    yield Figure("avatar of 12 megapixels, ten thumbnails", "ms", statistics.median(times[1:]), None,
+    yield Figure("avatar of 12 megapixels, ten thumbnails", "ms", statistics.median(times[1:]), {},
                  f"bare libvips {statistics.median(warm):.0f} ms")  # fmt: skip
 
 
@@ -156,15 +156,28 @@ def family(run: Run, started: float, size: int) -> Iterator[Figure]:
     yield Figure(f"memory growth, four {size // MB:,} MB uploads", "MB", peak.growth, note=f"{rate:.0f} MB/s")
 
 
+def hashing(directory: Path) -> Iterator[Figure]:
+    """What a digest alone costs: an upload cannot be faster on one core."""
+    file = directory / "zeros"
+    file.write_bytes(bytes(BIG))
+    begun = time.perf_counter()
+    subprocess.run(["sha256sum", file], check=True, capture_output=True)
+    yield Figure("sha256sum of 100 MB", "MB/s", BIG / MB / (time.perf_counter() - begun))
+
+
 def show(figures: list[Figure]) -> None:
+    """The table: ours, and behind each peer's figure how many times as much ours is."""
+    names = list(dict.fromkeys(name for figure in figures for name in figure.peers))
     table = Table(box=None)
-    for name, side in (("figure", "left"), ("ours", "right"), ("nginx", "right"), ("ratio", "right"), ("", "left")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    for name in ("figure", "ours", *names, ""):
+        table.add_column(name, justify="left" if name in ("figure", "") else "right")
     for figure in figures:
-        peer = "" if figure.peer is None else f"{figure.peer:,.0f}"
-        ratio = "" if figure.peer is None else f"{figure.ours / figure.peer:.2f}"
         ours = f"{figure.ours:,.1f}" if figure.ours < 10 else f"{figure.ours:,.0f}"
-        table.add_row(figure.name, f"{ours} {figure.unit}", peer, ratio, figure.note)
+        cells = [
+            f"{figure.peers[name]:,.0f} ({figure.ours / figure.peers[name]:.2f})" if name in figure.peers else ""
+            for name in names
+        ]
+        table.add_row(figure.name, f"{ours} {figure.unit}", *cells, figure.note)
     console.print(table)
 
 
@@ -172,20 +185,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short run of each figure")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=installed(), help="default: all installed")
     options = parser.parse_args()
     repeats, seconds = (1, 1) if options.quick else (5, 3)
     figures: list[Figure] = []
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gallery-bench-")))
-        peer = stack.enter_context(servers.nginx(directory / "nginx"))
+        peers = [stack.enter_context(PEERS[name](directory / name)) for name in options.peers]
         begun = time.perf_counter()
         service = servers.start_service(directory)
         started = time.perf_counter() - begun
         stack.callback(service.stop)
-        run = Run(service, peer, repeats, seconds)
+        run = Run(service, peers, repeats, seconds)
         for part in (
             family(run, started, 100 * MB if options.quick else 1000 * MB),
-            uploads(run), downloads(run), requests(run), pictures(run, directory),
+            uploads(run), downloads(run), requests(run), pictures(run, directory), hashing(directory),
         ):  # fmt: skip
             for figure in part:
                 figures.append(figure)

@@ -10,25 +10,31 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 MB = 1_000_000
 BLOCK = os.urandom(1 << 20)
 _BOUNDARY = "bench-boundary"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where uploads go: our form with a token, or a plain PUT to a peer."""
+class Target(Protocol):
+    """Where uploads go."""
 
     port: int
-    path: str
-    token: str = ""
 
     def head(self, size: int, number: int) -> tuple[bytes, bytes]:
         """What comes before the file's bytes, and behind them."""
-        if not self.token:
-            path = f"{self.path}{time.monotonic_ns()}-{number}"
-            return f"PUT {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size}\r\n\r\n".encode(), b""
+
+
+@dataclass
+class Gallery:
+    """Our form, with a token."""
+
+    port: int
+    token: str
+    path: str = "/api/v1/files/upload/"
+
+    def head(self, size: int, number: int) -> tuple[bytes, bytes]:
         first = (
             f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{number}.bin"\r\n'
             "Content-Type: application/x-bench\r\n\r\n"

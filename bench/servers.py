@@ -1,20 +1,14 @@
-"""What is measured: our service with accounts of many files, nginx beside it; and the memory of either."""
+"""Our service with accounts of many files, and the memory that a family of processes holds."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from bench.load import Target
 from media_gallery.app import Gallery
 from media_gallery.db import Connection, upkeep
 from media_gallery.models import Jid
-from tests.service import RATES, Service, free_port
+from tests.service import RATES, Service
 
 
 def start_service(directory: Path) -> Service:
@@ -58,45 +52,6 @@ def fill(service: Service, jid: str, count: int) -> None:
         await gallery.db.write(rows)
 
     service.within(work)
-
-
-_NGINX = """
-worker_processes 2; daemon off; pid {directory}/pid; error_log {directory}/error;
-events {{ worker_connections 512; }}
-http {{
-    access_log off; sendfile on; tcp_nopush on; keepalive_requests 10000000;
-    client_body_temp_path {directory}/body; proxy_temp_path {directory}/t1; fastcgi_temp_path {directory}/t2;
-    uwsgi_temp_path {directory}/t3; scgi_temp_path {directory}/t4;
-    server {{
-        listen 127.0.0.1:{port}; root {directory}/files;
-        client_max_body_size 10g; dav_methods PUT; create_full_put_path on;
-    }}
-}}
-"""
-
-
-@contextmanager
-def nginx(directory: Path) -> Iterator[Target | None]:
-    """Debian's nginx taking PUTs and serving them: the machine's practical limit. None where it is not installed."""
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-    if program is None:
-        yield None
-        return
-    port = free_port()
-    (directory / "files").mkdir(parents=True)
-    directory.chmod(0o777)
-    (directory / "files").chmod(0o777)
-    for parent in directory.parents:
-        if parent.stat().st_mode & 0o055 != 0o055 and parent.is_relative_to("/tmp"):
-            parent.chmod(0o755)  # its workers run as another user
-    (directory / "conf").write_text(_NGINX.format(directory=directory, port=port))
-    process = subprocess.Popen([program, "-c", directory / "conf"], stderr=subprocess.DEVNULL)
-    try:
-        time.sleep(0.5)
-        yield Target(port, "/")
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _family(pid: int) -> list[int]:
