@@ -3,22 +3,49 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
+BACKENDS ?= sqlite+local postgres+local postgres+s3
+TOGETHER := -n 2 --dist loadfile
+# What is run on every pair of back ends.
+ON_ALL := tests/api tests/attack tests/faults tests/torture tests/test_backup.py tests/test_cli.py tests/test_moving.py
+FUZZ_SECONDS ?= 600
+FUZZ_EXAMPLES ?= 1000
 STAMP := $(VENV)/.ready
+SERVICE := $(VENV)/.service
 
-.PHONY: setup run test check bench docs clean
+.PHONY: setup run test torture fuzz check audit bench docs clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml contrib/setup
-	./contrib/setup $(VENV)
+$(STAMP): pyproject.toml requirements.txt contrib/setup
+	./contrib/setup $(VENV) tests
+	touch $(SERVICE) $@
+
+# The service alone needs none of the servers that the tests drive.
+$(SERVICE): pyproject.toml requirements.txt contrib/setup
+	./contrib/setup $(VENV) service
 	touch $@
 
-run: $(STAMP)
+run: $(SERVICE)
 	MEDIA_GALLERY_DATA_DIR=$${MEDIA_GALLERY_DATA_DIR:-$(DATA)} $(BIN)/media-gallery serve
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
-	$(BIN)/pytest -n 2 --dist loadfile --database postgres tests/api tests/faults tests/storage tests/test_cli.py $(ARGS)
+	$(BIN)/pytest $(TOGETHER) $(ARGS)
+	$(BIN)/pytest $(TOGETHER) --database postgres $(ON_ALL) tests/storage/test_durability.py $(ARGS)
+	$(BIN)/pytest $(TOGETHER) --database postgres --storage s3 $(ON_ALL) $(ARGS)
+
+# The long forms, for an hour or so.
+torture: $(STAMP)
+	for backends in $(BACKENDS); do \
+	  $(BIN)/pytest -s --timeout 0 --database $${backends%+*} --storage $${backends#*+} --kills 200 --rounds 1000 \
+	    tests/torture tests/faults/test_simultaneous.py $(ARGS) || exit 1; \
+	done
+
+# The parsers and the published document for as long as one likes: `make fuzz FUZZ_SECONDS=3600 FUZZ_EXAMPLES=10000`.
+fuzz: $(STAMP)
+	$(BIN)/pip install -q -e '.[fuzz]' -c requirements.txt
+	for target in multipart parameters words; do \
+	    $(BIN)/python -m tests.attack.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; done
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest --timeout 7200 tests/attack/test_parsers.py tests/attack/test_schema.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -27,7 +54,13 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python contrib/sizes
 
+# Asks the package index for known advisories, so it needs the network. What it cannot ask about is a failure, too.
+audit: $(STAMP)
+	$(BIN)/python -m pip install -q -e '.[audit]' -c requirements.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements.txt
+
 bench: $(STAMP)
+	./contrib/setup $(VENV) bench
 	$(BIN)/python -m bench $(ARGS)
 
 docs: $(STAMP)

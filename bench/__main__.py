@@ -10,19 +10,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import load, servers
 from bench.load import MB, Target
-from bench.peers import PEERS, Peer, installed
+from bench.peers import PEERS, Peer
+from bench.rows import fill_account
 from tests import samples
+from tests.front.nginx import Nginx
+from tests.postgres import Postgres
+from tests.s3 import S3
 from tests.service import Service
 
 BIG, SMALL, MIDDLE = 100 * MB, 4096, MB
@@ -48,7 +54,7 @@ class Run:
         self.token = servers.token_of(service, "bench@example.org")
         self.ours = load.Gallery(service.port, self.token)
 
-    def figure(self, name: str, unit: str, measures: dict[str, Callable[[], float]]) -> Figure:
+    def figure(self, name: str, unit: str, measures: Mapping[str, Callable[[], float]]) -> Figure:
         """Medians of measurements that take turns, so that a noisy minute falls on all."""
         values: dict[str, list[float]] = {who: [] for who in measures}
         for _ in range(self.repeats):
@@ -89,18 +95,49 @@ def downloads(run: Run) -> Iterator[Figure]:
         yield run.figure(name, unit, {who: partial(measure, url) for who, url in places.items()})
 
 
+def fronts(run: Run, directory: Path) -> Iterator[Figure]:
+    """Downloads behind nginx with the files of contrib/nginx, against nginx over a directory."""
+    peers = [peer for peer in run.peers if peer.name == "nginx"]
+    if not peers:
+        return
+    directory.mkdir()
+    service = servers.start_service(directory, ACCEL_PREFIX="/protected")
+    ways: dict[str, tuple[str, ...]] = {"X-Accel-Redirect": (), "links tree": ("tree",)}
+    started = {way: Nginx(directory / way.replace(" ", "-"), service, *parts, tls=False) for way, parts in ways.items()}
+    gallery = load.Gallery(
+        service.port, servers.token_of(service, "bench@example.org"), ext="mp3", media_type="audio/mpeg"
+    )
+    for name, size, unit in (("4 KB", SMALL, "1/s"), ("1 MB", MIDDLE, "MB/s")):
+        path = urlsplit(json.loads(load.upload(gallery, size))["file"]).path
+        measure = partial(_rate, 16, run.seconds, unit)
+        places = {peer.name: peer.place(size) for peer in peers}
+        for way, front in started.items():
+            measures = {who: partial(measure, url) for who, url in {"ours": front.url + path, **places}.items()}
+            yield run.figure(f"GET {name}, 16 connections, behind nginx, {way}", unit, measures)
+    for front in started.values():
+        front.stop()
+    service.stop()
+
+
 def _rate(connections: int, seconds: int, unit: str, url: str) -> float:
     seen = load.read(url, connections, seconds)
     return seen.per_second if unit == "1/s" else seen.megabytes
 
 
-def requests(run: Run) -> Iterator[Figure]:
+def slots(run: Run) -> Iterator[Figure]:
+    """Ours over HTTP, for bytes that are not known; the peers' over one XMPP stream, as clients ask for them."""
+    url = f"{run.service.url}/api/v1/files/slot/?name=a.bin&size=4096&hash={'0' * 64}"
+    measures = {"ours": lambda: load.read(url, 16, run.seconds, run.token).per_second}
+    count = 1000 * run.seconds
+    measures |= {peer.name: partial(peer.slots_per_second, SMALL, count) for peer in run.peers if peer.service}
+    yield run.figure("slots", "1/s", measures)
+
+
+def lists(run: Run) -> Iterator[Figure]:
     base = f"{run.service.url}/api/v1"
-    slot = load.read(f"{base}/files/slot/?name=a.bin&size=4096&hash={'0' * 64}", 16, run.seconds, run.token)
-    yield Figure("slots, 16 connections", "1/s", slot.per_second, note=_latency(slot))
     for count in (100, 100_000):
         jid = f"bench-{count}@example.org"
-        servers.fill(run.service, jid, count)
+        fill_account(run.service, jid, count)
         token = servers.token_of(run.service, jid)
         for name, path in (
             ("page of the list", "files/"),
@@ -151,9 +188,19 @@ def family(run: Run, started: float, size: int) -> Iterator[Figure]:
     pid = run.service.process.pid
     yield Figure("start to the first answer", "s", started)
     yield Figure("memory of all processes", "MB", servers.memory(pid))
+    growth = {"ours": _growth(run.ours, pid, BIG)}
+    for peer in run.peers:
+        peer.prepare(BIG, 4)
+        growth[peer.name] = _growth(peer, peer.pid, BIG)
+    yield Figure("memory growth, four 100 MB uploads", "MB", growth.pop("ours"), growth)
+    if size > BIG:
+        yield Figure(f"memory growth, four {size // MB:,} MB uploads", "MB", _growth(run.ours, pid, size))
+
+
+def _growth(target: Target, pid: int, size: int) -> float:
     with servers.Peak(pid) as peak:
-        rate = load.megabytes_per_second(run.ours, size, 4)
-    yield Figure(f"memory growth, four {size // MB:,} MB uploads", "MB", peak.growth, note=f"{rate:.0f} MB/s")
+        load.megabytes_per_second(target, size, 4)
+    return peak.growth
 
 
 def hashing(directory: Path) -> Iterator[Figure]:
@@ -165,6 +212,13 @@ def hashing(directory: Path) -> Iterator[Figure]:
     yield Figure("sha256sum of 100 MB", "MB/s", BIG / MB / (time.perf_counter() - begun))
 
 
+def _beside(figure: Figure, name: str) -> str:
+    theirs = figure.peers.get(name)
+    if theirs is None:
+        return ""
+    return f"{theirs:,.0f} ({figure.ours / theirs:.2f})" if theirs >= 1 else f"{theirs:.1f}"
+
+
 def show(figures: list[Figure]) -> None:
     """The table: ours, and behind each peer's figure how many times as much ours is."""
     names = list(dict.fromkeys(name for figure in figures for name in figure.peers))
@@ -173,33 +227,53 @@ def show(figures: list[Figure]) -> None:
         table.add_column(name, justify="left" if name in ("figure", "") else "right")
     for figure in figures:
         ours = f"{figure.ours:,.1f}" if figure.ours < 10 else f"{figure.ours:,.0f}"
-        cells = [
-            f"{figure.peers[name]:,.0f} ({figure.ours / figure.peers[name]:.2f})" if name in figure.peers else ""
-            for name in names
-        ]
+        cells = [_beside(figure, name) for name in names]
         table.add_row(figure.name, f"{ours} {figure.unit}", *cells, figure.note)
     console.print(table)
+
+
+def _postgres(stack: ExitStack) -> dict[str, Any]:
+    server = Postgres()
+    stack.callback(server.stop)
+    return {"DATABASE_URL": server.new_database()}
+
+
+def _s3(stack: ExitStack) -> dict[str, Any]:
+    store = S3()
+    stack.callback(store.stop)
+    return store.settings()
+
+
+BACKENDS: dict[str, Callable[[ExitStack], dict[str, Any]]] = {
+    "sqlite+local": lambda stack: {},
+    "postgres+local": _postgres,
+    "postgres+s3": lambda stack: _postgres(stack) | _s3(stack),
+}
+"""Settings of a service on real servers of these kinds, which end with the stack."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short run of each figure")
+    parser.add_argument("--seconds", type=int, default=3, help="of each reading")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
-    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=installed(), help="default: all installed")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="default: all")
+    parser.add_argument("--backends", choices=list(BACKENDS), default="sqlite+local", help="what ours runs on")
     options = parser.parse_args()
-    repeats, seconds = (1, 1) if options.quick else (5, 3)
+    repeats, seconds = (1, 1) if options.quick else (5, options.seconds)
     figures: list[Figure] = []
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gallery-bench-")))
         peers = [stack.enter_context(PEERS[name](directory / name)) for name in options.peers]
         begun = time.perf_counter()
-        service = servers.start_service(directory)
+        service = servers.start_service(directory, **BACKENDS[options.backends](stack))
         started = time.perf_counter() - begun
         stack.callback(service.stop)
         run = Run(service, peers, repeats, seconds)
         for part in (
             family(run, started, 100 * MB if options.quick else 1000 * MB),
-            uploads(run), downloads(run), requests(run), pictures(run, directory), hashing(directory),
+            uploads(run), slots(run), downloads(run), fronts(run, directory / "front"), lists(run),
+            pictures(run, directory), hashing(directory),
         ):  # fmt: skip
             for figure in part:
                 figures.append(figure)

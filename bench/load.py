@@ -33,11 +33,13 @@ class Gallery:
     port: int
     token: str
     path: str = "/api/v1/files/upload/"
+    ext: str = "bin"
+    media_type: str = "application/x-bench"
 
     def head(self, size: int, number: int) -> tuple[bytes, bytes]:
         first = (
-            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{number}.bin"\r\n'
-            "Content-Type: application/x-bench\r\n\r\n"
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{number}.{self.ext}"\r\n'
+            f"Content-Type: {self.media_type}\r\n\r\n"
         )
         last = f"\r\n--{_BOUNDARY}--\r\n"
         length = len(first) + size + len(last)

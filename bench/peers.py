@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,29 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from xml.etree import ElementTree as ET
-
-from slixmpp import ClientXMPP
 
 from bench.load import upload
-from tests.service import free_port
+from bench.stream import Slot, Stream
+from tests.ports import free_port, wait_for_ports
+from tests.xmpp.ejabberd import READY, node
 
 MOST = 10 * 10**9
-UPLOAD = "urn:xmpp:http:upload:0"
-"""Namespace of XEP-0363."""
 _SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 
 
 @dataclass
 class Peer:
-    """A running server; `slots` are what it lets us PUT, in order."""
+    """A running server, process `pid` and its children; `slots` are what it lets us PUT, in order."""
 
     name: str
+    pid: int
     port: int
     xmpp_port: int = 0
     service: str = ""
-    slots: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
 
     def head(self, size: int, number: int) -> tuple[bytes, bytes]:
         """What comes before and behind the bytes of one upload."""
@@ -47,64 +42,37 @@ class Peer:
     def prepare(self, size: int, count: int) -> None:
         """Fetch as many slots as uploads are to come, before their clock starts."""
         if self.service:
-            self.slots = asyncio.run(_slots(self, size, count))
+            self.slots, _ = self._ask(size, count)
         else:
             paths = [f"/{time.monotonic_ns()}-{number}" for number in range(count)]
-            self.slots = [(path, f"http://127.0.0.1:{self.port}{path}", {}) for path in paths]
+            self.slots = [(path, path, {}) for path in paths]
+
+    def _ask(self, size: int, count: int) -> tuple[list[Slot], float]:
+        with Stream(self.xmpp_port, "localhost", "bench", "bench") as stream:
+            return stream.slots(self.service, size, count)
+
+    def slots_per_second(self, size: int, count: int) -> float:
+        """How fast it gives them; for one with a `service`."""
+        return count / self._ask(size, count)[1]
 
     def place(self, size: int) -> str:
         """Upload one file; its address."""
         self.prepare(size, 1)
-        address = self.slots[0][1]
+        path = self.slots[0][1]
         upload(self, size)
-        return address
-
-
-async def _slots(peer: Peer, size: int, count: int) -> list[tuple[str, str, dict[str, str]]]:
-    client = ClientXMPP("bench@localhost", "bench")
-    client.enable_starttls = client.enable_direct_tls = False
-    client.enable_plaintext = True
-    client.plugin["feature_mechanisms"].unencrypted_scram = True
-    started = asyncio.Event()
-    client.add_event_handler("session_start", lambda _: started.set())
-    client.connect("127.0.0.1", peer.xmpp_port)
-    await asyncio.wait_for(started.wait(), 20)
-    found = []
-    for number in range(count):
-        iq = client.make_iq_get(ito=peer.service)
-        wanted = {"filename": f"f{number}.bin", "size": str(size), "content-type": "application/octet-stream"}
-        iq.append(ET.Element(f"{{{UPLOAD}}}request", wanted))
-        slot = (await iq.send(timeout=10)).xml.find(f"{{{UPLOAD}}}slot")
-        assert slot is not None
-        place = slot.find(f"{{{UPLOAD}}}put")
-        put, get = urlsplit(place.get("url")), urlsplit(slot.find(f"{{{UPLOAD}}}get").get("url"))
-        headers = {header.get("name"): header.text for header in place}
-        path = put.path + (f"?{put.query}" if put.query else "")
-        found.append((path, f"http://127.0.0.1:{peer.port}{get.path}", headers))
-    await client.disconnect()
-    return found
-
-
-def _wait(*ports: int) -> None:
-    end = time.monotonic() + 40
-    for port in ports:
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        return f"http://127.0.0.1:{self.port}{path}"
 
 
 @contextmanager
-def _running(command: list[Any], environment: dict[str, str], *ports: int) -> Iterator[None]:
+def _running(command: list[Any], environment: dict[str, str], *ports: int, ready: Path | None = None) -> Iterator[int]:
+    """A process that listens at these ports; its number."""
     process = subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        _wait(*ports)
+        wait_for_ports(process, *ports, ready=ready)
         time.sleep(1)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()
@@ -132,8 +100,8 @@ def nginx(directory: Path) -> Iterator[Peer]:
     (directory / "files").mkdir(parents=True)
     user = "user root;" if os.getuid() == 0 else ""
     (directory / "conf").write_text(_NGINX.format(directory=directory, port=port, user=user))
-    with _running([shutil.which("nginx", path=_SBIN), "-c", directory / "conf"], {}, port):
-        yield Peer("nginx", port)
+    with _running([shutil.which("nginx", path=_SBIN), "-c", directory / "conf"], {}, port) as pid:
+        yield Peer("nginx", pid, port)
 
 
 _PROSODY = """
@@ -148,11 +116,13 @@ http_ports = {{ {port} }}
 http_interfaces = {{ "127.0.0.1" }}
 https_ports = {{}}
 http_external_url = "http://127.0.0.1:{port}/"
-modules_enabled = {{ "saslauth", "disco", "http_file_share", "limits" }}
+modules_enabled = {{ "saslauth", "disco", "http_file_share" }}
 modules_disabled = {{ "s2s", "tls" }}
-limits = {{}}
+network_settings = {{ nagle = false; opportunistic_writes = true; read_size = 65536; min_wait = 1e-5 }}
+storage_archive_item_limit = 1000000
 authentication = "internal_hashed"
 c2s_require_encryption = false
+allow_unencrypted_plain_auth = true
 VirtualHost "localhost"
 Component "upload.localhost" "http_file_share"
     http_host = "127.0.0.1"
@@ -164,16 +134,18 @@ Component "upload.localhost" "http_file_share"
 
 @contextmanager
 def prosody(directory: Path) -> Iterator[Peer]:
-    """Debian's Prosody with mod_http_file_share, its limits raised."""
+    """Debian's Prosody with mod_http_file_share, its limits raised. By default it pauses a millisecond between reads of
+    8 KiB, which loopback clients feel: here it reads as much as they send.
+    """
     port, xmpp = free_port(), free_port()
     (directory / "data").mkdir(parents=True)
     config = directory / "prosody.cfg.lua"
     config.write_text(_PROSODY.format(directory=directory, port=port, xmpp=xmpp, most=MOST))
-    control = shutil.which("prosodyctl", path=_SBIN)
+    control = shutil.which("prosodyctl", path=_SBIN) or "prosodyctl"
     subprocess.run([control, "--config", config, "register", "bench", "localhost", "bench"], check=True,
                    capture_output=True)  # fmt: skip
-    with _running([shutil.which("prosody", path=_SBIN), "-F", "--config", config], {}, port, xmpp):
-        yield Peer("prosody", port, xmpp, "upload.localhost")
+    with _running([shutil.which("prosody", path=_SBIN), "-F", "--config", config], {}, port, xmpp) as pid:
+        yield Peer("prosody", pid, port, xmpp, "upload.localhost")
 
 
 _EJABBERD = """
@@ -205,19 +177,9 @@ def ejabberd(directory: Path) -> Iterator[Peer]:
     port, xmpp = free_port(), free_port()
     (directory / "files").mkdir(parents=True)
     (directory / "ejabberd.yml").write_text(_EJABBERD.format(directory=directory, port=port, xmpp=xmpp))
-    library = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent.parent
-    environment = {"HOME": str(directory), "ERL_LIBS": str(library), "EJABBERD_LOG_PATH": str(directory / "log"),
-                   "EJABBERD_CONFIG_PATH": str(directory / "ejabberd.yml")}  # fmt: skip
-    command = ["erl", "+K", "true", "-noinput", "-mnesia", "dir", f'"{directory}/mnesia"', "-s", "ejabberd", "-eval",
-               'ejabberd_auth:try_register(<<"bench">>, <<"localhost">>, <<"bench">>).']  # fmt: skip
-    with _running(command, environment, port, xmpp):
-        time.sleep(2)
-        yield Peer("ejabberd", port, xmpp, "upload.localhost")
+    command, environment = node(directory, {"bench": "localhost"})
+    with _running(command, environment, port, xmpp, ready=directory / READY) as pid:
+        yield Peer("ejabberd", pid, port, xmpp, "upload.localhost")
 
 
 PEERS = {"nginx": nginx, "prosody": prosody, "ejabberd": ejabberd}
-
-
-def installed() -> list[str]:
-    programs = {"nginx": "nginx", "prosody": "prosody", "ejabberd": "ejabberdctl"}
-    return [name for name, program in programs.items() if shutil.which(program, path=_SBIN)]

@@ -1,21 +1,25 @@
-"""Our service with accounts of many files, and the memory that a family of processes holds."""
+"""Our service as it is measured, and the memory that a family of processes holds."""
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
-from media_gallery.app import Gallery
-from media_gallery.db import Connection, upkeep
-from media_gallery.models import Jid
 from tests.service import RATES, Service
 
 
-def start_service(directory: Path) -> Service:
+def start_service(directory: Path, **more: Any) -> Service:
     """Two workers, durable as always, without rates or quotas in the way."""
     rates = {f"RATE_{name}": "none" for name in RATES}
-    settings = {"WORKERS": 2, "DEFAULT_QUOTA": "10 TB", "MAX_FILE_SIZE": "10 GB", "LOG_LEVEL": "warning", **rates}
-    service = Service(directory, **settings)
+    settings: dict[str, Any] = {
+        "WORKERS": 2,
+        "DEFAULT_QUOTA": "10 TB",
+        "MAX_FILE_SIZE": "10 GB",
+        "LOG_LEVEL": "warning",
+        **rates,
+    }
+    service = Service(directory, **settings | more)
     service.http.timeout = 120
     return service.start()
 
@@ -24,40 +28,11 @@ def token_of(service: Service, jid: str) -> str:
     return service.user(jid=jid).token
 
 
-def fill(service: Service, jid: str, count: int) -> None:
-    """Give an account `count` files that are in the database alone: enough to list and to count."""
-    types = ("image/jpeg", "video/mp4", "text/plain", "audio/ogg")
-
-    async def rows(c: Connection) -> None:
-        row = await c.one("SELECT id FROM accounts WHERE jid = $1", jid)
-        last = await c.one("SELECT COALESCE(MAX(id), 0) FROM blobs")
-        assert row and last
-        for number in range(last[0] + 1, last[0] + 1 + count):
-            kind, key = types[number % 4], f"{number:032x}"
-            category = {"image/jpeg": "image", "video/mp4": "video"}.get(kind, "file")
-            await c.run(
-                "INSERT INTO blobs (id, key, size, sha256, sha1, links, created_at) VALUES ($1, $2, $3, $4, $5, 1, $6)",
-                number, key, 1000 + number % 5000, f"{number:064x}", f"{number:040x}", number,
-            )  # fmt: skip
-            await c.run(
-                "INSERT INTO links (account_id, blob_id, slot_id, name, folded, size, media_type, context, category,"
-                " metadata, thumbnails, created_at) VALUES ($1, $2, $3, $4, $4, $5, $6, 'file', $7, '{}', TRUE, $8)",
-                row[0], number, key, f"file {number}.bin", 1000 + number % 5000, kind, category,
-                1_700_000_000_000_000 + number,
-            )  # fmt: skip
-        await upkeep.recount(c)
-
-    async def work(gallery: Gallery) -> None:
-        await gallery.accounts.issue_token(Jid.parse(jid), "", "", admin=False)
-        await gallery.db.write(rows)
-
-    service.within(work)
-
-
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """A process with all that it started."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     try:
-        return [pid, *(found for child in children.read_text().split() for found in _family(int(child)))]
+        return [pid, *(found for child in children.read_text().split() for found in family(int(child)))]
     except OSError:
         return []
 
@@ -65,7 +40,7 @@ def _family(pid: int) -> list[int]:
 def memory(pid: int) -> float:
     """Megabytes that a family of processes holds, what they share counted once (proportional set size)."""
     total = 0
-    for member in _family(pid):
+    for member in family(pid):
         try:
             lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
         except OSError:

@@ -1,4 +1,4 @@
-"""Writes `settings.md` from the code: `make docs`."""
+"""Writes `settings.md` and `hostile-uploads.md` from the code: `make docs`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from media_gallery.settings import Settings
+from tests.attack.corpus import CASES
 
 PAGE = Path(__file__).with_name("settings.md")
+UPLOADS_PAGE = PAGE.with_name("hostile-uploads.md")
 _HEAD = """# Settings
 
 <!-- Made by `make docs` from media_gallery/settings.py; change it there. -->
@@ -29,7 +31,7 @@ _GROUPS = {
     "Processes and limits": "workers",
 }
 """Headings, each with the first setting below it."""
-_SIZES = {"default_quota", "max_file_size", "decoder_memory"}
+_SIZES = {"default_quota", "max_file_size", "decoder_memory", "min_free_space"}
 _TIMES = {"token_lifetime", "code_lifetime", "decoder_timeout", "idle_timeout", "stop_timeout", "gc_grace"}
 
 
@@ -49,7 +51,7 @@ def _default(name: str, field: FieldInfo) -> str:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if name in _SIZES:
-        value = f"{value // 1024**3} GiB"
+        value = f"{value // 1024**3} GiB" if value >= 1024**3 else f"{value // 1024**2} MiB"
     elif name in _TIMES:
         value = f"{value // 86400} days" if value >= 86400 else f"{value // 60} min" if value >= 120 else f"{value} s"
     elif isinstance(value, list):
@@ -57,5 +59,31 @@ def _default(name: str, field: FieldInfo) -> str:
     return "" if value in ("", None) else f"`{value}`"
 
 
+_UPLOADS_HEAD = """# Hostile uploads
+
+<!-- Made by `make docs` from tests/attack/corpus.py; change it there. -->
+
+What the service makes of files that are not what they seem. An upload is never refused for its content: an encrypted
+file (XEP-0454) looks like any other nonsense. All of these get `201`, keep every byte, and are served with `nosniff`
+and `Content-Security-Policy: default-src 'none'; sandbox; frame-ancestors 'none'`. Where no thumbnail can be made, its
+address answers with a placeholder. `tests/attack` uploads each of them, as a file and as an avatar, and sees that the
+decoder still works afterwards.
+
+| file | sent as | served as | | thumbnail | as an avatar |
+|---|---|---|---|---|---|"""
+
+
+def uploads_page() -> str:
+    """The table of hostile files, in Markdown."""
+    lines = [_UPLOADS_HEAD]
+    for case in CASES:
+        sent = f"`{case.name}`, {f'`{case.said}`' if case.said else 'no type'}"
+        avatar = ", ".join(f"`{status}`" for status in case.avatar)
+        thumbnail = "yes" if case.thumbnail else "no"
+        lines.append(f"| {case.what} | {sent} | `{case.stored}` | {case.shown} | {thumbnail} | {avatar} |")
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
     PAGE.write_text(settings_page())
+    UPLOADS_PAGE.write_text(uploads_page())

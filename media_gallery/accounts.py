@@ -13,19 +13,23 @@ from typing import Literal
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Connection, Database, links
+from media_gallery.db import Connection, Database
 from media_gallery.db import accounts as queries
 from media_gallery.db.accounts import Token
 from media_gallery.errors import BadRequest, Forbidden, GalleryError, NotFound, Unauthorized, Unavailable
 from media_gallery.files import Files
-from media_gallery.models import Account, AccountId, Caller, Filter, Jid, Page
-from media_gallery.rates import Rates
+from media_gallery.models import Account, AccountId, Caller, Jid, Page
+from media_gallery.rates import Rates, place_of
 from media_gallery.settings import Settings
 from media_gallery.xmpp import Courier, code_iq, code_message
 
 log = structlog.get_logger()
 TOUCH = 300 * 1_000_000
 """Microseconds between two notes of a token's last use."""
+_SIGNED_IN, _ASKED = "signed-in", "asked"
+"""What is remembered of a JID at a client address."""
+_AT_HOME = 90 * 86400
+"""Seconds for which a JID is at home where it has signed in."""
 _BODIES = {
     "en": "{code} is your code to open the media gallery. Do not give it to anybody.",
     "ru": "{code} — ваш код для входа в медиагалерею. Никому его не сообщайте.",
@@ -49,6 +53,8 @@ class Accounts:
         self.db, self.files, self.courier, self.rates, self.clock = db, files, courier, rates, clock
         self.settings = settings
         self._touching: dict[int, asyncio.Task[None]] = {}
+        self.seen_closed: dict[AccountId, int] = {}
+        """Accounts whose deletion was under way at the last look, with the files that they had left."""
 
     # --- Signing in ---
 
@@ -62,8 +68,13 @@ class Accounts:
         if kind == "iq" and not jid.resource:
             raise BadRequest("An iq needs a full JID", fields={"jid": "must have a resource for type iq"})
         self._check_allowed(jid)
-        await self.rates.hit("code-request-address", self.settings.rate_code_request_address, address)
-        await self.rates.hit("code-request-jid", self.settings.rate_code_request_jid, jid.bare)
+        await self.courier.check()  # a host that is not connected counts nothing: the next one is asked
+        place = place_of(address)
+        here = f"{jid.bare} {place}"
+        await self.rates.hit("code-request-address", self.settings.rate_code_request_address, place)
+        at_home = await self.rates.knows(_SIGNED_IN, await self._home(jid, place))
+        await self.rates.hit("code-request-jid", self.settings.rate_code_request_jid, here if at_home else jid.bare)
+        await self.rates.remember(_ASKED, here, self.settings.code_lifetime)
         code, request_id = f"{secrets.randbelow(10**6):06d}", secrets.token_urlsafe(16)
         url = f"{self.settings.public_url}/api/v1/account/xmpp_auth/"
         if kind == "iq":
@@ -98,14 +109,28 @@ class Accounts:
     async def sign_in(self, jid: Jid, code: str, device: str, client: str, address: str) -> Issued:
         """Exchange a one-time code for a token. Raises NotFound for a wrong, used or expired code, TooManyRequests."""
         await self._use_code(jid, code, address)
-        return await self.issue_token(jid, device, client, admin=False)
+        issued = await self.issue_token(jid, device, client, admin=False)
+        await self.rates.remember(_SIGNED_IN, await self._home(jid, place_of(address)), _AT_HOME)
+        return issued
+
+    async def _home(self, jid: Jid, place: str) -> str:
+        """A JID's account at an address; the time is this account's alone, so the next one is at home nowhere."""
+        account = await self.db.read(lambda c: queries.find_account(c, jid.bare))
+        return f"{jid.bare} {account.created_at if account else 0} {place}"
 
     async def _use_code(self, jid: Jid, code: str, address: str) -> None:
+        """Strangers, who neither asked for a code of this JID nor have signed in to it, can neither use up its rate
+        nor all tries of a code: they would keep its owner out."""
         self._check_allowed(jid)
-        await self.rates.hit("code-try-address", self.settings.rate_code_try_address, address)
-        await self.rates.hit("code-try-jid", self.settings.rate_code_try_jid, jid.bare)
+        place = place_of(address)
+        here = f"{jid.bare} {place}"
+        await self.rates.hit("code-try-address", self.settings.rate_code_try_address, place)
+        home = await self._home(jid, place)
+        known = await self.rates.knows(_SIGNED_IN, home) | await self.rates.knows(_ASKED, here)
+        await self.rates.hit("code-try-jid", self.settings.rate_code_try_jid, here if known else jid.bare)
+        tries = self.settings.code_tries if known else max(1, self.settings.code_tries * 2 // 5)
         hashed, now = await _hash_code(jid.bare, code), self.clock()
-        good = await self.db.write(lambda c: queries.take_code(c, jid.bare, hashed, now, self.settings.code_tries))
+        good = await self.db.write(lambda c: queries.take_code(c, jid.bare, hashed, now, tries))
         metrics.codes.labels("used" if good else "refused").inc()
         if not good:
             raise NotFound("The code is wrong or has expired")
@@ -197,16 +222,20 @@ class Accounts:
 
     async def finish_closing(self, account: AccountId) -> None:
         """Remove what is left of a closed account; also after a crash in the middle of it."""
-        ids = await self.db.scan(lambda c: links.select_ids(c, account, Filter()))
-        await self.files.delete_ids(account, ids)
+        await self.files.delete_all(account)
         await self.db.write(lambda c: queries.remove_closed(c, account))
 
-    async def finish_all_closing(self) -> int:
-        """How many closed accounts were still there."""
-        closed = await self.db.read(queries.list_closed)
-        for account in closed:
+    async def finish_all_closing(self, at_once: bool) -> int:
+        """Finish closed accounts; how many. Unless `at_once`, those alone that have not shrunk since the last time:
+
+        the others a request is emptying, here or elsewhere.
+        """
+        closed, seen = await self.db.read(queries.list_closed), self.seen_closed
+        self.seen_closed = closed
+        left = [account for account, files in closed.items() if at_once or seen.get(account) == files]
+        for account in left:
             await self.finish_closing(account)
-        return len(closed)
+        return len(left)
 
 
 def _hash_token(token: str) -> str:

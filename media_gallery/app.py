@@ -45,7 +45,9 @@ def hold(data_dir: Path, alone: bool) -> Iterator[None]:
             fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Unavailable(
-                "The service is running: stop it first" if alone else "The data directory is being moved"
+                "The service is running: stop it first"
+                if alone
+                else "Another command has the data directory to itself: wait for its end"
             ) from None
         yield
 
@@ -68,8 +70,9 @@ class Gallery:
 
     async def check(self) -> None:
         """Raise where an upload could not be taken now."""
-        await self.db.read(accounts.list_closed)
+        await self.db.write(accounts.list_closed)  # reads alone: what is asked is whether writing is possible
         await self.store.check()
+        await self.rates.check()
 
 
 def assemble(settings: Settings, **replaced: Any) -> Gallery:
@@ -87,7 +90,13 @@ def assemble(settings: Settings, **replaced: Any) -> Gallery:
         max_pixels=settings.max_pixels,
     )
     rates = open_rates(settings)
-    limits = Limits(settings.default_quota, settings.max_file_size, settings.rate_upload, settings.rate_slot)
+    limits = Limits(
+        settings.default_quota,
+        settings.max_file_size,
+        settings.rate_upload,
+        settings.rate_slot,
+        settings.uploads_at_once,
+    )
     files = Files(db, store, thumbnailer, clock, settings.default_quota)
     signing = Accounts(db, files, courier, rates, clock, settings)
     uploads = Uploads(db, store, thumbnailer, files, rates, clock, limits)

@@ -1,7 +1,7 @@
 """The child side of thumbnails: decodes hostile images and films under limits, in a process that owns nothing.
 
-Started by file path with a socket and its limits; imports nothing of ours. Each job comes as one JSON line with the
-file's descriptor beside it (SCM_RIGHTS); the answer is one JSON line, then the bytes that it announces:
+Started by file path with a socket and its limits; of ours it imports its confinement alone. Each job comes as one JSON
+line with the file's descriptor beside it (SCM_RIGHTS); the answer is one JSON line, then the bytes that it announces:
 
     {"job": "picture", "kind": "image"}     -> {"width": w, "height": h, "parts": [["256.webp", length]]}
     {"job": "avatar"}                       -> {"format": "png", "width": side, "parts": [["", length], …]}
@@ -13,12 +13,12 @@ What is decoded is told by the first bytes alone, never by a name, and only by l
 
 from __future__ import annotations
 
-import ctypes
+import importlib
 import io
 import json
 import os
+import pkgutil
 import resource
-import signal
 import socket
 import sys
 from contextlib import suppress
@@ -29,6 +29,8 @@ import pillow_heif
 import pyvips
 from PIL import Image
 
+from media_gallery.confinement import confine
+
 THUMBNAIL = 256
 AVATAR = 1536
 AVATAR_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
@@ -37,28 +39,13 @@ EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 FRAMES = 100
 """Packets of a film read in search of a picture."""
 _LOADERS = ("Jpeg", "Png", "Webp", "Nsgif", "Heif", "Tiff")
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 class Refused(Exception):
     """The file is nothing that is decoded here."""
 
 
-# --- Confinement -------------------------------------------------------------------------------------------------
-
-
-def confine(memory: int) -> None:
-    """Give away what a decoder does not need. What the kernel does not allow an unprivileged process is left out."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if libc.unshare(_CLONE_NEWNET):
-        libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+# --- Limits ------------------------------------------------------------------------------------------------------
 
 
 def limit_time(seconds: int) -> None:
@@ -75,6 +62,11 @@ def prepare() -> None:
     for loader in _LOADERS:
         pyvips.operation_block_set(f"VipsForeignLoad{loader}", False)
     av.logging.set_level(None)
+    # What these two would load with the first file, when none can be opened any more.
+    Image.preinit()
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if module.name != "av.__main__":
+            importlib.import_module(module.name)
 
 
 # --- What it is --------------------------------------------------------------------------------------------------
@@ -348,8 +340,8 @@ def main() -> None:
     """Do jobs until the parent hangs up."""
     parent, limits = socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2])
     prepare()
-    confine(limits["memory"])
-    parent.sendall(b"ready\n")
+    enforced = confine(limits["memory"])
+    parent.sendall(json.dumps(enforced).encode() + b"\n")
     while True:
         line, fds, _, _ = socket.recv_fds(parent, 4096, 1)
         if not line:

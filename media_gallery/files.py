@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Database, links
+from media_gallery.db import Database, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
 from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage
 from media_gallery.storage import BlobStore
@@ -24,13 +26,28 @@ CHUNK = 500
 NEAR = 2000
 """Links that a list may pass over in the event loop; deeper pages go elsewhere."""
 
+TRIES, REMEMBERED = 3, 10_000
+"""Crashes and hangs after which a decoder is spared a file, and of how many files they are remembered."""
+
+
+@contextmanager
+def after_commit(what: str, **about: int) -> Iterator[None]:
+    """What fails behind a commit is logged alone: a refusal would tell the client to come again, and to pay again."""
+    try:
+        yield
+    except GalleryError as error:
+        log.warning(what, reason=str(error), **about)
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
     """Bytes to send: those of a link's file, or `thumbnail`; `placeholder` where a thumbnail could not be made."""
 
     link: Link
+    read: Callable[[int, int], AsyncIterator[bytes]] | None = None
+    """The file's bytes from the first number to before the second."""
     path: Path | None = None
+    """The file, where the store has files."""
     thumbnail: str | None = None
     data: bytes | None = None
     placeholder: bool = False
@@ -45,6 +62,7 @@ class Files:
         self.db, self.store, self.thumbnailer, self.clock = db, store, thumbnailer, clock
         self.default_quota = default_quota
         self._making: dict[str, asyncio.Task[Blob]] = {}
+        self._failures: dict[str, int] = {}
 
     # --- Looking ---
 
@@ -54,12 +72,17 @@ class Files:
         if link is None:
             raise NotFound
         if name == link.name:
-            return Content(link, path=self.store.path(link.blob.key))
+            key = link.blob.key
+            return Content(link, partial(self.store.read, key), self.store.path(key))
         stored = link.thumbnail_files().get(name)
         if stored is None:
             raise NotFound
         data = await self._thumbnail(link, stored)
         return Content(link, thumbnail=stored, data=data, placeholder=data is None)
+
+    async def address(self, link: Link, disposition: str) -> tuple[str, float] | None:
+        """Where a client may fetch a link's bytes by itself, and for how many seconds; None: through the service."""
+        return await self.store.address(link.blob.key, link.media_type, disposition)
 
     async def list(
         self, account: AccountId, wanted: Filter, order: str, descending: bool, number: int, size: int
@@ -103,54 +126,75 @@ class Files:
         fd = await self.store.open(link.blob.key)
         try:
             made = await self.thumbnailer.more(fd, [int(size)], ext)
-            await self.store.put_thumbnails(link.blob.key, made)
+            await self.keep_thumbnails(link.blob, made)
         except (Undecodable, DecoderFailed) as error:
             log.warning("thumbnail failed", link=link.id, reason=str(error))
         finally:
             os.close(fd)
 
-    async def see(self, link: Link, wait: float | None = None) -> Blob:
+    async def see(self, link: Link, wait: float | None = None, source: int | None = None) -> Blob:
         """Have an image or film decoded: its measures and its thumbnail. At most `wait` seconds; the work goes on.
 
         Returns the blob with what is known of it then. However many ask, one file is decoded once at a time.
+        `source` is a descriptor of the bytes where the caller has one, at their begin: the store is not asked for them.
         """
         key = link.blob.key
         task = self._making.get(key)
         if task is None:
-            task = self._making[key] = asyncio.create_task(self._see(link))
+            task = self._making[key] = asyncio.create_task(self._see(link, None if source is None else os.dup(source)))
             task.add_done_callback(lambda _: self._making.pop(key, None))
         done, _ = await asyncio.wait([task], timeout=wait)
         return task.result() if done else link.blob
 
-    async def _see(self, link: Link) -> Blob:
-        kind = link.pictured
-        if kind is None:
-            return link.blob
+    async def _see(self, link: Link, source: int | None) -> Blob:
         blob = link.blob
+        with after_commit("thumbnail not kept", link=link.id):
+            seen = await self._decoded(link, source)
+            if seen is not None:
+                width, height, decodable = seen.width, seen.height, bool(seen.decodable)
+                await self.db.write(lambda c: links.set_picture(c, blob, width, height, decodable))
+                return seen
+        return blob
+
+    async def _decoded(self, link: Link, source: int | None) -> Blob | None:
+        """The blob as the decoder saw it, its thumbnail kept; None where a later request shall try again."""
+        kind, blob = link.pictured, link.blob
         try:
-            fd = await self.store.open(blob.key)
+            fd = await self.store.open(blob.key) if source is None else source
         except NotFound:
-            return blob  # deleted meanwhile
+            return None  # deleted meanwhile
         try:
+            if kind is None:
+                return None
             picture = await self.thumbnailer.picture(fd, kind)
-            await self.store.put_thumbnails(blob.key, picture.thumbnails)
-            seen = replace(blob, width=picture.width, height=picture.height, decodable=True)
         except Busy:
-            return blob  # a later request tries again
+            return None
         except (Undecodable, DecoderFailed) as error:
             metrics.decodes.labels(kind, "failed").inc()
             log.info("no thumbnail", link=link.id, reason=str(error))
-            seen = replace(blob, decodable=False)
-        except GalleryError as error:
-            log.warning("thumbnail not kept", link=link.id, reason=str(error))
-            return blob
-        else:
-            metrics.decodes.labels(kind, "made").inc()
+            hopeless = isinstance(error, Undecodable) or self._failed_often(blob.key)
+            return replace(blob, decodable=False) if hopeless else None
         finally:
             os.close(fd)
-        if seen != blob:
-            await self.db.write(lambda c: links.set_picture(c, blob, seen.width, seen.height, bool(seen.decodable)))
-        return seen
+        metrics.decodes.labels(kind, "made").inc()
+        await self.keep_thumbnails(blob, picture.thumbnails)
+        return replace(blob, width=picture.width, height=picture.height, decodable=True)
+
+    def _failed_often(self, key: str) -> bool:
+        """A decoder crashed or hung once more, which may be the machine's fault: whether it is to be the file's now."""
+        failures = self._failures.pop(key, 0) + 1
+        if failures < TRIES:
+            self._failures[key] = failures
+            if len(self._failures) > REMEMBERED:
+                del self._failures[next(iter(self._failures))]
+        return failures >= TRIES
+
+    async def keep_thumbnails(self, blob: Blob, thumbnails: Mapping[str, bytes]) -> None:
+        """Keep thumbnails of a stored blob; nothing of one that was deleted meanwhile. Raises NoSpace, Unavailable."""
+        await self.store.put_thumbnails(blob.key, thumbnails)
+        known = await self.db.read(lambda c: links.find_blob(c, blob.sha256))
+        if known is None or known.key != blob.key:
+            await self.store.delete([blob.key])
 
     async def finish_thumbnails(self) -> None:
         """Wait for the decoding under way."""
@@ -162,12 +206,31 @@ class Files:
         """Remove the links that a filter lets through; how many. Those uploaded meanwhile stay."""
         if wanted == Filter():
             raise BadRequest("Say which files to delete")
-        return await self.delete_ids(account, await self.db.scan(lambda c: links.select_ids(c, account, wanted)))
+        return await self._delete_up_to(account, wanted, await self._last_id(account))
+
+    async def delete_all(self, account: AccountId) -> int:
+        """Remove every link of an account; how many."""
+        return await self._delete_up_to(account, Filter(), await self._last_id(account))
 
     async def delete_oldest(self, account: AccountId, percent: int, exclude_avatars: bool) -> int:
         """Remove what `list_oldest` lists."""
-        ids = await self.db.scan(lambda c: links.select_oldest_ids(c, account, percent, exclude_avatars))
-        return await self.delete_ids(account, ids)
+        last = await self._last_id(account)
+        end = await self.db.scan(lambda c: links.find_oldest_end(c, account, percent, exclude_avatars))
+        if end is None:
+            return 0
+        return await self._delete_up_to(account, Filter(oldest_to=end, with_avatars=not exclude_avatars), last)
+
+    async def _last_id(self, account: AccountId) -> int:
+        return await self.db.read(lambda c: links.last_id(c, account))
+
+    async def _delete_up_to(self, account: AccountId, wanted: Filter, last: int) -> int:
+        after = count = 0
+        while ids := await self._ids_after(account, wanted, after, last):
+            count, after = count + await self.delete_ids(account, ids), ids[-1]
+        return count
+
+    async def _ids_after(self, account: AccountId, wanted: Filter, after: int, last: int) -> Sequence[int]:
+        return await self.db.scan(lambda c: links.select_ids(c, account, wanted, after, last))
 
     async def delete_ids(self, account: AccountId, ids: Sequence[int]) -> int:
         """Remove the account's links among `ids`, the bytes that nothing else links with them."""
@@ -185,4 +248,6 @@ class Files:
             await self.store.unpublish(removed.slot_ids)
         if removed.keys:
             await self.store.delete(removed.keys)
+            with suppress(GalleryError):
+                await self.db.write(lambda c: upkeep.empty_trash(c, removed.keys))
         return len(removed.slot_ids)

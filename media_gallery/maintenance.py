@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,7 +12,8 @@ import structlog
 from media_gallery.accounts import Accounts
 from media_gallery.db import Connection, Database, upkeep
 from media_gallery.db import accounts as account_queries
-from media_gallery.errors import GalleryError
+from media_gallery.db.links import find_by_slot
+from media_gallery.errors import GalleryError, Unavailable
 from media_gallery.files import Files
 from media_gallery.models import Link
 from media_gallery.rates import Rates
@@ -22,8 +23,19 @@ log = structlog.get_logger()
 T = TypeVar("T")
 PERIOD = 60.0
 """Seconds between two rounds of `tidy` in a running service."""
+SOON = 10.0
+"""The same, where an account's deletion seems to have been cut short: another look shows whether somebody is at it."""
+LEAST_GRACE = 3600.0
+"""Seconds from the last byte of an upload to its row, at most, however slow disk, bucket and database are."""
+TOGETHER = 32
+FIRST = 100
+"""The oldest files among which a store must have one, or it is taken for another than the one that the rows speak of;
+and files without a row from which on there may not be more of them than of others.
+"""
 Progress = Callable[[str, int], None]
 """Told what is being passed over, and how many more of it have been."""
+Counts = Callable[[Connection, int], Awaitable[list[upkeep.Counted]]]
+Recount = Callable[[Connection, int], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -48,6 +60,10 @@ class Finding:
     repaired: bool = False
 
 
+def _ignore(finding: Finding) -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Report:
     """What fsck saw. `spare` counts bytes and slots that nothing names: gc removes them, they are no fault."""
@@ -55,7 +71,14 @@ class Report:
     blobs: int = 0
     links: int = 0
     spare: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    wrong: int = 0
+    repaired: int = 0
+    tell: Callable[[Finding], None] = field(default=_ignore, repr=False)
+
+    def found(self, kind: str, what: str, repaired: bool = False) -> None:
+        """Tell a finding and forget it: there may be very many."""
+        self.wrong, self.repaired = self.wrong + 1, self.repaired + repaired
+        self.tell(Finding(kind, what, repaired))
 
 
 def _quiet(what: str, more: int) -> None:
@@ -63,7 +86,7 @@ def _quiet(what: str, more: int) -> None:
 
 
 class Maintenance:
-    """gc and fsck over one database and one store; both may run beside the service."""
+    """gc and fsck over one database and one store; both may run beside the service, gc with LEAST_GRACE or more."""
 
     def __init__(
         self,
@@ -82,20 +105,26 @@ class Maintenance:
         """Tidy for as long as the service runs."""
         while True:
             try:
+                await self.rates.sweep()  # each host for itself
                 await self.tidy()
-                await self.store.sweep_staging(self.grace)
+                await self.store.sweep_staging(max(self.grace, LEAST_GRACE))
             except GalleryError as error:
                 log.warning("upkeep failed", reason=str(error))
             except Exception:
                 log.exception("upkeep failed")
-            await asyncio.sleep(PERIOD)
+            await asyncio.sleep(SOON if self.accounts.seen_closed else PERIOD)
 
-    async def tidy(self) -> Swept:
+    async def tidy(self) -> None:
+        """Remove what has ended, unless another process is at it."""
+        async with self.db.turn() as ours:
+            if ours:
+                await self._sweep(at_once=False)
+
+    async def _sweep(self, at_once: bool) -> Swept:
         """Expired codes and tokens, bytes in the trash, accounts whose deletion was cut short."""
         swept = Swept()
-        swept.expired = await self.db.write(lambda c: account_queries.delete_expired(c, self.clock()))
-        await self.rates.sweep()
-        swept.accounts = await self.accounts.finish_all_closing()
+        swept.expired = await self.db.write(lambda c: account_queries.delete_expired(c, self.clock()), long=True)
+        swept.accounts = await self.accounts.finish_all_closing(at_once)
         while keys := await self.db.read(upkeep.list_trash):
             await self._empty(keys)
             swept.trashed += len(keys)
@@ -105,13 +134,19 @@ class Maintenance:
         await self.store.delete(keys)  # the bytes first: a row that stays is harmless, bytes that stay are lost space
         await self.db.write(lambda c: upkeep.empty_trash(c, keys))
 
-    async def gc(self, grace: float | None = None, progress: Progress = _quiet) -> Swept:
+    async def gc(self, grace: float | None = None, progress: Progress = _quiet, all_lost: bool = False) -> Swept:
         """Remove all that no link needs: what `tidy` removes, unfinished uploads, bytes and slots without a row.
 
-        Nothing touched within `grace` seconds goes, since an upload under way is on disk before it is in the database.
+        Nothing touched within `grace` seconds goes, since an upload under way is on disk before it is in the database:
+        less than LEAST_GRACE is for a time when no service runs. Raises Unavailable where database and store seem to be
+        those of two galleries, unless `all_lost` says that they belong together.
         """
         grace = self.grace if grace is None else grace
-        swept = await self.tidy()
+        if not all_lost:
+            await self._check_store()
+            await self._check_spare(grace, progress)
+        await self.rates.sweep()
+        swept = await self._sweep(at_once=True)
         swept.staged, swept.staged_bytes = await self.store.sweep_staging(grace)
         async for keys in self._orphan_keys(grace, progress):
             await self.store.delete(keys)
@@ -143,39 +178,77 @@ class Maintenance:
 
     # --- fsck ---
 
-    async def fsck(self, repair: bool = False, progress: Progress = _quiet) -> Report:
+    async def fsck(
+        self,
+        repair: bool = False,
+        progress: Progress = _quiet,
+        tell: Callable[[Finding], None] = _ignore,
+        all_lost: bool = False,
+    ) -> Report:
         """Compare rows with bytes, both ways, and counts with what they count.
 
         `repair` publishes links anew, counts anew, and removes links whose bytes are lost; damaged bytes are only told.
+        `tell` gets each finding as it is made. Raises Unavailable where the store to be repaired seems to be another
+        one, unless `all_lost` says that it is the right one.
         """
-        report = Report()
+        report = Report(tell=tell)
+        if repair and not all_lost:
+            await self._check_store()
         await self._check_blobs(report, repair, progress)
         await self._check_links(report, repair, progress)
-        await self._check_counts(report, repair)
+        await self._check_counts(report, repair, progress)
         async for keys in self._orphan_keys(self.grace, progress):
             report.spare += len(keys)
         async for slots in self._orphan_slots(self.grace, progress):
             report.spare += len(slots)
         return report
 
+    async def _check_store(self) -> None:
+        first = (await self._after(upkeep.blobs_after, 0))[:FIRST]
+        if first and not any(size is not None for size in await self._sizes(first)):
+            raise Unavailable(
+                f"The storage has none of the {len(first)} oldest files: is it another one, or a directory that is not"
+                " mounted? Nothing was changed. If they are lost indeed, add --all-lost"
+            )
+
+    async def _check_spare(self, grace: float, progress: Progress) -> None:
+        def looked_at(_: str, more: int) -> None:
+            progress("blobs looked at first", more)
+
+        needed, spare = await self.db.scan(upkeep.count_blobs), 0
+        async for keys in self._orphan_keys(grace, looked_at):
+            spare += len(keys)
+            if spare >= FIRST and spare > needed:
+                raise Unavailable(
+                    f"The storage has more files that the database does not name than the {needed} that it does: is it"
+                    " another one? Nothing was changed. If nobody needs them indeed, add --all-lost"
+                )
+
     async def _check_blobs(self, report: Report, repair: bool, progress: Progress) -> None:
         after = 0
         while blobs := await self._after(upkeep.blobs_after, after):
             after = blobs[-1].id
-            for blob in blobs:
-                size = await self.store.size(blob.key)
+            for blob, size in zip(blobs, await self._sizes(blobs), strict=True):
                 if size is None:
                     links = await self._links_of(blob.id)
                     if links:
-                        report.findings.append(Finding("lost", f"the bytes of {_names(links)}", repair))
+                        report.found("lost", f"the bytes of {_names(links)}", repair)
                         if repair:
                             await self._forget(links)
                 elif size != blob.size:
                     links = await self._links_of(blob.id)
                     what = f"{_names(links)} should have {blob.size} bytes and has {size}"
-                    report.findings.append(Finding("damaged", what))
+                    report.found("damaged", what)
             report.blobs += len(blobs)
             progress("blobs", len(blobs))
+
+    async def _sizes(self, blobs: Sequence[upkeep.KeptBlob]) -> list[int | None]:
+        """What the store has of each; several are asked for at once, for a store that is far away."""
+        found: list[int | None] = []
+        for start in range(0, len(blobs), TOGETHER):
+            asked = (self.store.size(blob.key) for blob in blobs[start : start + TOGETHER])
+            found += await asyncio.gather(*asked)
+        return found
 
     async def _after(self, query: Callable[[Connection, int], Awaitable[T]], after: int) -> T:
         return await self.db.scan(lambda c: query(c, after))
@@ -192,25 +265,37 @@ class Maintenance:
         while links := await self._after(upkeep.links_after, after):
             after = links[-1].id
             for link in links:
-                slot = Slot(link.slot_id, link.name, link.thumbnail_files())
+                slot = Slot(link.slot_id, link.name, link.media_type, link.thumbnail_files())
                 expected = self.store.publication(link.blob.key, slot)
-                if await self.store.published(link.slot_id) != expected:
-                    report.findings.append(Finding("unpublished", f"link {link.id}", repair))
+                if await self.store.published(link.slot_id) != expected and await self._is_there(link):
+                    report.found("unpublished", f"link {link.id}", repair)
                     if repair:
                         await self.store.publish(link.blob.key, slot)
             report.links += len(links)
             progress("links", len(links))
 
-    async def _check_counts(self, report: Report, repair: bool) -> None:
-        wrong = await self.db.scan(upkeep.wrong_counts)
-        report.findings += [Finding("miscounted", what, repair) for what in wrong]
-        if wrong and repair:
+    async def _is_there(self, link: Link) -> bool:
+        """Whether nobody has deleted the link meanwhile."""
+        return await self.db.read(lambda c: find_by_slot(c, link.slot_id)) is not None
 
-            async def recount(c: Connection) -> None:
-                await upkeep.recount(c)
-                await upkeep.trash_unlinked(c, self.clock())
+    async def _check_counts(self, report: Report, repair: bool, progress: Progress) -> None:
+        async def recount_blob(c: Connection, blob: int) -> None:
+            await upkeep.recount_blob(c, blob, self.clock())
 
-            await self.db.write(recount)
+        await self._compare(upkeep.blob_counts, recount_blob if repair else None, report, progress)
+        await self._compare(upkeep.account_counts, upkeep.recount_account if repair else None, report, progress)
+
+    async def _compare(self, counts: Counts, recount: Recount | None, report: Report, progress: Progress) -> None:
+        """Each that is wrong is counted anew by a transaction of its own, which holds up nobody for long."""
+        after = 0
+        while counted := await self._after(counts, after):
+            after = counted[-1].id
+            for one in counted:
+                for what in one.wrong:
+                    report.found("miscounted", what, recount is not None)
+                if one.wrong and recount:
+                    await self.db.write(lambda c, one=one: recount(c, one.id), long=True)  # type: ignore[misc]
+            progress("counts", len(counted))
 
 
 def _names(links: list[Link]) -> str:

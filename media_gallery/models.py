@@ -112,7 +112,8 @@ class Digest:
 
 # --- File names --------------------------------------------------------------------------------------------------
 
-_LINE_AND_PARAGRAPH = frozenset("\u2028\u2029")
+_UNSEEN = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+"""What turns or breaks a line, and what is nothing at all."""
 
 
 def clean_name(name: str) -> str:
@@ -128,12 +129,11 @@ def clean_name(name: str) -> str:
 
 
 def _is_unwanted(character: str) -> bool:
-    """Control, format (bidi overrides and marks), surrogate, private and unassigned characters."""
-    if character in _LINE_AND_PARAGRAPH:
+    """Controls, bidi marks and overrides, surrogates, noncharacters. What this Python does not know yet stays."""
+    point = ord(character)
+    if character in _UNSEEN or point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF:
         return True
-    if character in "\u200c\u200d":  # joiners: scripts and emoji need them, and they reorder nothing
-        return False
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn")
+    return unicodedata.category(character) in ("Cc", "Cs")
 
 
 def shorten_name(name: str) -> str:
@@ -158,12 +158,19 @@ def _cut(text: str, size: int) -> str:
 
 def thumbnail_name(name: str) -> str:
     """The last part of a file's thumbnail URL: `thumb_STEM.webp`."""
-    return shorten_name(f"thumb_{split_name(name)[0]}.webp")
+    return _marked("thumb", name, "webp")
 
 
 def avatar_thumbnail_name(size: int, name: str, ext: str) -> str:
     """The last part of an avatar thumbnail's URL: `48_selfie_avatar.webp`."""
-    return shorten_name(f"{size}_{split_name(name)[0]}.{ext}")
+    return _marked(str(size), name, ext)
+
+
+def _marked(mark: str, name: str, ext: str) -> str:
+    """Never the file's own name, which comes out where nothing but marks, cut to full length, made it up."""
+    stem = split_name(name)[0]
+    marked = shorten_name(f"{mark}_{stem}.{ext}")
+    return marked if marked != name else shorten_name(f"{mark}__{stem}.{ext}")
 
 
 def folded(text: str) -> str:
@@ -228,6 +235,25 @@ def category_of(media_type: str, context: Context) -> Category:
     if media_type.startswith("image/"):
         return "image"
     return "video" if media_type.startswith("video/") else "file"
+
+
+# --- Metadata ----------------------------------------------------------------------------------------------------
+
+METADATA_DEPTH = 64
+"""Levels of objects and lists in metadata that are taken, and given: clients' parsers have limits of their own."""
+
+
+def nested_deeper(value: Any, most: int) -> bool:
+    """Whether there are more levels of objects and lists than that."""
+    level = [value]
+    for _ in range(most):
+        nested = (outer.values() if isinstance(outer, dict) else outer for outer in level if _holds(outer))
+        level = [inner for inners in nested for inner in inners]
+    return any(map(_holds, level))
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, (dict, list))
 
 
 # --- Stored things -----------------------------------------------------------------------------------------------
@@ -352,6 +378,8 @@ class Filter:
     size_lte: int | None = None
     name: str | None = None
     with_avatars: bool = True
+    oldest_to: tuple[int, int] | None = None
+    """Time and id of the last link that is meant, in the order of their age."""
 
 
 @dataclass(slots=True)

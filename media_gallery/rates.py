@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
+import structlog
 from limits import RateLimitItem, parse_many
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
@@ -17,15 +24,32 @@ from media_gallery.db.sqlite import translate
 from media_gallery.errors import TooManyRequests, Unavailable
 from media_gallery.settings import NO_RATE, Settings
 
+log = structlog.get_logger()
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+WAIT = 2.0
+"""Seconds for which a Redis may stand still before it counts as gone."""
+UNCOUNTED = "The rate limits cannot be counted"
+
 
 class SqliteStorage(Storage):
-    """Counters in a small SQLite file of their own: shared by processes, fast, and not worth a sync to disk."""
+    """Counters in a small SQLite file of their own: shared by processes, fast, and not worth a sync to disk.
+
+    So a power cut may leave it damaged: then it is begun anew, by whichever process finds that out.
+    """
 
     STORAGE_SCHEME = ["async+sqlite"]  # noqa: RUF012, the library's own spelling
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._connection = sqlite3.connect(path, timeout=1, isolation_level=None)
+        self.path = path
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._mend(error)
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(self.path, timeout=1, isolation_level=None)
+        self._inode = self.path.stat().st_ino
         for statement in (
             "PRAGMA journal_mode=WAL",
             "PRAGMA synchronous=OFF",
@@ -33,45 +57,90 @@ class SqliteStorage(Storage):
         ):
             self._connection.execute(statement)
 
+    def _mend(self, error: sqlite3.DatabaseError) -> None:
+        """Go on with a new file where this one is damaged: one process makes it, the others find it there."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+            raise error
+        self._connection.close()
+        place = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX)
+            if not self._replaced():
+                log.warning("the counters of rates are damaged and begun anew", file=str(self.path), reason=str(error))
+                for end in ("-wal", "-shm", ""):  # that one last: others see by it that there is a new one
+                    self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+            self._open()
+        finally:
+            os.close(place)
+
+    def _replaced(self) -> bool:
+        """Whether another process has begun anew, or somebody has removed the file."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _run(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        try:
+            if self._replaced():  # what is counted in the old file, nobody else sees
+                self._connection.close()
+                self._open()
+            return self._connection.execute(sql, args)
+        except sqlite3.DatabaseError as error:
+            self._mend(error)
+            return self._connection.execute(sql, args)
+
     @property
     def base_exceptions(self) -> type[Exception]:
         return sqlite3.Error
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         now = time.time()
-        row = self._connection.execute(
+        row = self._run(
             "INSERT INTO rates VALUES (?1, ?2, ?4) ON CONFLICT (key) DO UPDATE SET"
             " count = CASE WHEN expires <= ?3 THEN ?2 ELSE count + ?2 END,"
             " expires = CASE WHEN expires <= ?3 THEN ?4 ELSE expires END RETURNING count",
-            (key, amount, now, now + expiry),
-        ).fetchall()
+            key, amount, now, now + expiry,
+        ).fetchall()  # fmt: skip
         return int(row[0][0])
 
     async def get(self, key: str) -> int:
-        row = self._connection.execute(
-            "SELECT count FROM rates WHERE key = ? AND expires > ?", (key, time.time())
-        ).fetchone()
+        row = self._run("SELECT count FROM rates WHERE key = ? AND expires > ?", key, time.time()).fetchone()
         return int(row[0]) if row else 0
 
     async def get_expiry(self, key: str) -> float:
-        row = self._connection.execute("SELECT expires FROM rates WHERE key = ?", (key,)).fetchone()
+        row = self._run("SELECT expires FROM rates WHERE key = ?", key).fetchone()
         return float(row[0]) if row else time.time()
 
     async def check(self) -> bool:
         return True
 
     async def reset(self) -> int:
-        return self._connection.execute("DELETE FROM rates").rowcount
+        return self._run("DELETE FROM rates").rowcount
 
     async def clear(self, key: str) -> None:
-        self._connection.execute("DELETE FROM rates WHERE key = ?", (key,))
+        self._run("DELETE FROM rates WHERE key = ?", key)
 
     async def sweep(self) -> int:
         """Forget counters whose time is over; how many."""
-        return self._connection.execute("DELETE FROM rates WHERE expires <= ?", (time.time(),)).rowcount
+        return self._run("DELETE FROM rates WHERE expires <= ?", time.time()).rowcount
 
     def close(self) -> None:
         self._connection.close()
+
+
+def place_of(address: str) -> str:
+    """What counts as one client address: of IPv6 the network of a line, which has as many addresses as it likes."""
+    try:
+        host = ip_address(address)
+    except ValueError:
+        return address
+    return address if host.version == 4 else str(ip_network((int(host), 64), strict=False))
+
+
+def _mark(what: str, who: str) -> str:
+    """A key that nobody reads an address from at a glance: it stays for months, where a counter stays for a day."""
+    return f"{what}/{hashlib.sha256(who.encode()).hexdigest()}"
 
 
 @lru_cache(maxsize=64)
@@ -82,7 +151,9 @@ def _parsed(rate: str) -> list[RateLimitItem]:
 def open_rates(settings: Settings) -> Rates:
     """Rates counted where the settings say."""
     if settings.rates_url:
-        storage = storage_from_string(f"async+{settings.rates_url}", implementation="redispy")
+        storage = storage_from_string(
+            f"async+{settings.rates_url}", implementation="redispy", socket_timeout=WAIT, socket_connect_timeout=WAIT
+        )
         assert isinstance(storage, Storage)
         return Rates(storage)
     return Rates(SqliteStorage(settings.data_dir / "rates.sqlite"))
@@ -104,6 +175,11 @@ class Rates:
         if isinstance(self._storage, SqliteStorage):
             self._storage.close()
 
+    async def check(self) -> None:
+        """Raise Unavailable where nothing can be counted now."""
+        if not await self._storage.check():
+            raise Unavailable(UNCOUNTED)
+
     async def hit(self, what: str, rate: str, who: str | int) -> None:
         """Count one more. Raises TooManyRequests where that is one too many, NoSpace, Unavailable."""
         await self._each(self._limiter.hit, what, rate, who)
@@ -113,14 +189,31 @@ class Rates:
         await self._each(self._limiter.test, what, rate, who)
 
     async def _each(self, allows: Callable[..., Awaitable[bool]], what: str, rate: str, who: str | int) -> None:
-        try:
+        with self._translated():
             for item in _parsed(rate):
                 if not await allows(item, what, str(who)):
                     await self._refuse(item, what, who)
+
+    async def remember(self, what: str, who: str, seconds: float) -> None:
+        """Know this for so long from now on; in the same place as the counters, which may be lost."""
+        with self._translated():
+            await self._storage.clear(_mark(what, who))
+            await self._storage.incr(_mark(what, who), max(1, int(seconds)))
+
+    async def knows(self, what: str, who: str) -> bool:
+        """Whether that was remembered, and not too long ago."""
+        with self._translated():
+            return await self._storage.get(_mark(what, who)) > 0
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The storage's errors as ours. Raises NoSpace, Unavailable."""
+        try:
+            yield
         except sqlite3.Error as error:
             raise translate(error) from error
         except self._storage.base_exceptions as error:
-            raise Unavailable("The rate limits cannot be counted") from error
+            raise Unavailable(UNCOUNTED) from error
 
     async def _refuse(self, item: RateLimitItem, what: str, who: str | int) -> None:
         stats = await self._limiter.get_window_stats(item, what, str(who))

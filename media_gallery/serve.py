@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -22,17 +23,20 @@ from starlette.applications import Starlette
 
 from media_gallery import logs
 from media_gallery.app import COURIER_SOCKET, build, hold
-from media_gallery.db import migrate
+from media_gallery.db import migrate, opened
 from media_gallery.errors import Unavailable
 from media_gallery.metrics import MULTIPROCESS
+from media_gallery.rates import open_rates
 from media_gallery.settings import Settings, load_settings
 from media_gallery.xmpp import XmppConfig, run_courier
 
 log = structlog.get_logger()
 CONFIG = "MEDIA_GALLERY_CONFIG"
 """Environment variable by which the settings file reaches the processes started here."""
-HEADER_TIMEOUT = 30_000
-"""Milliseconds a client may take to send a request's head."""
+HEAD = 512 * 1024
+"""Bytes that a request's head may have, and of a body read at once: the fewer, the slower are large uploads."""
+DESCRIPTORS = 65_536
+"""Most files and connections that a process may have open, where the system allows so many."""
 _MALLOC = {  # without these, glibc gives the memory of large bodies back and takes it again, piece by piece
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
@@ -131,7 +135,8 @@ class _Family:
 def serve(settings: Settings, config: Path | None) -> None:
     """Run the service until a stop signal; running requests may finish within `stop_timeout`.
 
-    Raises Unavailable where the address is taken or is none of this machine, or the data are being moved.
+    Raises Unavailable where the address is taken or is none of this machine, another command has the data directory to
+    itself, or the database cannot be opened.
     """
     logs.set_up(settings)
     _check_address(settings)
@@ -139,7 +144,14 @@ def serve(settings: Settings, config: Path | None) -> None:
         before, after = migrate.upgrade(settings)
         if before != after:
             log.info("database migrated", before=before, after=after)
+        asyncio.run(_try_out(settings))
         _serve(settings, config)
+
+
+async def _try_out(settings: Settings) -> None:
+    """Open once what each worker will open: a worker that cannot start is started again and again, unheard."""
+    async with opened(settings):
+        await open_rates(settings).close()
 
 
 def _serve(settings: Settings, config: Path | None) -> None:
@@ -162,14 +174,9 @@ def _serve(settings: Settings, config: Path | None) -> None:
         shutil.rmtree(runtime, ignore_errors=True)
 
 
-def _address(settings: Settings) -> tuple[str, int]:
-    host, _, port = settings.listen.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def _check_address(settings: Settings) -> None:
     """Workers share their port (SO_REUSEPORT), so a second service would share it, too, instead of failing."""
-    host, port = _address(settings)
+    host, port = settings.address
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -178,9 +185,19 @@ def _check_address(settings: Settings) -> None:
             raise Unavailable(f"{settings.listen} cannot be listened on: {error.strerror}") from error
 
 
+def _connections() -> int:
+    """Connections a worker may hold. Idle ones cost little, so the limit is that of descriptors: a lower one would let
+    a few thousand of them keep everybody else out. Half is left for the files that requests open.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit // 2
+
+
 def _server(settings: Settings) -> Any:
     multiprocessing.set_start_method("spawn", force=True)  # workers begin clean: no threads, no connections of ours
-    host, port = _address(settings)
+    host, port = settings.address
     return Server(
         "media_gallery.serve:worker",
         factory=True,
@@ -190,9 +207,10 @@ def _server(settings: Settings) -> Any:
         workers=settings.worker_count,
         loop=Loops.uvloop,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT),
+        http1_settings=HTTP1Settings(header_read_timeout=int(settings.idle_timeout * 1000), max_buffer_size=HEAD),
         websockets=False,
         backlog=2048,
+        backpressure=_connections(),
         log_enabled=False,
         respawn_failed_workers=True,
         workers_kill_timeout=max(1, int(settings.stop_timeout)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ByteSize,
     Field,
+    FilePath,
     SecretStr,
     TypeAdapter,
     ValidationError,
@@ -44,6 +46,9 @@ _UNITS = {
 }
 
 
+PREFIX = "MEDIA_GALLERY_"
+OWN_VARIABLES = frozenset(["CONFIG", "COURIER"])
+"""Variables with this prefix that are no settings: how the processes of the service find one another."""
 NO_RATE = "none"
 """The rate that limits nothing."""
 _BYTE_SIZE = TypeAdapter(ByteSize)
@@ -91,6 +96,14 @@ def _check_rate(value: str) -> str:
     return value
 
 
+def _check_network(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r} is not an address or a network such as 192.0.2.0/24") from None
+    return value
+
+
 def _check_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
@@ -98,18 +111,67 @@ def _check_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _check_optional_url(value: str) -> str:
+    return _check_url(value) if value else value
+
+
 def _check_listen(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError("must be host:port, such as 127.0.0.1:8080")
+    try:
+        _parse_listen(value)
+    except ValueError:
+        raise ValueError("must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080") from None
     return value
 
 
+def _parse_listen(value: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """Raises ValueError for what is no `host:port`."""
+    host, _, port = value.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(port)
+    return ip_address(host.removeprefix("[").removesuffix("]")), int(port)
+
+
+def _own_url(listen: str) -> str:
+    """Where a program on the same machine reaches who listens there."""
+    ip, port = _parse_listen(listen)
+    if ip.is_unspecified:
+        ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
+    return f"http://{ip if ip.version == 4 else f'[{ip}]'}:{port}"
+
+
+def _check_domain(value: str) -> str:
+    try:
+        return prepared_domain(value)
+    except (ValueError, UnicodeError):
+        raise ValueError(f"{value!r} is not a domain such as example.org") from None
+
+
+def _check_origin(value: str) -> str:
+    if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@]+", value):
+        raise ValueError(f"{value!r} is not an origin such as https://chat.example.org, or *")
+    return value
+
+
+def _check_jid(value: str) -> str:
+    if value:
+        _jid(value)
+    return value
+
+
+def _check_prefix(value: str) -> str:
+    if value and not re.fullmatch(r"(/[\w.-]+)+/?", value, re.ASCII):
+        raise ValueError("must be a path such as /protected")
+    return value.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_check_optional_url)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Jids = Annotated[Words, AfterValidator(lambda jids: [_jid(jid).bare for jid in jids])]
-Domains = Annotated[Words, AfterValidator(lambda domains: [prepared_domain(domain) for domain in domains])]
+Domains = Annotated[Words, AfterValidator(lambda domains: [_check_domain(domain) for domain in domains])]
+Origins = Annotated[Words, AfterValidator(lambda origins: [_check_origin(origin) for origin in origins])]
+Networks = Annotated[Words, AfterValidator(lambda networks: [_check_network(network) for network in networks])]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 
 
@@ -117,7 +179,7 @@ class Settings(BaseSettings):
     """Everything an operator can set. A field's description is its row in the documentation."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MEDIA_GALLERY_",
+        env_prefix=PREFIX,
         env_ignore_empty=True,
         extra="forbid",
         validate_default=True,
@@ -129,30 +191,64 @@ class Settings(BaseSettings):
     listen: Annotated[str, AfterValidator(_check_listen)] = Field(
         "127.0.0.1:8080", description="Address to listen on, `host:port`"
     )
-    public_url: Annotated[str, AfterValidator(_check_url)] = Field(
-        "http://127.0.0.1:8080", description="The address clients reach the service at, without a slash at its end"
+    public_url: Url = Field(
+        "",
+        description="The address clients reach the service at, without a slash at its end; empty: `http://` and"
+        " `LISTEN`, for a trial on one machine",
     )
     database_url: str = Field(
         "",
         description="Database; empty: SQLite in the data directory. `postgresql://user:password@host/database`,"
         " `sqlite:///path/to/file`",
     )
+    storage_url: str = Field(
+        "",
+        description="Where files are kept; empty: in the data directory. `s3://bucket/prefix`: in a bucket, uploads"
+        " being staged in the data directory (`pip install media-gallery[s3]`)",
+    )
+    s3_endpoint: Url = Field("", description="Address of the S3 store, such as `https://s3.example.org`; empty: AWS")
+    s3_region: str = Field("us-east-1", description="Its region")
+    s3_access_key_id: str = Field("", description="Key of the S3 account; empty: as AWS tools find it")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Its secret")
+    s3_timeout: Seconds = Field(
+        20,
+        ge=1,
+        description="How long the S3 store may stand still before it counts as gone; a part of 5 MiB may take 40"
+        " seconds more to get there",
+    )
+    s3_delivery: Literal["through", "redirect"] = Field(
+        "through", description="Downloads pass `through` the service, or clients get a `redirect` to the S3 store"
+    )
+    s3_public_endpoint: Url = Field("", description="Address of the S3 store in redirects; empty: `S3_ENDPOINT`")
+    s3_url_lifetime: Seconds = Field(
+        900, ge=1, le=604800, description="How long a redirect's address works; a deleted file may be read for so long"
+    )
     admins: Jids = Field([], description="JIDs of administrators, separated by commas")
     default_quota: Bytes = Field(1024**3, description="Quota of an account that has none of its own")
     max_file_size: Bytes = Field(1024**3, description="Largest file taken")
     token_lifetime: Seconds = Field(30 * 86400, description="How long a token is valid")
     code_lifetime: Seconds = Field(600, description="How long a one-time code is valid")
-    code_tries: int = Field(5, ge=1, description="Wrong tries after which a code is void")
+    code_tries: int = Field(
+        5,
+        ge=1,
+        description="Wrong tries after which a code is void; addresses that neither asked for one nor have signed in"
+        " may use up two fifths of them",
+    )
     allowed_domains: Domains = Field([], description="Domains whose users may sign in; empty: all")
     denied_domains: Domains = Field([], description="Domains whose users may not sign in")
     allowed_jids: Jids = Field([], description="JIDs let in whatever the domain lists say")
     denied_jids: Jids = Field([], description="JIDs kept out")
-    cors_origins: Words = Field(["*"], description="Origins allowed to call the service from a browser; `*`: any")
-    trusted_proxies: Words = Field(
-        ["127.0.0.1", "::1"], description="Addresses or networks whose `X-Forwarded-For` is believed"
+    cors_origins: Origins = Field(["*"], description="Origins allowed to call the service from a browser; `*`: any")
+    trusted_proxies: Networks = Field(
+        ["127.0.0.1", "::1"], description="Addresses or networks whose `Forwarded` and `X-Forwarded-For` are believed"
+    )
+    accel_prefix: Annotated[str, AfterValidator(_check_prefix)] = Field(
+        "",
+        description="Path such as `/protected` under which nginx in front sends the files of the data directory itself"
+        " (`X-Accel-Redirect`, docs/operating.md); empty: the service sends them",
     )
 
-    xmpp_jid: str = Field(
+    xmpp_jid: Annotated[str, AfterValidator(_check_jid)] = Field(
         "", description="The service's JID: a client account, or the component's domain; empty: development mode"
     )
     xmpp_password: SecretStr = Field(SecretStr(""), description="Password of the client account")
@@ -161,7 +257,7 @@ class Settings(BaseSettings):
     xmpp_tls: Literal["required", "off"] = Field(
         "required", description="STARTTLS with a checked certificate, or `off` (loopback only)"
     )
-    xmpp_ca_file: Path | None = Field(
+    xmpp_ca_file: FilePath | None = Field(
         None, description="Certificates to trust for the XMPP server, in PEM; empty: the system's"
     )
     xmpp_component_host: str = Field("127.0.0.1", description="XMPP server that takes the component (XEP-0114)")
@@ -176,11 +272,24 @@ class Settings(BaseSettings):
         " (`pip install media-gallery[redis]`)",
     )
     rate_upload: Rate = Field("120/minute", description="Uploads per account; `none`: no limit")
+    uploads_at_once: int = Field(
+        32, ge=1, description="Uploads of one account that a worker takes at once; one more gets `429`"
+    )
     rate_slot: Rate = Field("600/minute", description="Slot requests per account")
-    rate_code_request_jid: Rate = Field("5/10 minute; 20/day", description="Code requests per JID")
-    rate_code_request_address: Rate = Field("20/10 minute", description="Code requests per client address")
-    rate_code_try_jid: Rate = Field("15/10 minute; 60/day", description="Code tries per JID")
-    rate_code_try_address: Rate = Field("60/10 minute", description="Code tries per client address")
+    rate_code_request_jid: Rate = Field(
+        "5/10 minute; 10/day",
+        description="Code requests per JID; each address that has signed in to it counts by itself",
+    )
+    rate_code_request_address: Rate = Field(
+        "20/10 minute; 100/day", description="Code requests per client address, or /64 of IPv6"
+    )
+    rate_code_try_jid: Rate = Field(
+        "15/10 minute; 60/day",
+        description="Code tries per JID; each address that asked for a code or has signed in counts by itself",
+    )
+    rate_code_try_address: Rate = Field(
+        "60/10 minute; 200/day", description="Code tries per client address, or /64 of IPv6"
+    )
 
     workers: int = Field(0, ge=0, le=256, description="Web worker processes; 0: one per processor core")
     decoders: int = Field(
@@ -189,9 +298,26 @@ class Settings(BaseSettings):
     decoder_timeout: Seconds = Field(20, description="Longest time one image or film may take to decode")
     decoder_memory: Bytes = Field(1024**3, description="Most memory one decoder may take for a job")
     max_pixels: int = Field(100_000_000, ge=1, description="Largest image decoded, in pixels")
-    idle_timeout: Seconds = Field(30, description="A client that sends nothing for so long while uploading gets `408`")
+    idle_timeout: Seconds = Field(
+        30,
+        ge=1,
+        description="A client that sends nothing for so long while uploading gets `408`; a connection whose request's"
+        " head takes longer is closed",
+    )
+    min_upload_rate: Bytes = Field(
+        500, description="Bytes a second that a body must bring, averaged over `IDLE_TIMEOUT`, or it gets `408`; 0: any"
+    )
     stop_timeout: Seconds = Field(60, description="How long running requests may go on after a stop signal")
-    gc_grace: Seconds = Field(3600, description="Unfinished uploads and orphans untouched for so long are swept")
+    min_free_space: Bytes = Field(
+        64 * 1024**2,
+        description="Uploads get `507` while less is free where the data directory is: deleting takes some space, too;"
+        " 0: until nothing is free",
+    )
+    gc_grace: Seconds = Field(
+        3600,
+        description="Unfinished uploads and orphans untouched for so long are swept; an hour at least while the"
+        " service runs",
+    )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for programs")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least important lines logged")
 
@@ -210,16 +336,26 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
         if self.xmpp_jid:
-            _jid(self.xmpp_jid)
             if not self.xmpp_component_secret.get_secret_value() and not self.xmpp_password.get_secret_value():
                 raise ValueError("XMPP_JID needs XMPP_PASSWORD (client account) or XMPP_COMPONENT_SECRET (component)")
         elif self.xmpp_component_secret.get_secret_value() or self.xmpp_password.get_secret_value():
             raise ValueError("XMPP_PASSWORD and XMPP_COMPONENT_SECRET need XMPP_JID")
         if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql://")):
             raise ValueError("DATABASE_URL must start with sqlite:/// or postgresql://")
+        if self.storage_url and not re.fullmatch(r"s3://[^/?#]+(/[^?#]*)?", self.storage_url):
+            raise ValueError("STORAGE_URL must be like s3://bucket or s3://bucket/prefix")
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key.get_secret_value()):
+            raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together")
         if self.rates_url and not self.rates_url.startswith(("redis://", "rediss://")):
             raise ValueError("RATES_URL must start with redis:// or rediss://")
+        self.public_url = self.public_url or _own_url(self.listen)
         return self
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """IP address and port to listen on."""
+        ip, port = _parse_listen(self.listen)
+        return str(ip), port
 
     @property
     def database_path(self) -> Path:
@@ -247,4 +383,10 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
     if config is not None and not config.is_file():
         raise FileNotFoundError(f"there is no settings file {config}")
     chosen: type[Settings] = type("Settings", (Settings,), {"config_file": config}) if config else Settings
-    return chosen(**overrides)
+    return chosen(**_mistyped(), **overrides)
+
+
+def _mistyped() -> dict[str, Any]:
+    """Variables that look like settings and are none: a deny list with a typing error must not be passed over."""
+    names = {name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)} - OWN_VARIABLES
+    return {name.lower(): "" for name in names if name.lower() not in Settings.model_fields}

@@ -15,10 +15,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
+
+from media_gallery.confinement import PARTS
 
 log = structlog.get_logger()
 RECYCLE = 500
@@ -152,6 +155,13 @@ class Thumbnailer:
         return answer
 
 
+@cache
+def _note_missing(parts: tuple[str, ...]) -> None:
+    """Tell an operator once what this machine does not keep decoders from."""
+    if parts:
+        log.warning("decoders are not confined wholly: see docs/security.md", missing=sorted(parts))
+
+
 class _Decoder:
     """One decoder process, and the socket to it."""
 
@@ -174,7 +184,7 @@ class _Decoder:
             raise Busy("no decoder could be started") from error
         try:
             async with asyncio.timeout(START):
-                await decoder._line()
+                _note_missing(tuple(set(PARTS) - set(json.loads(await decoder._line()))))
         except BaseException as error:
             await decoder.kill()
             if isinstance(error, Exception):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +15,16 @@ import structlog
 from media_gallery import metrics
 from media_gallery.db import Connection, Database, links
 from media_gallery.db.links import NewLink
-from media_gallery.errors import BadRequest, QuotaExceeded, TooLarge, Unavailable, UnsupportedMedia
-from media_gallery.files import Files
+from media_gallery.errors import (
+    BadRequest,
+    GalleryError,
+    QuotaExceeded,
+    TooLarge,
+    TooManyRequests,
+    Unavailable,
+    UnsupportedMedia,
+)
+from media_gallery.files import Files, after_commit
 from media_gallery.models import (
     GENERIC_TYPE,
     AccountId,
@@ -37,6 +45,8 @@ HEAD = 4096
 """First bytes of an upload, kept to tell its type by."""
 SURE = 0.3
 """Least confidence of puremagic that is believed: three bytes that are always the same."""
+COME_AGAIN = 5
+"""Seconds after which a client may try again that has too many uploads under way."""
 PICTURE_WAIT = 2.0
 """Seconds an upload waits for its thumbnail before it is answered; the thumbnail's URL waits for the rest."""
 
@@ -49,6 +59,17 @@ class Limits:
     max_file_size: int
     rate_upload: str
     rate_slot: str
+    uploads_at_once: int
+
+
+@dataclass(slots=True)
+class Arriving:
+    """What of one account is on its way in, in this process. Sizes in bytes."""
+
+    quota: int = 0
+    used: int = 0
+    size: int = 0
+    uploads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +95,8 @@ class Kept:
     used: int
 
 
-class _BlobVanished(Exception):
-    """The known blob lost its last link between the look and the transaction."""
+class _BlobChanged(Exception):
+    """Between the look and the transaction the known blob lost its last link, or the unknown one became known."""
 
 
 class Uploads:
@@ -93,14 +114,16 @@ class Uploads:
     ) -> None:
         self.db, self.store, self.thumbnailer, self.files, self.rates = db, store, thumbnailer, files, rates
         self.clock, self.limits = clock, limits
+        self.arriving: dict[AccountId, Arriving] = {}
 
     async def admit(self, account: AccountId, size: int) -> tuple[int, int]:
-        """Whether a file of so many bytes may come; quota and used. Raises TooLarge, QuotaExceeded."""
+        """Whether a file of so many bytes may come; quota and used. Raises TooLarge, QuotaExceeded, NoSpace."""
         if size > self.limits.max_file_size:
             raise TooLarge(max_file_size=self.limits.max_file_size)
         quota, used = await self.files.quota(account)
         if used + size > quota:
             raise QuotaExceeded(quota=quota, used=used, required=size)
+        self.store.check_room()
         return quota, used
 
     async def slot(self, account: AccountId, offer: Offer) -> Kept | tuple[int, int]:
@@ -117,17 +140,19 @@ class Uploads:
         known = await self.db.read(lambda c: links.find_by_digest(c, account, digest, size, avatar))
         if known is None:
             return quota, used
-        media_type, context = known.media_type, known.context
-        if offer.media_type and not avatar:
-            media_type, context = decide_type(offer, b"")
-        if context == "avatar" and not avatar:
-            context = "file"
-        new = NewLink(new_slot_id(), offer.name, media_type, offer.context or context, offer.metadata, known.thumbnails)
+        said = parse_media_type(offer.media_type) if offer.media_type and not avatar else None
+        media_type = said[0] if said else known.media_type
+        context = _context(offer) or ("file" if known.context == "avatar" else known.context)
+        new = NewLink(new_slot_id(), offer.name, media_type, context, offer.metadata, known.thumbnails)
         try:
-            kept = await self._link(account, new, known.blob)
-        except _BlobVanished:
+            await self.store.publish(known.blob.key, _slot(_link_to(known.blob, account, new)))
+            kept = await self._link(account, new, known.blob, None)
+        except _BlobChanged:
+            await self.store.unpublish([new.slot_id])
             return quota, used
-        await self.store.publish(kept.link.blob.key, _slot(kept.link))
+        except GalleryError as refusal:
+            await self._take_back(refusal, new.slot_id, [])
+            raise
         metrics.slot_hits.inc()
         return kept
 
@@ -135,79 +160,102 @@ class Uploads:
         """Start an upload of at least `declared` bytes. Raises TooManyRequests, TooLarge, QuotaExceeded."""
         await self.rates.hit("upload", self.limits.rate_upload, account)
         quota, used = await self.admit(account, declared)
-        return Upload(self, account, quota, used)
+        arriving = self.arriving.setdefault(account, Arriving())
+        if arriving.uploads >= self.limits.uploads_at_once:
+            raise TooManyRequests("Too many uploads at once", retry_after=COME_AGAIN)
+        arriving.quota, arriving.used = quota, used
+        return Upload(self, account, arriving)
 
-    async def _link(self, account: AccountId, new: NewLink, blob: Blob) -> Kept:
+    async def _link(self, account: AccountId, new: NewLink, blob: Blob, seen: Avatar | None) -> Kept:
         """The transaction that makes a link, charging the quota; `blob.id` 0 where the bytes were just committed."""
 
         async def transaction(c: Connection) -> Kept:
             now = self.clock()
             category = category_of(new.media_type, new.context)
             quota, used = await links.charge(c, account, blob.size, category, self.limits.default_quota)
-            known = await links.link_known_blob(c, blob) if blob.id else await links.insert_blob(c, blob, now)
-            if known is None:
-                raise _BlobVanished
+            found = await links.link_known_blob(c, blob) if blob.id else await links.insert_blob(c, blob, now)
+            if found is None or found.key != blob.key:
+                raise _BlobChanged
+            known = _as_seen(found, seen)
+            if known != found:
+                await links.set_picture(c, known, known.width, known.height, True)
             return Kept(await links.insert_link(c, account, new, known, now), quota, used)
 
         return await self.db.write(transaction)
 
-    async def keep(self, account: AccountId, staged: Staged, new: NewLink, seen: Avatar | None) -> Kept:
-        """Make staged bytes a file: durable first, then named by a row. Known bytes are not stored again."""
-        while True:
-            known = await self.db.read(lambda c: links.find_blob(c, staged.sha256))
-            try:
-                if known is not None:
-                    kept = await self._link(account, new, known)
-                    await self.store.discard(staged)
-                    await self.store.publish(kept.link.blob.key, _slot(kept.link))
-                else:
-                    kept = await self._commit(account, staged, new, seen)
-            except _BlobVanished:
-                continue
-            metrics.uploads.labels(kept.link.category, "known" if known else "new").inc()
-            return kept
+    async def keep(self, upload: Upload, staged: Staged, new: NewLink, seen: Avatar | None) -> Kept:
+        """Make staged bytes a file: durable and published first, then named by a row. Known bytes are not stored again.
 
-    async def _commit(self, account: AccountId, staged: Staged, new: NewLink, seen: Avatar | None) -> Kept:
-        blob = Blob(0, staged.key, staged.size, staged.sha256, staged.sha1)
-        if seen is not None:
-            blob = replace(blob, width=seen.width, height=seen.width, decodable=True)
-        expected = Link(0, account, new.slot_id, new.name, new.media_type, new.context, {}, new.thumbnails, 0, blob)
-        await self.store.commit(staged, _slot(expected))
+        So a crash at any moment leaves too much at worst, which `gc` removes, and never too little.
+        """
+        own, committed = Blob(0, staged.key, staged.size, staged.sha256, staged.sha1), False
         try:
-            kept = await self._link(account, new, blob)
-        except (Unavailable, CancelledError):
-            raise  # the row may be there all the same: gc tells, and removes bytes that have none
-        except BaseException:
-            await self.store.unpublish([new.slot_id])
-            await self.store.delete([staged.key])
+            while True:
+                known = await self.db.read(lambda c: links.find_blob(c, staged.sha256))
+                blob = _as_seen(known or own, seen)
+                slot = _slot(_link_to(blob, upload.account, new))
+                if known is not None or committed:
+                    await self.store.publish(blob.key, slot)
+                else:
+                    await self.store.commit(staged, slot)
+                    committed = True
+                upload.count_no_more()  # the transaction counts these bytes: nobody shall see them twice
+                try:
+                    kept = await self._link(upload.account, new, blob, seen)
+                    break
+                except _BlobChanged:
+                    continue
+        except GalleryError as refusal:
+            await self._take_back(refusal, new.slot_id, [staged.key] if committed else [])
             raise
-        if kept.link.blob.key != staged.key:  # somebody else's upload of the same bytes was first
-            await self.store.publish(kept.link.blob.key, _slot(kept.link))
-            await self.store.delete([staged.key])
+        upload.arriving.used = kept.used
+        if known is not None:
+            with after_commit("spare bytes not removed", link=kept.link.id):
+                await (self.store.delete([staged.key]) if committed else self.store.discard(staged))
+        metrics.uploads.labels(kept.link.category, "known" if known else "new").inc()
         return kept
+
+    async def _take_back(self, refusal: GalleryError, slot_id: str, keys: list[str]) -> None:
+        """Leave nothing of a link that was refused. After anything but a refusal the row may be there: gc tells."""
+        if not isinstance(refusal, Unavailable):
+            await self.store.unpublish([slot_id])
+            if keys:
+                await self.store.delete(keys)
 
 
 class Upload:
     """One file on its way in. Ends with `finish` or `discard`."""
 
-    def __init__(self, uploads: Uploads, account: AccountId, quota: int, used: int) -> None:
-        self._uploads, self.account, self.quota, self.used = uploads, account, quota, used
+    def __init__(self, uploads: Uploads, account: AccountId, arriving: Arriving) -> None:
+        self._uploads, self.account, self.arriving, self._counted = uploads, account, arriving, 0
         self._writer = uploads.store.writer()
         self._head = b""
+        self._open = True
+        arriving.uploads += 1
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises TooLarge or QuotaExceeded as soon as there are too many, NoSpace."""
-        size = self._writer.size + len(chunk)
+        """Take the next bytes. Raises TooLarge or QuotaExceeded as soon as there are too many, NoSpace.
+
+        All that the account sends at once counts, or many uploads that never end could fill the disk.
+        """
+        size, arriving = self._writer.size + len(chunk), self.arriving
         if size > self._uploads.limits.max_file_size:
             raise TooLarge(max_file_size=self._uploads.limits.max_file_size)
-        if self.used + size > self.quota:
-            raise QuotaExceeded(quota=self.quota, used=self.used, required=size)
+        if arriving.used + arriving.size + len(chunk) > arriving.quota:
+            raise QuotaExceeded(quota=arriving.quota, used=arriving.used, required=size)
+        arriving.size += len(chunk)
+        self._counted += len(chunk)
         if len(self._head) < HEAD:
             self._head += chunk[: HEAD - len(self._head)]
         await self._writer.write(chunk)
 
     async def finish(self, offer: Offer) -> Kept:
         """Check the file against the offer, and keep it. Raises BadRequest, UnsupportedMedia, QuotaExceeded."""
+        kept = await self._finish(offer)
+        self._end()
+        return kept
+
+    async def _finish(self, offer: Offer) -> Kept:
         staged = await self._writer.finish()
         metrics.received.inc(staged.size)
         _check(staged, offer)
@@ -215,12 +263,26 @@ class Upload:
         if context == "avatar":
             return await self._finish_avatar(staged, offer)
         new = NewLink(new_slot_id(), offer.name, media_type, context, offer.metadata, offer.thumbnails)
-        kept = await self._uploads.keep(self.account, staged, new, None)
-        link = kept.link
-        if link.thumbnails and link.pictured and not link.blob.decodable:  # it may have failed under a wrong type
-            blob = await self._uploads.files.see(link, PICTURE_WAIT)
-            kept = replace(kept, link=replace(link, blob=blob))
+        async with self._held_open(staged, new) as fd:
+            kept = await self._uploads.keep(self, staged, new, None)
+            link = kept.link
+            if link.thumbnails and link.pictured and not link.blob.decodable:  # it may have failed under a wrong type
+                blob = await self._uploads.files.see(link, PICTURE_WAIT, fd)
+                kept = replace(kept, link=replace(link, blob=blob))
         return kept
+
+    @asynccontextmanager
+    async def _held_open(self, staged: Staged, new: NewLink) -> AsyncIterator[int | None]:
+        """A descriptor for the decoder, where the store is far away and would have to bring the bytes back."""
+        store, pictured = self._uploads.store, new.media_type.startswith(("image/", "video/"))
+        if not (new.thumbnails and pictured) or store.path(staged.key) is not None:
+            yield None
+            return
+        fd = await store.open_staged(staged)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     async def _finish_avatar(self, staged: Staged, offer: Offer) -> Kept:
         avatar = await self._crop(staged)
@@ -228,15 +290,10 @@ class Upload:
         await self._writer.write(avatar.data)
         cropped = await self._writer.finish()
         new = NewLink(new_slot_id(), offer.name, avatar.media_type, "avatar", offer.metadata, offer.thumbnails)
-        kept = await self._uploads.keep(self.account, cropped, new, avatar)
-        link = kept.link
-        if link.blob.decodable is None or link.blob.width is None:  # the same bytes came as a plain file before
-            blob = replace(link.blob, width=avatar.width, height=avatar.width, decodable=True)
-            await self._uploads.db.write(lambda c: links.set_picture(c, blob, blob.width, blob.height, True))
-            kept = replace(kept, link=replace(link, blob=blob))
-            await self._uploads.store.publish(blob.key, _slot(kept.link))
+        kept = await self._uploads.keep(self, cropped, new, avatar)
         if offer.thumbnails:
-            await self._uploads.store.put_thumbnails(kept.link.blob.key, avatar.thumbnails)
+            with after_commit("thumbnails not kept", link=kept.link.id):  # made again when they are asked for
+                await self._uploads.files.keep_thumbnails(kept.link.blob, avatar.thumbnails)
         return kept
 
     async def _crop(self, staged: Staged) -> Avatar:
@@ -258,7 +315,21 @@ class Upload:
 
     async def discard(self) -> None:
         """Leave nothing of an upload that failed. After a `finish` that returned there is nothing to leave."""
+        self._end()
         await self._writer.discard()
+
+    def count_no_more(self) -> None:
+        """What has come of this upload is counted elsewhere from now on, or goes."""
+        self.arriving.size -= self._counted
+        self._counted = 0
+
+    def _end(self) -> None:
+        self.count_no_more()
+        if self._open:
+            self._open = False
+            self.arriving.uploads -= 1
+            if not self.arriving.uploads:
+                del self._uploads.arriving[self.account]
 
 
 def new_slot_id() -> str:
@@ -266,7 +337,19 @@ def new_slot_id() -> str:
 
 
 def _slot(link: Link) -> Slot:
-    return Slot(link.slot_id, link.name, link.thumbnail_files())
+    return Slot(link.slot_id, link.name, link.media_type, link.thumbnail_files())
+
+
+def _link_to(blob: Blob, account: AccountId, new: NewLink) -> Link:
+    """The link about to be made, for what it will publish."""
+    return Link(0, account, new.slot_id, new.name, new.media_type, new.context, {}, new.thumbnails, 0, blob)
+
+
+def _as_seen(blob: Blob, seen: Avatar | None) -> Blob:
+    """The blob with its measures, where it is an avatar that came as a plain file before, or never."""
+    if seen is None or blob.width is not None:
+        return blob
+    return replace(blob, width=seen.width, height=seen.width, decodable=True)
 
 
 def _check(staged: Staged, offer: Offer) -> None:
@@ -280,11 +363,20 @@ def _check(staged: Staged, offer: Offer) -> None:
 
 def decide_type(offer: Offer, head: bytes) -> tuple[str, Context]:
     """The one media type and context of a link: what was said of it, else what content and name say."""
+    context: Context = _context(offer) or "file"
     for said in (offer.media_type, offer.part_type):
         parsed = parse_media_type(said) if said else None
         if parsed and (parsed[0] != GENERIC_TYPE or said is offer.media_type):
-            return parsed[0], offer.context or ("voice" if parsed[1] else "file")
-    return _shown_type(offer.name, head) or GENERIC_TYPE, offer.context or "file"
+            return parsed[0], context
+    return _shown_type(offer.name, head) or GENERIC_TYPE, context
+
+
+def _context(offer: Offer) -> Context | None:
+    """What was said of it: a `+voice` of either type makes a voice message of anything but an avatar."""
+    parsed = (parse_media_type(said) for said in (offer.media_type, offer.part_type) if said)
+    if offer.context != "avatar" and any(voice for _, voice in filter(None, parsed)):
+        return "voice"
+    return offer.context
 
 
 def _shown_type(name: str, head: bytes) -> str | None:

@@ -34,7 +34,7 @@ SENT_WITHIN = 4.0
 FRAME = 64 * 1024
 KEEPALIVE = 60.0
 CONNECT_WITHIN = 20.0
-PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before each next try to connect."""
 
 # --- Stanzas -----------------------------------------------------------------------------------------------------
@@ -75,6 +75,9 @@ class Courier(Protocol):
 
     async def close(self) -> None: ...
 
+    async def check(self) -> None:
+        """Raises Unavailable without a connection, before anything is done for a stanza."""
+
     async def send(self, stanza: str) -> None:
         """Returns when the XMPP server has taken the stanza. Raises Unavailable, at once without a connection."""
 
@@ -87,6 +90,8 @@ class LogCourier:
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    async def check(self) -> None: ...
 
     async def send(self, stanza: str) -> None:
         element = ET.fromstring(stanza)  # noqa: S314, made by the functions above
@@ -116,6 +121,9 @@ class CourierClient:
         if self._reading:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def check(self) -> None:
+        await self.send("")
 
     async def send(self, stanza: str) -> None:
         number, answer = next(self._ids), asyncio.get_running_loop().create_future()
@@ -220,10 +228,13 @@ class _Courier:
             writer.close()
 
     async def send(self, stanza: str) -> bool:
-        """Whether the server has taken the stanza: it has, once it answers a ping that was sent behind it."""
+        """Whether the server has taken the stanza: it has, once it answers a ping that was sent behind it.
+
+        An empty one asks for the connection alone.
+        """
         session = self._session
-        if session is None:
-            return False
+        if session is None or not stanza:
+            return session is not None
         try:
             session.send_raw(self._addressed(stanza))
             await self._ping(session)

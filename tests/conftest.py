@@ -5,51 +5,82 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.postgres import Postgres
+from tests.s3 import S3
 from tests.service import Service, User
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--database", choices=["sqlite", "postgres"], default="sqlite", help="what all services run on")
+    parser.addoption("--storage", choices=["local", "s3"], default="local", help="where all services keep files")
+    parser.addoption("--kills", type=int, default=3, help="how often tests/torture kills the service")
+    parser.addoption("--rounds", type=int, default=30, help="how often each race of simultaneous requests is run")
+    parser.addoption("--seed", type=int, help="of the random load of tests/torture")
 
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Settings of a fresh database of the kind that the run is about."""
-    if request.config.getoption("--database") == "sqlite":
-        yield dict
-        return
-    server = Postgres()
-    yield lambda: {"DATABASE_URL": server.new_database()}
-    server.stop()
+    """Settings of a fresh database and a fresh store, of the kinds that the run is about."""
+    fresh: list[Callable[[], dict[str, Any]]] = []
+    with ExitStack() as stack:
+        if request.config.getoption("--database") == "postgres":
+            server = Postgres()
+            stack.callback(server.stop)
+            fresh.append(lambda: {"DATABASE_URL": server.new_database()})
+        if request.config.getoption("--storage") == "s3":
+            fresh.append(request.getfixturevalue("bucket").settings)
+        yield lambda: {name: value for settings in fresh for name, value in settings().items()}
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[S3]:
+    store = S3()
+    yield store
+    store.stop()
 
 
 @pytest.fixture(scope="session")
 def start_service(
     tmp_path_factory: pytest.TempPathFactory, backend: Callable[[], dict[str, Any]]
 ) -> Iterator[Callable[..., Service]]:
-    """Start a service with settings of a test's own; all are ended at the end."""
-    started: list[Service] = []
+    """Start a service with settings of a test's own; it ends with the test's file, or, if `kept`, with the run."""
 
-    def start(**settings: Any) -> Service:
+    def start(*, kept: bool = False, **settings: Any) -> Service:
         service = Service(tmp_path_factory.mktemp("gallery"), **backend() | settings)
-        started.append(service)
+        (kept_services if kept else started).append(service)
         return service.start()
 
     yield start
-    for service in started:
-        if service.process and service.process.poll() is None:
-            os.killpg(service.process.pid, signal.SIGKILL)
-            service.process.wait()
+    _end(kept_services)
+
+
+kept_services: list[Service] = []
+started: list[Service] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_runs_on() -> Iterator[None]:
+    """Services of earlier files would fill the memory."""
+    yield
+    _end(started)
+
+
+def _end(services: list[Service]) -> None:
+    while services:
+        process = services.pop().process
+        if process and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @pytest.fixture(scope="session")
 def service(start_service: Callable[..., Service]) -> Service:
-    return start_service()
+    return start_service(kept=True)
 
 
 @pytest.fixture

@@ -7,10 +7,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from tests.service import free_port
+from tests.ports import free_port
 
 
 def _programs() -> Path | None:
@@ -24,7 +27,7 @@ class Postgres:
 
     def __init__(self) -> None:
         programs = _programs()
-        assert programs, "PostgreSQL is not installed: run contrib/setup"
+        assert programs, "PostgreSQL is not installed: run make setup"
         self.directory = Path(tempfile.mkdtemp(prefix="gallery-postgres-"))
         self.port, self._numbers = free_port(), count(1)
         self._user = "postgres" if os.getuid() == 0 else None
@@ -35,21 +38,52 @@ class Postgres:
         self.resume()
 
     def resume(self) -> None:
-        """Start the server, on the data it has."""
+        """Start the server, on the data it has; again where processes of a killed one are still about to end."""
+        end = time.monotonic() + 30
+        while not self._starts():
+            assert time.monotonic() < end, (self.directory / "log").read_text()
+            time.sleep(0.1)
+
+    def _starts(self) -> bool:
         self._server = subprocess.Popen(
             [self._programs / "postgres", "-D", self.directory / "data", "-p", str(self.port), "-k", self.directory,
              "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"],
             user=self._user, group=self._user, extra_groups=[] if self._user else None, cwd=self.directory,
             stderr=(self.directory / "log").open("wb"),
         )  # fmt: skip
-        ready = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ready: list[str | Path] = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready).returncode:
-            assert self._server.poll() is None, (self.directory / "log").read_text()
+            if self._server.poll() is not None:
+                return False
+        return True
 
-    def pause(self) -> None:
-        """End the server at once, whoever is connected."""
-        self._server.send_signal(signal.SIGQUIT)
+    def pause(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """End the server at once, whoever is connected; by SIGKILL with every process of it."""
+        children = self._children()
+        self._server.send_signal(how)
+        if how == signal.SIGKILL:
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(child, how)
         self._server.wait()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Connections are taken, and nothing is answered."""
+        processes = [self._server.pid, *self._children()]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
+    def _children(self) -> list[int]:
+        return [
+            int(child)
+            for child in Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text().split()
+        ]
 
     def _run(self, *command: str | Path) -> None:
         subprocess.run(command, check=True, capture_output=True, user=self._user, group=self._user, cwd=self.directory)

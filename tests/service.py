@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
-from media_gallery.app import Gallery, assemble
+from media_gallery.app import Gallery, assemble, running
 from media_gallery.models import Jid
 from media_gallery.settings import Settings
+from tests import s3
+from tests.ports import free_port
 
 PROGRAM = str(Path(sys.executable).with_name("media-gallery"))
 MIB = 1024 * 1024
@@ -27,12 +29,6 @@ RATES = ("UPLOAD", "SLOT", "CODE_REQUEST_JID", "CODE_REQUEST_ADDRESS", "CODE_TRY
 FREE_RATES = {f"RATE_{name}": "100000/minute" for name in RATES}
 DEFAULTS = {"WORKERS": "1", "DEFAULT_QUOTA": str(50 * MIB), "MAX_FILE_SIZE": str(20 * MIB), "LOG_FORMAT": "json",
             "ADMINS": "admin@example.org", "STOP_TIMEOUT": "10", **FREE_RATES}  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(**settings: Any) -> dict[str, str]:
@@ -44,7 +40,8 @@ def environment(**settings: Any) -> dict[str, str]:
 class Service:
     """`media-gallery serve` on a free port, over a data directory of its own."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, command: Sequence[str] = (PROGRAM, "serve"), **settings: Any) -> None:
+        self.command = command
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.data_dir = directory / "data"
@@ -54,11 +51,15 @@ class Service:
         self.http = httpx.Client(base_url=self.url, timeout=30)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Service:
+    def launch(self) -> None:
+        """Begin to start it."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [PROGRAM, "serve"], env=environment(**self.settings), stderr=log, start_new_session=True
+                self.command, env=environment(**self.settings), stderr=log, start_new_session=True
             )
+
+    def start(self) -> Service:
+        self.launch()
         self.wait_until(lambda: self.http.get("/healthz").is_success)
         return self
 
@@ -98,13 +99,8 @@ class Service:
 
         async def main() -> Any:
             gallery = assemble(Settings(**{name.lower(): value for name, value in self.settings.items()}))
-            await gallery.db.start()
-            await gallery.store.start()
-            try:
+            async with running(gallery):
                 return await work(gallery)
-            finally:
-                await gallery.store.close()
-                await gallery.db.close()
 
         with ThreadPoolExecutor(1) as thread:  # a loop of its own, also below a test that has one
             return thread.submit(asyncio.run, main()).result()
@@ -115,9 +111,24 @@ class Service:
         issued = self.within(lambda g: g.accounts.issue_token(Jid.parse(jid), "test", "pytest", admin))
         return User(self, jid, issued.token)
 
+    def stored(self, *kinds: str) -> set[str]:
+        """Files in these of the directories `blobs`, `thumbs`, `links` and `staging`, on disk and in the bucket."""
+        places = (path for kind in kinds for path in (self.data_dir / kind).rglob("*"))
+        found = {str(path.relative_to(self.data_dir)) for path in places if path.is_file() or path.is_symlink()}
+        if self.settings.get("STORAGE_URL"):
+            found |= {name for name in s3.objects(self.settings) if name.partition("/")[0] in kinds}
+        return found
+
     def stored_bytes(self) -> int:
-        """Files in the blob and staging directories."""
-        return sum(1 for kind in ("blobs", "staging") for path in (self.data_dir / kind).rglob("*") if path.is_file())
+        """How many files there are, of those taken and those on their way."""
+        return len(self.stored("blobs", "staging"))
+
+    @property
+    def tree(self) -> Path:
+        """The data directory, for a test of what is in it; skips the test where files are in a bucket."""
+        if self.settings.get("STORAGE_URL"):
+            pytest.skip("files are in a bucket")
+        return self.data_dir
 
 
 class User:

@@ -11,13 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.service import Service
 
 
 @pytest.fixture(scope="module")
 def house(start_service: Callable[..., Service]) -> Service:
     """A running service of this file's own, so that it can be counted and broken."""
-    return start_service(GC_GRACE="0")
+    return start_service()
 
 
 def test_help_names_every_command(house: Service) -> None:
@@ -89,16 +90,36 @@ def test_stats_tell_what_is_stored_once_and_counted_twice(start_service: Callabl
 
 def test_gc_removes_what_no_link_needs_and_nothing_else(house: Service) -> None:
     file = house.user().upload(b"needed bytes")
-    orphan, slot = house.data_dir / "blobs/ab" / ("ab" * 16), house.data_dir / "links/cd" / ("cd" * 16)
+    orphan, slot = house.tree / "blobs/ab" / ("ab" * 16), house.tree / "links/cd" / ("cd" * 16)
     orphan.write_bytes(b"orphan")
     slot.mkdir()
     (slot / "name").symlink_to("../../../blobs/ab/ab")
     (house.data_dir / "staging" / "unfinished").write_bytes(b"half")
-    swept = json.loads(house.cli("gc", "--json"))
+    swept = json.loads(house.cli("gc", "--json"))  # an upload under way looks just like these
+    assert (swept["orphans"], swept["slots"], swept["staged"]) == (0, 0, 0)
+    assert "stop it first" in house.cli("gc", "--older-than", "59 min", code=1)
+    assert "stop it first" in house.cli("gc", code=1, GC_GRACE="0")
+    assert orphan.exists() and slot.exists()
+    house.stop()
+    swept = json.loads(house.cli("gc", "--older-than", "0", "--json"))
     assert (swept["orphans"], swept["slots"], swept["staged"], swept["staged_bytes"]) == (1, 1, 1, 4)
     assert not orphan.exists() and not slot.exists()
+    assert sum(json.loads(house.cli("gc", "--older-than", "0", "--json")).values()) == 0
+    house.start()
     assert httpx.get(file["file"]).content == b"needed bytes"
-    assert sum(json.loads(house.cli("gc", "--json")).values()) == 0
+
+
+def test_a_service_leaves_uploads_under_way_whatever_the_grace(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    fresh, old = (service.data_dir / "staging" / name for name in ("fresh", "old"))
+    service.stop()
+    for path in (fresh, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    service.settings["GC_GRACE"] = "0"
+    service.start()
+    service.wait_until(lambda: not old.exists())
+    assert fresh.exists()
 
 
 def test_gc_leaves_what_was_just_touched(house: Service) -> None:
@@ -112,7 +133,7 @@ def test_gc_leaves_what_was_just_touched(house: Service) -> None:
 
 def stored(service: Service, digest: str) -> Path:
     """The file of a blob."""
-    [path] = [p for p in (service.data_dir / "blobs").rglob("*") if p.is_file() and digest in _sha1(p)]
+    [path] = [p for p in (service.tree / "blobs").rglob("*") if p.is_file() and digest in _sha1(p)]
     return path
 
 
@@ -130,7 +151,7 @@ def test_fsck_finds_and_repairs(start_service: Callable[..., Service]) -> None:
     stored(service, lost["hash"]).unlink()
     with stored(service, damaged["hash"]).open("ab") as file:
         file.write(b"more")
-    shutil.rmtree(service.data_dir / "links" / unpublished["slot_id"][:2] / unpublished["slot_id"])
+    shutil.rmtree(service.tree / "links" / unpublished["slot_id"][:2] / unpublished["slot_id"])
     service.within(lambda g: g.db.write(lambda c: c.run("UPDATE accounts SET used = used + 5")))
     found = service.cli("fsck", code=1)
     for kind in ("lost", "damaged", "unpublished", "miscounted"):
@@ -138,9 +159,48 @@ def test_fsck_finds_and_repairs(start_service: Callable[..., Service]) -> None:
     assert "(repaired)" in service.cli("fsck", "--repair", code=1)  # damaged bytes cannot be repaired
     report = json.loads(service.cli("fsck", "--json", code=1).partition("\n\n")[0])
     assert [finding["kind"] for finding in report["findings"]] == ["damaged"]
+    assert (report["blobs"], report["links"], report["spare"]) == (2, 2, 0)
     assert user.used() == 2000
     assert {file["id"] for file in user.items()} == {damaged["id"], unpublished["id"]}
-    assert (service.data_dir / "links" / unpublished["slot_id"][:2] / unpublished["slot_id"] / "2.bin").exists()
+    assert (service.tree / "links" / unpublished["slot_id"][:2] / unpublished["slot_id"] / "2.bin").exists()
+
+
+def test_fsck_repairs_nothing_over_a_storage_that_is_not_there(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user = service.user()
+    files = [user.upload(os.urandom(1000), f"{n}.bin") for n in range(3)]
+    blobs = service.tree / "blobs"
+    blobs.rename(service.tree / "unmounted")
+    assert "lost" in service.cli("fsck", code=1)
+    said = service.cli("fsck", "--repair", code=1)
+    assert "none of the 3 oldest files" in said and "(repaired)" not in said
+    assert len(user.items()) == 3
+    shutil.rmtree(blobs)
+    (service.tree / "unmounted").rename(blobs)
+    assert "0 wrong" in service.cli("fsck")
+    for file in files:
+        stored(service, file["hash"]).unlink()
+    assert "(repaired)" in service.cli("fsck", "--repair", "--all-lost")
+    assert user.items() == [] and user.used() == 0
+
+
+def test_gc_removes_nothing_where_database_and_storage_belong_to_two_galleries(
+    start_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    service = start_service()
+    blobs, empty = service.tree / "blobs", {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.sqlite"}
+    own = stored(service, service.user().upload(b"needed bytes")["hash"])
+    strangers = [blobs / f"{number:02x}" / f"{number:02x}{number:030x}" for number in range(100)]
+    for path in strangers:
+        path.write_bytes(b"another gallery's")
+    service.stop()
+    service.cli("db", "upgrade", **empty)
+    for database in (empty, {}):
+        assert "does not name" in service.cli("gc", "--older-than", "0", code=1, **database)
+    own.rename(tmp_path / "own")
+    assert "none of the 1 oldest files" in service.cli("gc", "--older-than", "0", code=1)
+    assert all(path.exists() for path in strangers)
+    assert json.loads(service.cli("gc", "--older-than", "0", "--all-lost", "--json"))["orphans"] == 100
 
 
 def test_config_masks_secrets_and_names_mistakes(house: Service) -> None:
@@ -152,6 +212,48 @@ def test_config_masks_secrets_and_names_mistakes(house: Service) -> None:
     for name in ("MEDIA_GALLERY_MAX_FILE_SIZE", "MEDIA_GALLERY_ADMINS", "MEDIA_GALLERY_XMPP_PORT"):
         assert name in wrong
     assert "MEDIA_GALLERY_LISTEN" in house.cli("serve", code=1, LISTEN="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://g:hunter2@h/db"),
+        ("DATABASE_URL", "postgresql://g:hunt/hunter2@er2@h/db"),
+        ("DATABASE_URL", "postgresql://h/db?user=g&password=hunter2"),
+        ("RATES_URL", "redis://h:1/0?password=hunter2"),
+        ("S3_ENDPOINT", "https://k:hunter2@s3.example.org"),
+    ],
+)
+def test_config_masks_what_addresses_carry(house: Service, name: str, value: str) -> None:
+    text = house.cli("config", **{name: value})
+    assert "hunter2" not in text and "er2" not in text and "********" in text
+
+
+def test_a_variable_that_is_no_setting_is_told(house: Service) -> None:
+    assert "MEDIA_GALLERY_DENIED_DOMANS: is not a setting" in house.cli("serve", code=1, DENIED_DOMANS="evil.test")
+
+
+@pytest.mark.parametrize("place", ["/proc/nope", "/etc/passwd"])
+def test_a_data_directory_that_cannot_be_is_told(house: Service, place: str) -> None:
+    for command in ("serve", "stats"):
+        told = house.cli(command, code=1, DATA_DIR=place, LISTEN=f"127.0.0.1:{free_port()}")
+        assert place in told and "Traceback" not in told
+
+
+def test_what_is_piped_is_whole(house: Service) -> None:
+    jid = f"{'a' * 150}@example.org"
+    house.cli("token", "create", jid, "--device", "b" * 150)
+    assert jid in house.cli("account", "list") and "b" * 150 in house.cli("token", "list", jid)
+
+
+def test_what_is_done_is_told_to_programs(house: Service) -> None:
+    user = house.user()
+    [token] = json.loads(house.cli("token", "list", user.jid, "--json"))
+    assert json.loads(house.cli("token", "revoke", user.jid, str(token["id"]), "--json"))["revoked"] == token["id"]
+    told = json.loads(house.cli("account", "set-quota", user.jid, "5KiB", "--json"))
+    assert told == {"jid": user.jid, "quota": 5120, "used": 0}
+    assert json.loads(house.cli("account", "delete", user.jid, "--yes", "--json")) == {"deleted": user.jid}
+    assert set(json.loads(house.cli("db", "upgrade", "--json"))) == {"before", "after"}
 
 
 def test_a_second_service_at_the_same_address_is_refused(house: Service, tmp_path: Path) -> None:

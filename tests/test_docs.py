@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import PAGE, settings_page
+from docs.generate import PAGE, UPLOADS_PAGE, settings_page, uploads_page
 from media_gallery import errors, metrics
 from media_gallery.http import API, PLAIN
 from tests.service import Service
@@ -21,6 +21,10 @@ API_PAGE, OPERATING = (ROOT / "docs" / name for name in ("api.md", "operating.md
 
 def test_the_table_of_settings_is_up_to_date() -> None:
     assert PAGE.read_text() == settings_page(), "run `make docs`"
+
+
+def test_the_table_of_hostile_uploads_is_up_to_date() -> None:
+    assert UPLOADS_PAGE.read_text() == uploads_page(), "run `make docs`"
 
 
 def test_every_call_has_its_section() -> None:
@@ -63,6 +67,15 @@ def test_the_tour_works_as_it_is_pasted(start_service: Callable[..., Service], t
     assert "the same bytes" in output or "те же байты" in output
     assert '"title":"By the sea"' in output or '"title":"У моря"' in output
     assert output.count("204") >= 2 and output.rstrip().endswith('"used":0}'), output
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ru.md"])
+def test_the_commands_are_as_they_are_told(service: Service, page: str, tmp_path: Path) -> None:
+    lines = re.findall(r"^    \.venv/bin/media-gallery ([^#\n]+)", (ROOT / page).read_text(), re.MULTILINE)
+    assert len(lines) >= 8
+    service.user(jid="anna@example.org")
+    for line in lines:
+        service.cli(*line.replace("/backup/gallery", str(tmp_path / "backup")).split())
 
 
 def run(script: str, service: Service, directory: Path) -> str:

@@ -1,8 +1,10 @@
-"""Moving house: from one database to another, and back."""
+"""Moving house: from one database or store to another, and back."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 
 from tests import samples
 from tests.postgres import Postgres
-from tests.service import Service, User
+from tests.s3 import BUCKET, S3, client, objects
+from tests.service import MIB, Service, User
 
 
 @pytest.fixture
@@ -87,3 +90,78 @@ def test_a_target_that_is_not_empty_is_refused(postgres: Postgres, start_service
     service.within(lambda g: g.db.write(lambda c: c.run("UPDATE links SET name = 'changed' WHERE id = 3")))
     service.settings["DATABASE_URL"] = source
     assert "differs" in service.cli("move-database", target, code=1)
+
+
+# --- Files ---
+
+
+def test_files_go_to_a_bucket_and_back(bucket: S3, start_service: Callable[..., Service]) -> None:
+    there = bucket.settings()
+    goal = there.pop("STORAGE_URL")
+    service = start_service(**there, STORAGE_URL="")
+    user, before = furnished(service)
+    first = moved(service, goal)
+    assert (first["files"], first["known"]) == (32, 0) and first["bytes"] == user.used()
+    late = user.upload(os.urandom(9 * MIB), "late.bin")
+    service.stop()
+    second = moved(service, goal)
+    assert (second["files"], second["known"], second["bytes"]) == (1, 32, late["size"])
+    service.settings["STORAGE_URL"] = goal
+    shutil.rmtree(service.data_dir / "blobs")
+    service.start()
+    user.delete("files/", id=late["id"])
+    assert look(user) == {key: before[key] for key in ("items", "stats", "quota")}
+    for item in user.items(contexts="file,voice,avatar"):
+        assert len(user.http.get(item["file"]).content) == item["size"]
+        if item["thumbnail"]:
+            assert user.http.get(item["thumbnail"]["url"]).headers["Content-Type"] == "image/webp"
+    assert "0 wrong" in service.cli("fsck")
+    service.stop()
+    assert moved(service, "local")["files"] == 32
+    service.settings["STORAGE_URL"] = ""
+    assert "0 wrong" in service.start().cli("fsck")
+    assert look(user) == {key: before[key] for key in ("items", "stats", "quota")}
+
+
+def moved(service: Service, goal: str, *more: str) -> dict[str, int]:
+    [counts] = json.loads(service.cli("move-storage", goal, "--json", *more))
+    return dict(counts)
+
+
+def test_other_bytes_of_the_same_size_are_copied_anew(bucket: S3, start_service: Callable[..., Service]) -> None:
+    there = bucket.settings()
+    goal = there.pop("STORAGE_URL")
+    service = start_service(**there, STORAGE_URL="")
+    user = service.user()
+    user.upload(b"right")
+    moved(service, goal)
+    place = {
+        "Bucket": BUCKET,
+        "Key": f"{goal.removeprefix(f's3://{BUCKET}/')}/{objects({**there, 'STORAGE_URL': goal})[0]}",
+    }
+    client(bucket.endpoint).put_object(**place, Body=b"wrong")
+    quick = moved(service, goal, "--by-size")
+    assert (quick["files"], quick["known"]) == (0, 1)
+    again = moved(service, goal)
+    assert (again["files"], again["known"]) == (1, 0)
+    assert client(bucket.endpoint).get_object(**place)["Body"].read() == b"right"
+    assert moved(service, goal)["known"] == 1
+
+
+def test_damaged_files_do_not_come_along_unnoticed(bucket: S3, start_service: Callable[..., Service]) -> None:
+    there = bucket.settings()
+    goal = there.pop("STORAGE_URL")
+    service = start_service(**there, STORAGE_URL="")
+    user = service.user()
+    for number in range(3):
+        user.upload(os.urandom(1000), f"{number}.bin")
+    one, other, _ = [path for path in (service.data_dir / "blobs").rglob("*") if path.is_file()]
+    one.write_bytes(os.urandom(1000))
+    other.unlink()
+    told = service.cli("move-storage", goal, code=1)
+    assert "Not all files came along" in told
+    assert len(objects({**there, "STORAGE_URL": goal})) == 1
+    assert "there already" in service.cli("move-storage", "local", code=1)
+    for command, told in (("move-storage", "STORAGE_URL must be like"), ("move-database", "DATABASE_URL must start")):
+        said = service.cli(command, "ftp://elsewhere", code=1)
+        assert told in said and "Traceback" not in said

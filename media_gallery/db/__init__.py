@@ -7,7 +7,8 @@ are `$1`, `$2`, …; rows are tuples; times are microseconds since 1970.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from media_gallery.settings import Settings
@@ -47,11 +48,18 @@ class Database(Protocol):
     async def scan(self, query: Query[T]) -> T:
         """Run a query that may touch many rows, without holding up others."""
 
-    async def write(self, query: Query[T]) -> T:
+    def snapshot(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection for reading that sees one moment, however long it is held."""
+
+    def turn(self) -> AbstractAsyncContextManager[bool]:
+        """Whether this process alone may tidy while the block runs; it ends with the process. Never waits."""
+
+    async def write(self, query: Query[T], *, long: bool = False) -> T:
         """Run a query as one durable transaction: all of it is on disk on return, nothing of it on an exception.
 
         Unavailable is the exception that leaves it open: the connection may have broken while the commit was under way.
         A query may run more than once, where transactions collided, and does nothing but speak to its connection.
+        One that is not `long`, which may touch many rows, has a few seconds.
         """
 
 
@@ -64,3 +72,14 @@ def open_database(settings: Settings) -> Database:
     from media_gallery.db.sqlite import SqliteDatabase
 
     return SqliteDatabase(settings.database_path)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Database]:
+    """The database that the settings name, started; closed at the end."""
+    db = open_database(settings)
+    await db.start()
+    try:
+        yield db
+    finally:
+        await db.close()

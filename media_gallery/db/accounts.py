@@ -93,8 +93,11 @@ async def close_account(c: Connection, account: AccountId) -> bool:
     return True
 
 
-async def list_closed(c: Connection) -> list[AccountId]:
-    return [AccountId(row[0]) for row in await c.all("SELECT id FROM accounts WHERE jid IS NULL LIMIT 1000")]
+async def list_closed(c: Connection) -> dict[AccountId, int]:
+    """Closed accounts, and how many files each still has."""
+    return {
+        AccountId(row[0]): row[1] for row in await c.all("SELECT id, files FROM accounts WHERE jid IS NULL LIMIT 1000")
+    }
 
 
 async def remove_closed(c: Connection, account: AccountId) -> None:
@@ -176,12 +179,13 @@ async def take_code(c: Connection, jid: str, hashed: str, now: int, tries: int) 
         "UPDATE codes SET tries = tries + 1 WHERE jid = $1 AND expires > $2 AND tries < $3 RETURNING id, hash",
         jid, now, tries,
     )  # fmt: skip
-    for code_id, kept in rows:
-        if hmac.compare_digest(kept, hashed):
-            await c.run("DELETE FROM codes WHERE id = $1", code_id)
-            await c.run("UPDATE codes SET tries = tries - 1 WHERE jid = $1 AND expires > $2", jid, now)
-            return True
-    return False
+    good = next((code_id for code_id, kept in rows if hmac.compare_digest(kept, hashed)), None)
+    if good is None:
+        return False
+    await c.run("DELETE FROM codes WHERE id = $1", good)
+    for code_id, _ in rows:  # those alone that it was counted against: a code that was void stays so
+        await c.run("UPDATE codes SET tries = tries - 1 WHERE id = $1", code_id)
+    return True
 
 
 async def delete_expired(c: Connection, now: int) -> int:

@@ -17,6 +17,7 @@ from media_gallery.db import Connection, Row
 from media_gallery.errors import QuotaExceeded, Unauthorized
 from media_gallery.models import (
     CATEGORIES,
+    METADATA_DEPTH,
     AccountId,
     Blob,
     Category,
@@ -28,8 +29,11 @@ from media_gallery.models import (
     Usage,
     category_of,
     folded,
+    nested_deeper,
 )
 
+IDS = 10_000
+"""Ids of links that are read at a time."""
 ORDERS = ("id", "created_at", "name", "size")
 _ORDER_COLUMNS = {"id": "l.id", "created_at": "l.created_at", "name": "l.folded", "size": "l.size"}
 _BLOB = "b.id, b.key, b.size, b.sha256, b.sha1, b.width, b.height, b.decodable"
@@ -51,8 +55,20 @@ def _blob(row: Row) -> Blob:
 
 def _link(row: Row) -> Link:
     id_, account, slot_id, name, media_type, context, metadata, thumbnails, created_at, *blob = row
-    known = msgspec.json.decode(metadata) if metadata != "{}" else {}
-    return Link(id_, account, slot_id, name, media_type, context, known, bool(thumbnails), created_at, _blob(blob))
+    known, thumbnails = _metadata(metadata), bool(thumbnails)
+    return Link(id_, account, slot_id, name, media_type, context, known, thumbnails, created_at, _blob(blob))
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    """What was stored; nothing where it is nested deeper than is taken now: one such row must not break a list."""
+    if text == "{}":
+        return {}
+    try:
+        known: dict[str, Any] = msgspec.json.decode(text)
+    except RecursionError:
+        return {}
+    deep = text.count("{") + text.count("[") > METADATA_DEPTH and nested_deeper(known, METADATA_DEPTH)
+    return {} if deep else known
 
 
 # --- The way in --------------------------------------------------------------------------------------------------
@@ -141,10 +157,11 @@ async def find_blob(c: Connection, sha256: str) -> Blob | None:
 
 
 async def set_picture(c: Connection, blob: Blob, width: int | None, height: int | None, decodable: bool) -> None:
-    """Keep what the decoder has seen."""
+    """Keep what the decoder has seen; a failure only where nobody has seen it: a link may have named a wrong type."""
     await c.run(
-        "UPDATE blobs SET width = $2, height = $3, decodable = $4 WHERE id = $1", blob.id, width, height, decodable
-    )
+        "UPDATE blobs SET width = $2, height = $3, decodable = $4 WHERE id = $1 AND ($4 OR decodable IS NULL)",
+        blob.id, width, height, decodable,
+    )  # fmt: skip
 
 
 # --- Looking -----------------------------------------------------------------------------------------------------
@@ -183,9 +200,8 @@ def _where(account: AccountId, wanted: Filter) -> tuple[str, list[Any]]:
         terms.append(sql.replace("?", f"${len(args)}"))
 
     def one_of(column: str, values: Sequence[Any]) -> None:
-        places = ", ".join(f"${len(args) + 1 + i}" for i in range(len(values)))
+        terms.append(f"{column} IN ({_places(len(values), len(args) + 1)})")
         args.extend(values)
-        terms.append(f"{column} IN ({places})")
 
     if wanted.ids:
         one_of("l.id", wanted.ids)
@@ -209,6 +225,10 @@ def _where(account: AccountId, wanted: Filter) -> tuple[str, list[Any]]:
         term("l.size >= ?", wanted.size_gte)
     if wanted.size_lte is not None:
         term("l.size <= ?", wanted.size_lte)
+    if wanted.oldest_to is not None:
+        args += wanted.oldest_to
+        time, link = f"${len(args) - 1}", f"${len(args)}"
+        terms.append(f"(l.created_at < {time} OR l.created_at = {time} AND l.id <= {link})")
     if wanted.name is not None:
         term("l.folded LIKE ? ESCAPE '\\'", f"%{_like(folded(wanted.name))}%")
     return " AND ".join(terms), args
@@ -300,15 +320,31 @@ async def _oldest_args(c: Connection, account: AccountId, percent: int, exclude_
 # --- The way out -------------------------------------------------------------------------------------------------
 
 
-async def select_ids(c: Connection, account: AccountId, wanted: Filter) -> list[int]:
-    """Ids of the links a filter lets through, oldest first."""
+async def last_id(c: Connection, account: AccountId) -> int:
+    """The account's newest link. Later ones have higher ids: each is inserted while the account's row is held."""
+    row = await c.one("SELECT COALESCE(MAX(id), 0) FROM links WHERE account_id = $1", account)
+    assert row
+    return int(row[0])
+
+
+async def select_ids(c: Connection, account: AccountId, wanted: Filter, after: int, last: int) -> list[int]:
+    """The next ids behind `after`, up to `last`, of the links a filter lets through."""
     where, args = _where(account, wanted)
-    return [row[0] for row in await c.all(f"SELECT l.id FROM links l WHERE {where} ORDER BY l.id", *args)]
+    where += f" AND l.id > ${len(args) + 1} AND l.id <= ${len(args) + 2} ORDER BY l.id LIMIT {IDS}"
+    return [row[0] for row in await c.all(f"SELECT l.id FROM links l WHERE {where}", *args, after, last)]
 
 
-async def select_oldest_ids(c: Connection, account: AccountId, percent: int, exclude_avatars: bool) -> list[int]:
+async def find_oldest_end(
+    c: Connection, account: AccountId, percent: int, exclude_avatars: bool
+) -> tuple[int, int] | None:
+    """Time and id of the last among the links that `list_oldest` lists."""
     args = await _oldest_args(c, account, percent, exclude_avatars)
-    return [row[0] for row in await c.all(_OLDEST, *args)]
+    row = await c.one(
+        f"SELECT created_at, id FROM links WHERE account_id = $1 AND id IN ({_OLDEST})"
+        " ORDER BY created_at DESC, id DESC LIMIT 1",
+        *args,
+    )
+    return (row[0], row[1]) if row else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,9 +357,9 @@ class Removed:
 
 async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], now: int) -> Removed:
     """Remove the account's links among `ids`, give the quota back, put the keys of unlinked blobs into the trash."""
-    places = ", ".join(f"${i + 2}" for i in range(len(ids)))
-    rows = await c.all(
-        f"DELETE FROM links WHERE account_id = $1 AND id IN ({places}) RETURNING slot_id, blob_id, size, category",
+    rows = await c.all(  # + 0: by the ids alone, never through all links of an account that is thought to have few
+        f"DELETE FROM links WHERE id IN ({_places(len(ids), 2)}) AND account_id + 0 = $1"
+        " RETURNING slot_id, blob_id, size, category",
         account, *ids,
     )  # fmt: skip
     if not rows:
@@ -338,11 +374,32 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
             "UPDATE usage SET files = files - $3, used = used - $4 WHERE account_id = $1 AND category = $2",
             account, category, len(sizes), sum(sizes),
         )  # fmt: skip
-    keys = []
-    for blob_id, count in sorted(Counter(row[1] for row in rows).items()):  # one order everywhere: no deadlocks
-        left = await c.one("UPDATE blobs SET links = links - $2 WHERE id = $1 RETURNING links, key", blob_id, count)
-        if left and left[0] <= 0:
-            await c.run("DELETE FROM blobs WHERE id = $1", blob_id)
-            await c.run("INSERT INTO trash (key, created_at) VALUES ($1, $2)", left[1], now)
-            keys.append(left[1])
+    keys = await _unlink(c, Counter(row[1] for row in rows), now)
     return Removed([row[0] for row in rows], keys)
+
+
+async def _unlink(c: Connection, counts: Counter[int], now: int) -> list[str]:
+    """Count so many links less to each blob; keys of those that have none left, whose rows go to the trash."""
+    if c.kind == "postgresql":  # one order everywhere: no deadlocks
+        await c.all(f"SELECT id FROM blobs WHERE id IN ({_places(len(counts))}) ORDER BY id FOR UPDATE", *counts)
+    ended: list[Row] = []
+    for count in set(counts.values()):
+        ids = [blob_id for blob_id, its in counts.items() if its == count]
+        left = await c.all(
+            f"UPDATE blobs SET links = links - $1 WHERE id IN ({_places(len(ids), 2)}) RETURNING id, key, links",
+            count, *ids,
+        )  # fmt: skip
+        ended += [row for row in left if row[2] <= 0]
+    if ended:
+        ids = [row[0] for row in ended]
+        await c.run(
+            "INSERT INTO trash (key, created_at) SELECT key, CAST($1 AS BIGINT) FROM blobs"
+            f" WHERE id IN ({_places(len(ids), 2)})",
+            now, *ids,
+        )  # fmt: skip
+        await c.run(f"DELETE FROM blobs WHERE id IN ({_places(len(ids))})", *ids)
+    return [row[1] for row in ended]
+
+
+def _places(count: int, first: int = 1) -> str:
+    return ", ".join(f"${first + i}" for i in range(count))

@@ -1,4 +1,4 @@
-"""Bring a database's schema up to date, with Alembic."""
+"""Bring a database's schema up to date, with Alembic, which is loaded when it is needed: the web workers do without."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from typing import TYPE_CHECKING, TypeVar
 
 from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection
 
 T = TypeVar("T")
 _SCRIPTS = Path(__file__).parent / "migrations"
@@ -26,6 +22,8 @@ _LOCK = 0x6D656469616761  # "mediaga", an advisory lock of PostgreSQL
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     return config
@@ -33,10 +31,16 @@ def _config() -> Config:
 
 def _connected(settings: Settings, work: Callable[[Connection], T]) -> T:
     """Do `work` in one transaction. Raises Unavailable."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
     try:
         if settings.database_url.startswith("postgresql"):
             return asyncio.run(_over_network(settings.database_url, work))
-        engine = create_engine(f"sqlite:///{settings.database_path}", poolclass=NullPool)
+        # Without Python's own transactions, which leave out what defines tables: `_upgrade` begins one for all of it.
+        plain = {"isolation_level": None}
+        engine = create_engine(f"sqlite:///{settings.database_path}", poolclass=NullPool, connect_args=plain)
         with engine.begin() as connection:
             return work(connection)
     except (SQLAlchemyError, OSError) as error:
@@ -45,11 +49,19 @@ def _connected(settings: Settings, work: Callable[[Connection], T]) -> T:
 
 
 async def _over_network(url: str, work: Callable[[Connection], T]) -> T:
+    import asyncpg
     from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
 
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=NullPool)
-    async with engine.begin() as connection:
-        return await connection.run_sync(work)
+    async def connect() -> asyncpg.Connection:  # by asyncpg, which reads hosts and options as the service does
+        return await asyncpg.connect(url)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Unavailable(f"The database cannot be reached: {error}") from error
 
 
 @contextmanager
@@ -61,17 +73,31 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
+def _revision(connection: Connection) -> str | None:
+    from alembic.runtime.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision()
+
+
 def _upgrade(connection: Connection) -> tuple[str | None, str | None]:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import text
+
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-    before = MigrationContext.configure(connection).get_current_revision()
+    before = _revision(connection)
     config = _config()
+    if before == newest():
+        return before, before
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if before is not None and before not in known:
         raise Unavailable(f"The database has schema {before}, which a newer version made")
+    if connection.dialect.name == "sqlite":
+        connection.execute(text("BEGIN IMMEDIATE"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-    return before, MigrationContext.configure(connection).get_current_revision()
+    return before, _revision(connection)
 
 
 def upgrade(settings: Settings) -> tuple[str | None, str | None]:
@@ -89,9 +115,11 @@ def current(settings: Settings) -> str | None:
     """The revision the database has; None where there is none yet. Raises Unavailable."""
     if not settings.database_url.startswith("postgresql") and not settings.database_path.exists():
         return None
-    return _connected(settings, lambda connection: MigrationContext.configure(connection).get_current_revision())
+    return _connected(settings, _revision)
 
 
 def newest() -> str | None:
     """The revision this version of the service needs."""
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(_config()).get_current_head()

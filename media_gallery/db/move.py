@@ -64,30 +64,34 @@ class _Rows:
 
 
 async def copy_database(source: Database, target: Database, progress: Progress) -> int:
-    """Copy every row; how many the target has then. Nobody else may write to either meanwhile. Raises Differs."""
-    for table in metadata.sorted_tables:
-        await _copy(source, target, _Rows(table), progress)
-    total = 0
-    for table in metadata.sorted_tables:
-        total += await _compare(source, target, _Rows(table), progress)
-        if "id" in table.columns:
-            await _number_on(source, target, table.name)
+    """Copy every row, and compare it; how many there are. Nobody else may write to the target. Raises Differs."""
+    async with source.snapshot() as snapshot:
+        await copy_rows(snapshot, target, progress)
+        async with target.snapshot() as copy:
+            total = 0
+            for table in metadata.sorted_tables:
+                total += await _compare(snapshot, copy, _Rows(table), progress)
+        await number_on(snapshot, target)
     return total
 
 
-async def _copy(source: Database, target: Database, rows: _Rows, progress: Progress) -> None:
-    last = await target.read(rows.last)
-    while batch := await source.scan(lambda c, last=last: rows.after(c, last)):  # type: ignore[misc]
-        await target.write(lambda c, batch=batch: rows.insert(c, batch))  # type: ignore[misc]
-        last = rows.key_of(batch[-1])
-        progress(f"copy {rows.table.name}", len(batch))
+async def copy_rows(source: Connection, target: Database, progress: Progress) -> int:
+    """Copy the rows behind those that the target has already; how many."""
+    total = 0
+    for table in metadata.sorted_tables:
+        rows = _Rows(table)
+        last = await target.read(rows.last)
+        while batch := await rows.after(source, last):
+            await target.write(lambda c, rows=rows, batch=batch: rows.insert(c, batch), long=True)  # type: ignore[misc]
+            last, total = rows.key_of(batch[-1]), total + len(batch)
+            progress(f"copy {table.name}", len(batch))
+    return total
 
 
-async def _compare(source: Database, target: Database, rows: _Rows, progress: Progress) -> int:
+async def _compare(source: Connection, target: Connection, rows: _Rows, progress: Progress) -> int:
     last, total = None, 0
     while True:
-        ours = await source.scan(lambda c, last=last: rows.after(c, last))  # type: ignore[misc]
-        theirs = await target.scan(lambda c, last=last: rows.after(c, last))  # type: ignore[misc]
+        ours, theirs = await rows.after(source, last), await rows.after(target, last)
         if ours != theirs:
             raise Differs(f"{Differs.sentence} in the table {rows.table.name}: empty the target and start again")
         if not ours:
@@ -96,11 +100,11 @@ async def _compare(source: Database, target: Database, rows: _Rows, progress: Pr
         progress(f"compare {rows.table.name}", len(ours))
 
 
-async def _number_on(source: Database, target: Database, table: str) -> None:
+async def number_on(source: Connection, target: Database) -> None:
     """Numbers go on where they were, also behind rows that were deleted: an id is never used again."""
-    last = await source.read(lambda c: _last_number(c, table))
-    if last:
-        await target.write(lambda c: _set_number(c, table, last))
+    for table in metadata.sorted_tables:
+        if "id" in table.columns and (last := await _last_number(source, table.name)):
+            await target.write(lambda c, name=table.name, last=last: _set_number(c, name, last), long=True)  # type: ignore[misc]
 
 
 async def _last_number(c: Connection, table: str) -> int:

@@ -11,25 +11,28 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Literal, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from media_gallery.db import Query, Row
+from media_gallery.db import Connection, Query, Row
 from media_gallery.errors import NoSpace, Unavailable
 
 T = TypeVar("T")
 CONNECTIONS = 10
 """Most connections of one worker."""
-WAIT = 5.0
-"""Seconds to wait for a connection of the pool, or for the server to take one."""
+PROMPT = 4.5
+"""Seconds that a call may take, with the wait for its connection: web clients give up after five."""
 STATEMENT = 60.0
-"""Seconds one statement may take."""
+"""Seconds one statement may take of those that touch many rows."""
 ATTEMPTS = 10
+_TURN = 0x74696479  # "tidy", an advisory lock
 _COLLISIONS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _GONE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection says that broke between two of its states
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -69,6 +72,11 @@ class _PostgresConnection:
         return int(status.rpartition(" ")[2]) if status[-1].isdigit() else 0
 
 
+def _soon() -> float:
+    """When a call that begins now must have ended, in the loop's time."""
+    return asyncio.get_running_loop().time() + PROMPT
+
+
 class PostgresDatabase:
     """A `Database` on a server. It may be away when the service starts, and come back."""
 
@@ -76,42 +84,75 @@ class PostgresDatabase:
         self.url = url
 
     async def start(self) -> None:
+        ours = {"application_name": "media-gallery", "idle_in_transaction_session_timeout": "600000"}
+        said = parse_qs(urlsplit(self.url).query)  # what the address says of these goes before
         self._pool = await asyncpg.create_pool(
-            self.url, min_size=0, max_size=CONNECTIONS, timeout=WAIT, command_timeout=STATEMENT,
-            server_settings={"application_name": "media-gallery", "idle_in_transaction_session_timeout": "60000"},
+            self.url, min_size=0, max_size=CONNECTIONS, timeout=PROMPT, command_timeout=STATEMENT,
+            server_settings={name: value for name, value in ours.items() if name not in said},
         )  # fmt: skip
 
     async def close(self) -> None:
         await self._pool.close()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[_PostgresConnection]:
-        async with self._pool.acquire(timeout=WAIT) as raw:
-            yield _PostgresConnection(raw)
+    async def _connection(self, end: float) -> AsyncIterator[tuple[Any, asyncio.TimerHandle]]:
+        """A connection of the pool, broken at `end` of the loop's time unless the timer is stopped before.
+
+        A server that stands still answers no cancelling either, so nothing less would end what waits for it.
+        """
+        loop = asyncio.get_running_loop()
+        raw = await self._pool.acquire(timeout=max(0.0, end - loop.time()))
+        timer = loop.call_at(end, raw.terminate)
+        try:
+            yield raw, timer
+        finally:
+            timer.cancel()
+            await self._pool.release(raw)
 
     async def read(self, query: Query[T]) -> T:
         try:
-            async with self._connection() as connection:
-                return await query(connection)
+            async with self._connection(_soon()) as (raw, _):
+                return await query(_PostgresConnection(raw))
         except Exception as error:
             raise translate(error) from error
 
     async def scan(self, query: Query[T]) -> T:
         try:
-            async with self._connection() as c, c.raw.transaction(isolation="repeatable_read", readonly=True):
-                return await query(c)
+            async with self.snapshot() as connection:
+                return await query(connection)
         except Exception as error:
             raise translate(error) from error
 
-    async def write(self, query: Query[T]) -> T:
-        # The transaction happens whether or not its caller still waits: what follows a commit must not be skipped.
-        return await asyncio.shield(asyncio.ensure_future(self._write(query)))
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        async with (
+            self._connection(_soon()) as (raw, timer),
+            raw.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            timer.cancel()  # the server is there
+            yield _PostgresConnection(raw)
 
-    async def _write(self, query: Query[T]) -> T:
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[bool]:
+        try:
+            async with self._connection(_soon()) as (raw, timer):  # with the connection, the pool takes the lock back
+                timer.cancel()
+                yield await raw.fetchval("SELECT pg_try_advisory_lock($1)", _TURN)
+        except Exception as error:
+            raise translate(error) from error
+
+    async def write(self, query: Query[T], *, long: bool = False) -> T:
+        # The transaction happens whether or not its caller still waits: what follows a commit must not be skipped.
+        return await asyncio.shield(asyncio.ensure_future(self._write(query, long)))
+
+    async def _write(self, query: Query[T], long: bool) -> T:
+        end = _soon()
         for attempt in range(ATTEMPTS):
             try:
-                async with self._connection() as c, c.raw.transaction():
-                    return await query(c)
+                async with self._connection(end) as (raw, timer), raw.transaction():
+                    if long:
+                        timer.cancel()
+                    return await query(_PostgresConnection(raw))
             except _COLLISIONS as error:
                 if attempt == ATTEMPTS - 1:
                     raise translate(error) from error

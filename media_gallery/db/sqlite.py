@@ -7,25 +7,31 @@ cut; grouping the transactions that wait lets them share one sync. Several proce
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import queue
 import re
 import sqlite3
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from media_gallery.db import Query, Row
+import structlog
+
+from media_gallery.db import Connection, Query, Row
 from media_gallery.errors import NoSpace, Unavailable
 
+log = structlog.get_logger()
 T = TypeVar("T")
 BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another process's transaction."""
+"""Seconds to wait for the transactions of others, of this process or another."""
 GROUP = 64
 """Most transactions that share one commit."""
 SCANNERS = 2
+AWAY = "The database cannot be reached"
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -36,6 +42,15 @@ def connect(path: Path) -> sqlite3.Connection:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16384", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
+
+
+def make_single(path: Path) -> None:
+    """Make a database that nobody has open one file alone, without its write-ahead log; on disk on return."""
+    connection = connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    finally:
+        connection.close()
 
 
 @lru_cache(maxsize=512)
@@ -62,6 +77,13 @@ class _SqliteConnection:
         return self.raw.execute(_numbered(sql), args).rowcount
 
 
+@contextmanager
+def read_only(path: Path) -> Iterator[Connection]:
+    """A database that nobody writes to; no other file is made beside it."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, check_same_thread=False)) as raw:
+        yield _SqliteConnection(raw)
+
+
 def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a query to its end where no event loop is: it awaits nothing but the connection, so one step is all."""
     try:
@@ -84,53 +106,86 @@ def translate(error: sqlite3.Error) -> Exception:
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_READONLY,
     ):
-        return Unavailable("The database cannot be reached")
+        return Unavailable(AWAY)
     return error
 
 
+class _Job:
+    """A transaction that waits for its turn. Whoever takes it settles it: the writer, or the patience of its caller."""
+
+    __slots__ = ("_untaken", "future", "query")
+
+    def __init__(self, query: Query[Any], future: asyncio.Future[Any]) -> None:
+        self.query, self.future = query, future
+        self._untaken = threading.Lock()
+
+    def take(self) -> bool:
+        """Whether nobody else has it."""
+        return self._untaken.acquire(blocking=False)
+
+    def give_up(self) -> None:
+        if self.take() and not self.future.done():
+            self.future.set_exception(Unavailable(AWAY))
+
+
 class _Writer(threading.Thread):
-    """Takes transactions from a queue, runs those that wait as one group, answers all after its commit."""
+    """Takes transactions from a queue, runs those that wait as one group, answers all after its commit.
+
+    Processes take turns by a lock beside the database: SQLite's own would be asked for again and again, after pauses.
+    Where a turn does not come, for another process that has it stands still, jobs are given up by those who wait.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(name="sqlite-writer", daemon=True)
-        self.path = path
-        self.jobs: queue.SimpleQueue[tuple[Query[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._connection = _SqliteConnection(connect(path))
+        self._turn = path.with_name(path.name + ".turn").open("w")
 
     def run(self) -> None:
-        connection = _SqliteConnection(connect(self.path))
-        open_for_more = True
-        while open_for_more:
-            group: list[tuple[Query[Any], asyncio.Future[Any]]] = []
-            job = self.jobs.get()
-            while job is not None:
-                group.append(job)
-                if len(group) == GROUP or self.jobs.empty():
-                    break
-                job = self.jobs.get()
-            open_for_more = job is not None
+        while (first := self.jobs.get()) is not None:
+            try:
+                fcntl.flock(self._turn, fcntl.LOCK_EX)
+            except OSError:  # no locks where the file is; SQLite says what it can do without
+                log.exception("no turn is given", file=self._turn.name)
+            group = self._group(first)
+            results = self._commit(group) if group else []
+            with suppress(OSError):
+                fcntl.flock(self._turn, fcntl.LOCK_UN)
             if group:
-                self._answer(group, self._commit(connection, group))
-        connection.raw.close()
+                self._answer(group, results)
+        self._turn.close()
+        self._connection.raw.close()
 
-    def _commit(self, connection: _SqliteConnection, group: list[tuple[Query[Any], asyncio.Future[Any]]]) -> list[Any]:
-        """A result or an exception for each transaction of the group."""
-        raw = connection.raw
+    def _group(self, first: _Job) -> list[_Job]:
+        """Those that wait now, but for those that were given up."""
+        group = [first] if first.take() else []
+        while len(group) < GROUP and not self.jobs.empty():
+            job = self.jobs.get()
+            if job is None:
+                self.jobs.put(None)  # the last of all: it comes again
+                break
+            if job.take():
+                group.append(job)
+        return group
+
+    def _commit(self, group: list[_Job]) -> list[Any]:
+        """A result or an exception for each transaction of the group, whatever happens: somebody waits for each."""
+        raw = self._connection.raw
         try:
             raw.execute("BEGIN IMMEDIATE")
-            results = [self._one(connection, query) for query, _ in group]
+            results = [self._one(job.query) for job in group]
             raw.execute("COMMIT")
-        except sqlite3.Error as error:
-            if raw.in_transaction:
-                raw.execute("ROLLBACK")
-            return [translate(error)] * len(group)
+        except Exception as error:
+            with suppress(sqlite3.Error):
+                raw.rollback()
+            return [translate(error) if isinstance(error, sqlite3.Error) else error] * len(group)
         return results
 
-    @staticmethod
-    def _one(connection: _SqliteConnection, query: Query[Any]) -> Any:
-        raw = connection.raw
+    def _one(self, query: Query[Any]) -> Any:
+        raw = self._connection.raw
         raw.execute("SAVEPOINT one")
         try:
-            result: Any = _drive(query(connection))  # type: ignore[arg-type]
+            result: Any = _drive(query(self._connection))  # type: ignore[arg-type]
         except Exception as error:
             if not raw.in_transaction:  # SQLite gave up the whole group: disk full, for one
                 raise
@@ -140,17 +195,18 @@ class _Writer(threading.Thread):
         return result
 
     @staticmethod
-    def _answer(group: list[tuple[Query[Any], asyncio.Future[Any]]], results: list[Any]) -> None:
+    def _answer(group: list[_Job], results: list[Any]) -> None:
         def settle() -> None:
-            for (_, future), result in zip(group, results, strict=True):
-                if future.done():
+            for job, result in zip(group, results, strict=True):
+                if job.future.done():
                     continue
                 if isinstance(result, Exception):
-                    future.set_exception(result)
+                    job.future.set_exception(result)
                 else:
-                    future.set_result(result)
+                    job.future.set_result(result)
 
-        group[0][1].get_loop().call_soon_threadsafe(settle)
+        with suppress(RuntimeError):  # the loop has ended, and with it all who waited
+            group[0].future.get_loop().call_soon_threadsafe(settle)
 
 
 class SqliteDatabase:
@@ -161,16 +217,20 @@ class SqliteDatabase:
 
     async def start(self) -> None:
         self._reader = _SqliteConnection(connect(self.path))
-        self._local = threading.local()
+        self._local, self._opened = threading.local(), list[sqlite3.Connection]()
         self._scanners = ThreadPoolExecutor(SCANNERS, "sqlite-scan")
-        self._writer = _Writer(self.path)
+        try:
+            self._writer = _Writer(self.path)
+        except OSError as error:
+            raise Unavailable(f"{error.filename} cannot be opened: {error.strerror}") from error
         self._writer.start()
 
     async def close(self) -> None:
         self._writer.jobs.put(None)
-        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._writer.join, BUSY_TIMEOUT)  # it may wait for a turn that does not come
         self._scanners.shutdown()
-        self._reader.raw.close()
+        for connection in (self._reader.raw, *self._opened):
+            connection.close()
 
     async def read(self, query: Query[T]) -> T:
         try:
@@ -182,6 +242,7 @@ class SqliteDatabase:
         def job() -> T:
             if not hasattr(self._local, "connection"):
                 self._local.connection = _SqliteConnection(connect(self.path))
+                self._opened.append(self._local.connection.raw)
             return _drive(query(self._local.connection))  # type: ignore[arg-type]
 
         try:
@@ -189,8 +250,33 @@ class SqliteDatabase:
         except sqlite3.Error as error:
             raise translate(error) from error
 
-    async def write(self, query: Query[T]) -> T:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writer.jobs.put((query, future))
-        # The transaction happens whether or not its caller still waits: what follows a commit must not be skipped.
-        return await asyncio.shield(future)
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        raw = connect(self.path)
+        try:
+            raw.execute("BEGIN")
+            raw.execute("SELECT 1 FROM accounts LIMIT 1").fetchall()  # the first read decides the moment
+            yield _SqliteConnection(raw)
+        finally:
+            raw.close()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[bool]:
+        with self.path.with_name(self.path.name + ".tidy").open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    async def write(self, query: Query[T], *, long: bool = False) -> T:
+        loop = asyncio.get_running_loop()
+        job = _Job(query, loop.create_future())
+        self._writer.jobs.put(job)
+        patience = loop.call_later(BUSY_TIMEOUT, job.give_up)
+        try:
+            # The transaction happens whether or not its caller still waits: what follows a commit must not be skipped.
+            return await asyncio.shield(job.future)
+        finally:
+            patience.cancel()

@@ -100,11 +100,12 @@ links = Table(
     Column("created_at", Big, nullable=False),
     sqlite_autoincrement=True,
 )
-Index("links_by_id", links.c.account_id, links.c.id)
-Index("links_by_time", links.c.account_id, links.c.created_at, links.c.id)
+# The category last in each: a list without avatars is read from the index alone, in its order.
+Index("links_by_time", links.c.account_id, links.c.created_at, links.c.id, links.c.category)
+Index("links_by_id", links.c.account_id, links.c.id, links.c.category)
 Index("links_by_category", links.c.account_id, links.c.category, links.c.created_at, links.c.id)
-Index("links_by_size", links.c.account_id, links.c.size, links.c.id)
-Index("links_by_name", links.c.account_id, links.c.folded, links.c.id)
+Index("links_by_size", links.c.account_id, links.c.size, links.c.id, links.c.category)
+Index("links_by_name", links.c.account_id, links.c.folded, links.c.id, links.c.category)
 
 trash = Table(  # keys of bytes that no row names any more, until the store has removed them
     "trash",

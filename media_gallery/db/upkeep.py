@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from media_gallery.db import Connection
+from media_gallery.db import Connection, Row
 from media_gallery.db.links import _FROM, _LINK, _link
 from media_gallery.models import Link
 
 STEP = 1000
 """Rows read at a time."""
+ACCOUNTS = 100
+"""The same of accounts that are counted, each of which may have very many links."""
 
 
 async def list_trash(c: Connection) -> list[str]:
@@ -18,8 +21,7 @@ async def list_trash(c: Connection) -> list[str]:
 
 
 async def empty_trash(c: Connection, keys: Sequence[str]) -> None:
-    for key in keys:
-        await c.run("DELETE FROM trash WHERE key = $1", key)
+    await c.run(f"DELETE FROM trash WHERE key IN ({', '.join(f'${i + 1}' for i in range(len(keys)))})", *keys)
 
 
 async def needed_keys(c: Connection, keys: Sequence[str]) -> set[str]:
@@ -34,6 +36,12 @@ async def needed_keys(c: Connection, keys: Sequence[str]) -> set[str]:
 async def known_slots(c: Connection, slot_ids: Sequence[str]) -> set[str]:
     places = ", ".join(f"${i + 1}" for i in range(len(slot_ids)))
     return {row[0] for row in await c.all(f"SELECT slot_id FROM links WHERE slot_id IN ({places})", *slot_ids)}
+
+
+async def is_empty(c: Connection) -> bool:
+    """Whether there is no account and no file yet."""
+    row = await c.one("SELECT (SELECT COUNT(*) FROM accounts) + (SELECT COUNT(*) FROM blobs)")
+    return row is not None and row[0] == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,50 +74,82 @@ async def count_blobs(c: Connection) -> int:
     return int(row[0])
 
 
-async def wrong_counts(c: Connection) -> list[str]:
-    """One sentence for each count that differs from what it counts."""
-    blobs = await c.all(
-        "SELECT b.key, b.links, COUNT(l.id) FROM blobs b LEFT JOIN links l ON l.blob_id = b.id"
-        " GROUP BY b.id, b.key, b.links HAVING b.links <> COUNT(l.id) LIMIT $1",
-        STEP,
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A blob or an account whose links were counted; a sentence for each kept count that differs from them."""
+
+    id: int
+    wrong: list[str]
+
+
+async def blob_counts(c: Connection, blob_id: int) -> list[Counted]:
+    """The next blobs behind an id. One without a link is wrong, too: its row should have gone."""
+    rows = await c.all(
+        "SELECT id, key, links, (SELECT COUNT(*) FROM links l WHERE l.blob_id = b.id) FROM blobs b"
+        f" WHERE id > $1 ORDER BY id LIMIT {STEP}",
+        blob_id,
     )
-    accounts = await c.all(
-        "SELECT a.id, a.used, a.files, COALESCE(SUM(l.size), 0), COUNT(l.id) FROM accounts a"
-        " LEFT JOIN links l ON l.account_id = a.id GROUP BY a.id, a.used, a.files"
-        " HAVING a.used <> COALESCE(SUM(l.size), 0) OR a.files <> COUNT(l.id) LIMIT $1",
-        STEP,
+    return [
+        Counted(row, [f"blob {key} counts {kept} links and has {real}"] if kept != real or not real else [])
+        for row, key, kept, real in rows
+    ]
+
+
+async def account_counts(c: Connection, account: int) -> list[Counted]:
+    """The next accounts behind an id. One statement sees one moment, in which kept counts and links must agree."""
+    rows = await c.all(  # the limit stands in it, so that no planner expects so many accounts that it reads all links
+        f"WITH step AS (SELECT id, files, used FROM accounts WHERE id > $1 ORDER BY id LIMIT {ACCOUNTS}), counted AS ("
+        " SELECT account_id, category, COUNT(*) AS files, SUM(size) AS used FROM links"
+        " WHERE account_id IN (SELECT id FROM step) GROUP BY account_id, category)"
+        " SELECT id, '', files, used, TRUE FROM step"
+        " UNION ALL SELECT account_id, category, files, used, TRUE FROM usage"
+        " WHERE account_id IN (SELECT id FROM step)"
+        " UNION ALL SELECT account_id, '', SUM(files), SUM(used), FALSE FROM counted GROUP BY account_id"
+        " UNION ALL SELECT account_id, category, files, used, FALSE FROM counted",
+        account,
     )
-    usage = await c.all(
-        "SELECT u.account_id, u.category FROM usage u LEFT JOIN links l"
-        " ON l.account_id = u.account_id AND l.category = u.category GROUP BY u.account_id, u.category, u.files, u.used"
-        " HAVING u.files <> COUNT(l.id) OR u.used <> COALESCE(SUM(l.size), 0) LIMIT $1",
-        STEP,
-    )
-    return (
-        [f"blob {key} counts {kept} links and has {real}" for key, kept, real in blobs]
-        + [
-            f"account {a} counts {used} bytes in {files} files and has {size} in {n}"
-            for a, used, files, size, n in accounts
-        ]
-        + [f"account {account} has wrong statistics of category {category}" for account, category in usage]
+    kept = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in rows if row[4]}
+    real = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in rows if not row[4]}
+    wrong = defaultdict[int, list[str]](list)
+    for id_, category in sorted(kept.keys() | real.keys()):
+        files, used = kept.get((id_, category), (0, 0))
+        count, size = real.get((id_, category), (0, 0))
+        if (files, used) != (count, size):
+            which = f"files of category {category}" if category else "files"
+            wrong[id_].append(f"account {id_} counts {used} bytes in {files} {which} and has {size} in {count}")
+    return [Counted(id_, wrong[id_]) for id_, category in sorted(kept) if not category]
+
+
+async def _hold(c: Connection, table: str, row_id: int) -> Row | None:
+    """Keep others from a row, so that the statements after this count what stays; SQLite keeps them from everything."""
+    return await c.one(
+        f"SELECT * FROM {table} WHERE id = $1" + (" FOR UPDATE" if c.kind == "postgresql" else ""), row_id
     )
 
 
-async def recount(c: Connection) -> None:
-    """Count everything anew: links of blobs, use of accounts, statistics."""
-    await c.run("UPDATE blobs SET links = (SELECT COUNT(*) FROM links l WHERE l.blob_id = blobs.id)")
-    await c.run(
-        "UPDATE accounts SET used = (SELECT COALESCE(SUM(size), 0) FROM links l WHERE l.account_id = accounts.id),"
-        " files = (SELECT COUNT(*) FROM links l WHERE l.account_id = accounts.id)"
-    )
-    await c.run("DELETE FROM usage")
+async def recount_blob(c: Connection, blob_id: int, now: int) -> None:
+    """Count a blob's links anew; without any, its key goes to the trash."""
+    if await _hold(c, "blobs", blob_id) is None:
+        return
+    await c.run("UPDATE blobs SET links = (SELECT COUNT(*) FROM links WHERE blob_id = $1) WHERE id = $1", blob_id)
+    unlinked = "FROM blobs WHERE id = $1 AND links = 0"
+    await c.run(f"INSERT INTO trash (key, created_at) SELECT key, CAST($2 AS BIGINT) {unlinked}", blob_id, now)
+    await c.run(f"DELETE {unlinked}", blob_id)
+
+
+async def recount_account(c: Connection, account: int) -> None:
+    """Count an account's links anew, in all and by category. Whoever adds or removes one holds the account's row."""
+    if await _hold(c, "accounts", account) is None:
+        return
+    await c.run("DELETE FROM usage WHERE account_id = $1", account)
     await c.run(
         "INSERT INTO usage (account_id, category, files, used)"
-        " SELECT account_id, category, COUNT(*), SUM(size) FROM links GROUP BY account_id, category"
+        " SELECT account_id, category, COUNT(*), SUM(size) FROM links WHERE account_id = $1"
+        " GROUP BY account_id, category",
+        account,
     )
-
-
-async def trash_unlinked(c: Connection, now: int) -> int:
-    """Move blobs that no link names to the trash; how many."""
-    await c.run("INSERT INTO trash (key, created_at) SELECT key, CAST($1 AS BIGINT) FROM blobs WHERE links = 0", now)
-    return await c.run("DELETE FROM blobs WHERE links = 0")
+    await c.run(
+        "UPDATE accounts SET used = (SELECT COALESCE(SUM(used), 0) FROM usage WHERE account_id = $1),"
+        " files = (SELECT COALESCE(SUM(files), 0) FROM usage WHERE account_id = $1) WHERE id = $1",
+        account,
+    )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from media_gallery.errors import GalleryError
-from media_gallery.http import account, files, media, openapi, shapes, status
-from media_gallery.http.middleware import Errors, Observe, refused, unrouted
+from media_gallery.http import account, files, media, multipart, openapi, shapes, status
+from media_gallery.http.middleware import PRIVATE, Cors, Errors, Observe
 from media_gallery.http.request import Call, Services, read_parameters
 
 BASE = "/api/v1"
@@ -50,7 +48,7 @@ _UPLOAD: dict[str, Any] = {
     "params": shapes.Nothing,
     "answers": {201: shapes.FileObject},
     "refusals": (400, 403, 408, 413, 415, 429, 503, 507),
-    "form": shapes.UploadParams,
+    "form": multipart.UploadParams,
 }
 
 API = (
@@ -99,15 +97,17 @@ def _answer(services: Services, operations: dict[str, Operation]) -> Callable[[R
         call = Call(services, request)
         if operation.needs in ("token", "admin"):
             await call.authenticate()
+            if operation.needs == "admin":
+                services.accounts.check_admin(call.caller)
             request.scope["state"]["account"] = call.caller.account
         params: Any = shapes.Nothing()
-        if operation.form is None:
+        if operation.params is not shapes.Nothing:
             params = await read_parameters(call, operation.params, operation.strict)
         answer = await operation.handler(call, params)
         status_code = next(iter(operation.answers))
         if answer is None:
-            return Response(status_code=status_code)
-        return Response(msgspec.json.encode(answer), status_code, media_type="application/json")
+            return Response(None, status_code, PRIVATE)
+        return Response(msgspec.json.encode(answer), status_code, PRIVATE, "application/json")
 
     return endpoint
 
@@ -121,32 +121,51 @@ def _plain(
     return endpoint
 
 
+def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], methods: Iterable[str] = ("GET",)) -> Route:
+    """A route to a plain ASGI application, which is spared Starlette's own handling of errors."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    route = Route(path, endpoint, methods=list(methods))
+    route.app = app
+    return route
+
+
 def routes(services: Services) -> list[Route]:
     """Every path there is, media first: it is asked for most."""
     document = openapi.Document(API, services.settings.public_url)
-    table = [Route(path, _plain(services, handler), methods=["GET"]) for path, handler in PLAIN.items()]
-    table.append(Route(f"{BASE}/openapi.json", document.answer, methods=["GET"]))
+    table = [_route(path, _plain(services, handler)) for path, handler in PLAIN.items()]
+    table.append(_route(f"{BASE}/openapi.json", document.answer))
     for path in dict.fromkeys(operation.path for operation in API):
         operations = {operation.method: operation for operation in API if operation.path == path}
-        table.append(Route(BASE + path, _answer(services, operations), methods=list(operations)))
+        table.append(_route(BASE + path, _answer(services, operations), operations))
     return table
+
+
+class _Application(Starlette):
+    """Starlette with our middleware alone: its two layers around it are for errors, which `Errors` answers."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for cls, args, kwargs in reversed(self.user_middleware):
+            app = cls(app, *args, **kwargs)
+        return app
 
 
 def application(services: Services, lifespan: Any) -> Starlette:
     """The ASGI application over the services."""
     cors = Middleware(
-        CORSMiddleware,
+        Cors,
         allow_origins=services.settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"],
         allow_headers=["*", "Authorization"],
         expose_headers=["Content-Disposition", "Content-Range", "ETag", "Retry-After"],
         max_age=86400,
     )
-    app = Starlette(
-        routes=routes(services),
-        middleware=[Middleware(Observe), cors, Middleware(Errors)],
-        exception_handlers={GalleryError: refused, HTTPException: unrouted},
-        lifespan=lifespan,
+    app = _Application(
+        routes=routes(services), middleware=[Middleware(Observe), cors, Middleware(Errors)], lifespan=lifespan
     )
     app.router.redirect_slashes = False
     return app

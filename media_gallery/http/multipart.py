@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+from msgspec import Meta, Struct
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
-from media_gallery.errors import BadRequest, GalleryError
-from media_gallery.http.request import BODY, Call, Raw, chunks, convert
-from media_gallery.http.shapes import METADATA, UploadParams
-from media_gallery.models import Context
-from media_gallery.uploads import Kept, Upload
+from media_gallery.errors import BadRequest
+from media_gallery.http.request import BODY, Call, Raw, chunks, convert, query_parameters
+from media_gallery.http.shapes import Count, Text
+from media_gallery.models import METADATA_DEPTH, Context, Digest, clean_name, nested_deeper
+from media_gallery.uploads import Kept, Offer, Upload
 
 OVERHEAD = BODY
 """Most bytes that a form may take beside its file."""
+METADATA = 16 * 1024
+"""Most bytes of an upload's metadata."""
 _FIELDS = 32
-_UNSENT = 1024 * 1024
-"""Bytes of a refused body that are still read, so that a client which is busy sending sees the answer."""
+
+
+class UploadParams(Struct):
+    """The fields of an upload's form beside `file`."""
+
+    media_type: Text | None = None
+    context: Context | None = None
+    metadata: Annotated[
+        str | dict[str, Any] | None, Meta(description="A JSON object, 16 KiB and 64 levels at most")
+    ] = None
+    size: Annotated[Count | None, Meta(description="Bytes; checked against what arrives")] = None
+    hash: Annotated[Text | None, Meta(description="SHA-1 or SHA-256 in hex; checked against what arrives")] = None
+    create_thumbnails: bool | None = None
+    create_thumbnail: Annotated[bool | None, Meta(description="The same as `create_thumbnails`")] = None
+
+    def offer(self, name: str, part_type: str | None, context: Context | None) -> Offer:
+        """Raises BadRequest for metadata that is no JSON object."""
+        wanted = self.create_thumbnails if self.create_thumbnails is not None else self.create_thumbnail
+        return Offer(
+            name=clean_name(name),
+            size=self.size,
+            digest=Digest.parse(self.hash) if self.hash else None,
+            media_type=self.media_type,
+            part_type=part_type,
+            context=context or self.context,
+            metadata=_metadata(self.metadata) if self.metadata else {},
+            thumbnails=wanted is not False,
+        )
+
+
+def _metadata(given: str | dict[str, Any]) -> dict[str, Any]:
+    """A JSON object, checked for size, depth, and what a database or a client could not take back."""
+    try:
+        text = given.encode() if isinstance(given, str) else msgspec.json.encode(given)
+        if len(text) > METADATA:
+            raise ValueError("longer than 16 KiB")
+        value = msgspec.json.decode(text, type=dict[str, Any])
+        if nested_deeper(value, METADATA_DEPTH):
+            raise ValueError("nested too deep")
+        if "\\u0000" in msgspec.json.encode(value).decode():
+            raise ValueError("null characters")
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        rule = f"must be a JSON object of 16 KiB at most, nested {METADATA_DEPTH} deep at most"
+        raise BadRequest("The metadata is malformed", fields={"metadata": rule}) from None
+    return value
 
 
 async def receive(call: Call, context: Context | None) -> Kept:
@@ -33,26 +77,16 @@ async def receive(call: Call, context: Context | None) -> Kept:
     length = call.request.headers.get("content-length", "")
     declared = max(0, int(length) - OVERHEAD) if length.isdigit() else 0
     form = _Form(call, context, options["boundary"])
-    body = chunks(call.request, call.services.settings.idle_timeout)
+    body = chunks(call.request, call.services.settings)
     try:
         form.upload = await call.services.uploads.begin(call.caller.account, declared)
         async for chunk in body:
             await form.feed(chunk)
         return await form.finish()
-    except BaseException as error:
+    except BaseException:
         if form.upload is not None:
             await form.upload.discard()
-        if isinstance(error, GalleryError) and error.status != 408:
-            await _drain(body)
         raise
-
-
-async def _drain(body: AsyncIterator[bytes]) -> None:
-    rest = _UNSENT
-    with suppress(Exception):  # the body's end, or a fault: the request has failed already, for a better reason
-        while rest >= 0:
-            async with asyncio.timeout(1.0):
-                rest -= len(await anext(body))
 
 
 class _Form:
@@ -61,7 +95,10 @@ class _Form:
     def __init__(self, call: Call, context: Context | None, boundary: str) -> None:
         self.call, self.context = call, context
         self.upload: Upload | None = None
-        self.parser = PushMultipartParser(boundary, max_segment_count=_FIELDS, strict=True)
+        try:
+            self.parser = PushMultipartParser(boundary, max_segment_count=_FIELDS, strict=True)
+        except MultipartError as error:
+            raise BadRequest("The form's boundary is malformed") from error
         self.fields: dict[str, bytearray] = {}
         self.file: MultipartSegment | None = None
         self._part: MultipartSegment | None = None
@@ -84,7 +121,26 @@ class _Form:
         except ParserLimitReached as error:
             raise BadRequest("The form has too many or too long fields") from error
         except MultipartError as error:
-            raise BadRequest("The form is malformed") from error
+            if not self._ended():
+                raise BadRequest("The form is malformed") from error
+            self._pass_over(chunk)
+
+    def _ended(self) -> bool:
+        """Whether the last boundary has come."""
+        try:
+            self.parser.close()
+        except MultipartError:
+            return False
+        return True
+
+    def _pass_over(self, chunk: bytes) -> None:
+        """What follows the last boundary is no part of the form (RFC 2046, 5.1.1).
+
+        The parser refuses it where it comes in a packet of its own, as the last line break may.
+        """
+        self._beside += len(chunk)
+        if self._beside > OVERHEAD:
+            raise BadRequest("The form goes on behind its end")
 
     async def _start(self, part: MultipartSegment) -> None:
         self._part = part
@@ -107,7 +163,7 @@ class _Form:
             raise BadRequest("A field is too long", fields={self._part.name: f"must be {METADATA} bytes at most"})
 
     def _params(self) -> UploadParams:
-        raw: Raw = {}
+        raw: Raw = query_parameters(self.call.request)
         for name, value in self.fields.items():
             try:
                 raw[name] = [value.decode()]

@@ -71,7 +71,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.form is not None:
         schema["properties"] = {name: _without_null(kind) for name, kind in schema["properties"].items()}
         schema["properties"]["file"] = {"type": "string", "format": "binary"}
-        schema["properties"]["metadata"] = {"type": "string", "description": "A JSON object, 16 KiB at most"}
+        described_metadata = schema["properties"]["metadata"]["description"]
+        schema["properties"]["metadata"] = {"type": "string", "description": described_metadata}
         schema["required"] = ["file"]
         described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     elif operation.method in ("POST", "PUT"):
@@ -84,6 +85,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _refusals(operation: Operation) -> list[int]:
     always = {500, 503} if operation.needs == "nothing" else {401, 500, 503}
+    if operation.params is not shapes.Nothing:  # they may come in a body, too slow or too large
+        always |= {400, 408, 413}
     return sorted(always | set(operation.refusals))
 
 
@@ -175,15 +178,20 @@ def _section(method: str, path: str, operation: dict[str, Any]) -> str:
         ]
     rows = "".join(
         f"<tr><td><code>{escape(name)}</code>{' *' if required else ''}<td>{escape(_type(schema))}"
-        f"<td>{escape(schema.get('description', ''))}"
+        f"<td>{_marked(schema.get('description', ''))}"
         for name, schema, required in parameters
     )
     answers = " · ".join(f"<b>{status}</b> {escape(a['description'])}" for status, a in operation["responses"].items())
     table = f"<table>{rows}</table>" if rows else ""
     return (
-        f"<section><h2><span>{method.upper()}</span> {escape(path)}</h2><p>{escape(operation['summary'])}</p>"
+        f"<section><h2><span>{method.upper()}</span> {escape(path)}</h2><p>{_marked(operation['summary'])}</p>"
         f"{table}<p class=answers>{answers}</p></section>"
     )
+
+
+def _marked(text: str) -> str:
+    """Text with what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
-from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, TypeVar, get_origin
+from time import monotonic
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from media_gallery.accounts import Accounts
 from media_gallery.errors import BadRequest, ClientTimeout, TooLarge, Unauthorized
 from media_gallery.files import Files
+from media_gallery.http.proxies import client_address
 from media_gallery.models import Caller
 from media_gallery.settings import Settings
 from media_gallery.uploads import Uploads
@@ -66,19 +67,9 @@ class Call:
 
     @property
     def address(self) -> str:
-        """The client's IP address; what trusted proxies forward is believed, read from the right."""
-        trusted = [ip_network(network, strict=False) for network in self.services.settings.trusted_proxies]
-        address = self.request.client.host if self.request.client else "127.0.0.1"
-        forwarded = ",".join(self.request.headers.getlist("x-forwarded-for")).split(",")
-        for hop in reversed([hop.strip() for hop in forwarded if hop.strip()]):
-            try:
-                if not any(ip_address(address) in network for network in trusted):
-                    break
-                ip_address(hop)
-            except ValueError:
-                break
-            address = hop
-        return address
+        """The client's IP address, as far as trusted proxies tell it."""
+        peer = self.request.client.host if self.request.client else "127.0.0.1"
+        return client_address(peer, self.request.headers, self.services.settings.trusted_proxies)
 
     @property
     def language(self) -> str:
@@ -95,16 +86,27 @@ class Call:
         return best
 
 
-async def chunks(request: Request, idle_timeout: float) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises ClientTimeout where nothing comes for `idle_timeout` seconds, ClientDisconnect."""
+async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises ClientDisconnect, and ClientTimeout where nothing comes for `idle_timeout` seconds,
+    or less than `min_upload_rate` over as many seconds of waiting: the time that we take ourselves does not count.
+    """
+    waited, came = 0.0, 0
     while True:
+        begun = monotonic()
         try:
-            async with asyncio.timeout(idle_timeout):
+            async with asyncio.timeout(settings.idle_timeout):
                 message = await request.receive()
         except TimeoutError:
             raise ClientTimeout from None
+        waited += monotonic() - begun
+        came += len(message.get("body", b""))
+        if waited >= settings.idle_timeout:
+            if message.get("more_body") and came < settings.min_upload_rate * waited:
+                raise ClientTimeout("The client sends too slowly")
+            waited, came = 0.0, 0
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
+        request.scope.setdefault("state", {})["read"] = not message.get("more_body")
         if message.get("body"):
             yield message["body"]
         if not message.get("more_body"):
@@ -114,17 +116,22 @@ async def chunks(request: Request, idle_timeout: float) -> AsyncIterator[bytes]:
 async def read_parameters(call: Call, kind: type[S], strict: bool) -> S:
     """The parameters of a request as a struct. Raises BadRequest with the fields that were wrong.
 
-    `strict` refuses parameters that the struct does not know: for deletions, which an ignored one would widen.
+    `strict` refuses parameters that the struct does not know, and empty ones: for deletions, which an ignored one would
+    widen.
     """
-    raw = _pairs(parse_qsl(call.request.url.query, keep_blank_values=True))
+    raw = query_parameters(call.request)
     if call.request.method != "GET" or not raw:
         raw.update(await _body_parameters(call))
     return convert(raw, kind, strict)
 
 
+def query_parameters(request: Request) -> Raw:
+    return _pairs(parse_qsl(request.scope["query_string"].decode(errors="replace"), keep_blank_values=True))
+
+
 async def _body_parameters(call: Call) -> Raw:
     body = b""
-    async for chunk in chunks(call.request, call.services.settings.idle_timeout):
+    async for chunk in chunks(call.request, call.services.settings):
         body += chunk
         if len(body) > BODY:
             raise TooLarge("The request is too large")
@@ -138,7 +145,7 @@ async def _body_parameters(call: Call) -> Raw:
         return _form(body, options.get("boundary", ""))
     try:
         values = msgspec.json.decode(body)  # COMPAT: some clients send JSON without its content type
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest("The body is not valid JSON") from error
     if not isinstance(values, dict):
         raise BadRequest("The body must be a JSON object")
@@ -174,17 +181,25 @@ def convert(raw: Raw, kind: type[S], strict: bool) -> S:
     wrong: dict[str, str] = {}
     known = _fields(kind)
     for name, everything in raw.items():
-        given = [value for value in everything if value is not None and value != ""]
         field = known.get(name)
         if field is None:
             if strict:
                 wrong[name] = "is not known here"
+            continue
+        given = [value for value in everything if value is not None and value != ""]
+        if field.listed:
+            given = _listed(given)
+        if strict and not field.listed and len(given) > 1:
+            wrong[name] = "must come once"
         elif given:
             try:
-                value = _listed(given) if field.listed else given[-1]
-                values[name] = msgspec.convert(value, field.type, strict=False)
+                values[name] = msgspec.convert(given if field.listed else given[-1], field.type, strict=False)
             except (msgspec.ValidationError, ValueError, OverflowError) as error:
                 wrong[name] = _sentence(str(error))
+        elif field.required and field.nullable:
+            values[name] = None
+        elif strict:
+            wrong[name] = "must not be empty"
     wrong |= {
         name: "is required"
         for name, field in known.items()
@@ -200,18 +215,28 @@ class _Field:
     type: Any
     listed: bool
     required: bool
+    nullable: bool
 
 
 @cache
 def _fields(kind: type[msgspec.Struct]) -> dict[str, _Field]:
     """What a struct takes, by name; looked up once, since types are resolved slowly."""
     return {
-        field.name: _Field(field.type, _is_list(field.type), field.required) for field in msgspec.structs.fields(kind)
+        field.name: _Field(field.type, _is_list(field.type), field.required, _is_nullable(field.type))
+        for field in msgspec.structs.fields(kind)
     }
 
 
+def _bare(kind: Any) -> Any:
+    return kind.__origin__ if get_origin(kind) is Annotated else kind
+
+
 def _is_list(kind: Any) -> bool:
-    return get_origin(kind.__origin__ if get_origin(kind) is Annotated else kind) is list
+    return get_origin(_bare(kind)) is list
+
+
+def _is_nullable(kind: Any) -> bool:
+    return type(None) in get_args(_bare(kind))
 
 
 def _listed(given: list[Any]) -> list[Any]:
@@ -230,10 +255,10 @@ def _sentence(message: str) -> str:
 def parse_time(text: str, end: bool) -> int:
     """A date or a time -> microseconds; a date as an `end` is the last moment of that day. Raises ValueError."""
     text = text.strip()
-    if len(text) == 10:
-        day = datetime.combine(datetime.fromisoformat(text), time(), UTC)
+    try:
+        day = datetime.combine(date.fromisoformat(text), time(), UTC)
         moment = day + timedelta(days=1) - timedelta(microseconds=1) if end else day
-    else:
+    except ValueError:
         # COMPAT: clients that do not encode the + of a time zone send a space
         head, tail = text[:11], text[11:].replace(" ", "+")
         moment = datetime.fromisoformat(head + tail)

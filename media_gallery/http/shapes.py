@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from media_gallery.errors import BadRequest
@@ -32,8 +31,8 @@ Text = Annotated[str, Meta(max_length=1024)]
 JidText = Annotated[str, Meta(min_length=1, max_length=3071)]
 """A JID: three parts of 1023 bytes at most (RFC 7622, section 3.1)."""
 PAGE_SIZE, MOST = 50, 500
-METADATA = 16 * 1024
-"""Most bytes of an upload's metadata."""
+IDS = 500
+"""Most ids that one request may name."""
 
 # --- Parameters --------------------------------------------------------------------------------------------------
 
@@ -56,7 +55,7 @@ class Paging(Struct):
 
 
 class FilterParams(Struct):
-    id: Annotated[list[Id], Meta(description="Ids of file objects")] = []
+    id: Annotated[list[Id], Meta(description="Ids of file objects, 500 at most")] = []
     type: Annotated[
         Literal["image", "video", "voice", "file", "audio", "avatar"] | None,
         Meta(description="`file`: none of the other kinds; `audio`: every audio type, voice messages included"),
@@ -71,12 +70,14 @@ class FilterParams(Struct):
     name: Annotated[Text | None, Meta(description="Contained in the name, ignoring case")] = None
 
     def filter(self, with_avatars: bool) -> Filter:
-        """Raises BadRequest for a date that is none, and for null characters, which no database takes."""
+        """Raises BadRequest for a date that is none, too many ids, and null characters, which no database takes."""
         if wrong := [key for key in ("media_type", "name") if "\0" in (getattr(self, key) or "")]:
             raise BadRequest("Some parameters are wrong", fields=dict.fromkeys(wrong, "must not hold null characters"))
-        contexts = tuple(dict.fromkeys([*self.context, *self.contexts]))
+        ids, contexts = tuple(dict.fromkeys(self.id)), tuple(dict.fromkeys([*self.context, *self.contexts]))
+        if len(ids) > IDS:
+            raise BadRequest("Some parameters are wrong", fields={"id": f"must be {IDS} ids at most"})
         return Filter(
-            ids=tuple(self.id),
+            ids=ids,
             type=self.type,
             contexts=contexts,
             media_type=self.media_type,
@@ -141,48 +142,6 @@ class SlotParams(Struct):
         return Offer(clean_name(self.name), self.size, digest, self.media_type, None, self.context)
 
 
-class UploadParams(Struct):
-    """The fields of an upload's form beside `file`."""
-
-    media_type: Text | None = None
-    context: Context | None = None
-    metadata: Annotated[str | dict[str, Any] | None, Meta(description="A JSON object, 16 KiB at most")] = None
-    size: Annotated[Count | None, Meta(description="Bytes; checked against what arrives")] = None
-    hash: Annotated[Text | None, Meta(description="SHA-1 or SHA-256 in hex; checked against what arrives")] = None
-    create_thumbnails: bool | None = None
-    create_thumbnail: Annotated[bool | None, Meta(description="The same as `create_thumbnails`")] = None
-
-    def offer(self, name: str, part_type: str | None, context: Context | None) -> Offer:
-        """Raises BadRequest for metadata that is no JSON object."""
-        wanted = self.create_thumbnails if self.create_thumbnails is not None else self.create_thumbnail
-        return Offer(
-            name=clean_name(name),
-            size=self.size,
-            digest=Digest.parse(self.hash) if self.hash else None,
-            media_type=self.media_type,
-            part_type=part_type,
-            context=context or self.context,
-            metadata=_metadata(self.metadata) if self.metadata else {},
-            thumbnails=wanted is not False,
-        )
-
-
-def _metadata(given: str | dict[str, Any]) -> dict[str, Any]:
-    """A JSON object, checked for size and for what a database or a client could not take back."""
-    try:
-        text = given.encode() if isinstance(given, str) else msgspec.json.encode(given)
-        if len(text) > METADATA:
-            raise ValueError("longer than 16 KiB")
-        value = msgspec.json.decode(text, type=dict[str, Any])
-        if "\\u0000" in msgspec.json.encode(value).decode():
-            raise ValueError("null characters")
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise BadRequest(
-            "The metadata is malformed", fields={"metadata": "must be a JSON object of 16 KiB at most"}
-        ) from None
-    return value
-
-
 class CodeRequest(Struct):
     jid: JidText
     type: Literal["message", "iq"] = "message"
@@ -208,8 +167,8 @@ class JidParams(Struct):
     jid: JidText | None = None
 
 
-class QuotaParams(JidParams):
-    value: Annotated[Count | None, Meta(description="Bytes; `null`: the default")] = None
+class QuotaParams(JidParams, kw_only=True):
+    value: Annotated[Count | None, Meta(description="Bytes; `null`: the default")]
 
 
 class AccountListParams(Paging):

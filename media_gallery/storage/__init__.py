@@ -32,6 +32,7 @@ class Slot:
 
     id: str
     name: str
+    media_type: str
     thumbnails: Mapping[str, str]
 
 
@@ -57,6 +58,9 @@ class BlobStore(Protocol):
 
     def writer(self) -> Writer: ...
 
+    def check_room(self) -> None:
+        """Raise NoSpace where no upload may begin, since deletions need what is left."""
+
     async def commit(self, staged: Staged, slot: Slot) -> None:
         """Make staged bytes durable under their key, and publish them. Raises NoSpace; then nothing is left."""
 
@@ -73,17 +77,26 @@ class BlobStore(Protocol):
     async def open(self, key: str) -> int:
         """The same of committed bytes. Raises NotFound."""
 
+    def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` to before `end`, in pieces. Raises NotFound or Unavailable before the first."""
+
     def path(self, key: str) -> Path | None:
         """The file of a blob, where the store has files."""
 
-    def thumbnail_path(self, key: str, name: str) -> Path | None:
-        """The file a thumbnail has or would have, where the store has files."""
+    async def address(self, key: str, media_type: str, disposition: str) -> tuple[str, float] | None:
+        """Where a client may fetch the bytes by itself, under these headers, and for how many seconds.
+
+        None where they are to come through the service.
+        """
 
     async def thumbnail(self, key: str, name: str) -> bytes | None:
         """A thumbnail's bytes, None where it has not been made."""
 
     async def put_thumbnails(self, key: str, thumbnails: Mapping[str, bytes]) -> None:
         """Keep thumbnails of a blob, each whole or not at all. Raises NoSpace."""
+
+    async def adopt(self, key: str, file: Path) -> None:
+        """Take in the bytes of a file under a key that restored rows name, durably."""
 
     async def delete(self, keys: list[str]) -> None:
         """Remove blobs with their thumbnails."""
@@ -112,6 +125,10 @@ class BlobStore(Protocol):
 
 def open_store(settings: Settings) -> BlobStore:
     """The store that the settings name."""
+    if settings.storage_url:
+        from media_gallery.storage.s3 import S3Store
+
+        return S3Store(settings)
     from media_gallery.storage.local import LocalStore
 
-    return LocalStore(settings.data_dir)
+    return LocalStore(settings.data_dir, settings.min_free_space)

@@ -3,54 +3,32 @@
     staging/KEY                       unfinished uploads
     blobs/ab/KEY                      the bytes; ab are the key's first two digits
     thumbs/ab/KEY/256.webp            their thumbnails
-    links/ab/SLOT_ID/NAME             symbolic links into the two above: a tree that any web server can serve
+    links/ab/SLOT_ID/NAME             symbolic links into the two above: a tree that any web server can serve, for it
+                                      holds no file whose name tells another type than it has
 
-Disk work runs in threads, in batches, so that the event loop stays free: the next batch is received while the last one
-is hashed and written. File and directory are synced before `commit` returns; links and thumbnails are not, they can be
+File and directory are synced before `commit` returns; links and thumbnails are not, they can be
 made again from the database and the bytes.
 """
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import hashlib
 import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
-from media_gallery.errors import NoSpace, NotFound, Unavailable
+from media_gallery.errors import NotFound
+from media_gallery.models import named_type
 from media_gallery.storage import Slot, Staged, Writer
+from media_gallery.storage.staging import PIECE, Staging, write_all
 
-T = TypeVar("T")
-BATCH = 512 * 1024
-"""Bytes handed to a thread at once; a smaller upload stays in memory until its commit."""
-THREADS = 16
 LISTED = 1000
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def translate(error: OSError) -> Exception:
-    """The refusal that stands for what the file system reports."""
-    if error.errno in _FULL:
-        return NoSpace()
-    return NotFound() if isinstance(error, FileNotFoundError) else Unavailable("The storage cannot be reached")
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -58,45 +36,51 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def link_or_copy(source: Path, goal: Path) -> None:
+    """The same file under another name: a hard link where the file system can, else a synced copy, never half of it."""
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    goal.unlink(missing_ok=True)
+    try:
+        goal.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without links
+        unfinished = goal.with_name(f".{goal.name}")
+        shutil.copyfile(source, unfinished)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.rename(goal)
+
+
 class LocalStore:
     """A `BlobStore` in one directory of one file system."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reserve: int = 0) -> None:
         self.root = root.absolute()
-        self._staging = self.root / "staging"
+        self.staging = Staging(self.root / "staging", reserve)
+        self.run = self.staging.run
 
     async def start(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, "store")
+        await self.staging.start()
         await self.run(self._make_tree)
 
     def _make_tree(self) -> None:
-        self._staging.mkdir(parents=True, exist_ok=True)
         for kind in ("blobs", "thumbs", "links"):
             for number in range(256):
                 (self.root / kind / f"{number:02x}").mkdir(parents=True, exist_ok=True)
-            _sync_directory(self.root / kind)
-        _sync_directory(self.root)
+            sync_directory(self.root / kind)
+        sync_directory(self.root)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown)
-
-    async def run(self, job: Callable[[], T]) -> T:
-        """Do disk work in a thread; what the file system reports becomes a refusal."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, job)
-        except OSError as error:
-            raise translate(error) from error
+        await self.staging.close()
 
     # --- Places ---
 
     def path(self, key: str) -> Path:
         return self.root / "blobs" / key[:2] / key
 
-    def thumbnail_path(self, key: str, name: str) -> Path:
+    def _thumbnail_path(self, key: str, name: str) -> Path:
         return self.root / "thumbs" / key[:2] / key / name
-
-    def staging_path(self, key: str) -> Path:
-        return self._staging / key
 
     def _slot_path(self, slot_id: str) -> Path:
         return self.root / "links" / slot_id[:2] / slot_id
@@ -104,10 +88,14 @@ class LocalStore:
     # --- The way in ---
 
     def writer(self) -> Writer:
-        return _LocalWriter(self)
+        return self.staging.writer()
+
+    def check_room(self) -> None:
+        self.staging.check_room()
 
     async def commit(self, staged: Staged, slot: Slot) -> None:
         def job() -> None:
+            self.staging.check_room()
             try:
                 self._commit(staged)
                 self._publish(staged.key, slot)
@@ -124,22 +112,21 @@ class LocalStore:
         """
         final = self.path(staged.key)
         if staged.data is None:
-            self.staging_path(staged.key).rename(final)
+            self.staging.path(staged.key).rename(final)
             flags = os.O_WRONLY
         else:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         fd = os.open(final, flags, 0o644)
         try:
             if staged.data is not None:
-                _write_all(fd, staged.data)
+                write_all(fd, staged.data)
             os.fsync(fd)
         finally:
             os.close(fd)
-        _sync_directory(final.parent)
+        sync_directory(final.parent)
 
     async def discard(self, staged: Staged) -> None:
-        if staged.data is None:
-            await self.run(lambda: self.staging_path(staged.key).unlink(missing_ok=True))
+        await self.staging.discard(staged)
 
     async def publish(self, key: str, slot: Slot) -> None:
         await self.run(lambda: self._publish(key, slot))
@@ -156,9 +143,9 @@ class LocalStore:
 
     def publication(self, key: str, slot: Slot) -> dict[str, str]:
         up = f"../../../{{}}/{key[:2]}/{key}"
-        links = {slot.name: up.format("blobs")}
-        for name, stored in slot.thumbnails.items():
-            links[name] = f"{up.format('thumbs')}/{stored}"
+        links = {name: f"{up.format('thumbs')}/{stored}" for name, stored in slot.thumbnails.items()}
+        if named_type(slot.name) == slot.media_type:
+            links[slot.name] = up.format("blobs")
         return links
 
     async def published(self, slot_id: str) -> dict[str, str]:
@@ -181,27 +168,36 @@ class LocalStore:
     # --- The way out ---
 
     async def open_staged(self, staged: Staged) -> int:
-        return await self.run(lambda: self._open_staged(staged))
-
-    def _open_staged(self, staged: Staged) -> int:
-        if staged.data is None:
-            return os.open(self.staging_path(staged.key), os.O_RDONLY)
-        fd = os.memfd_create("staged", os.MFD_CLOEXEC)
-        try:
-            _write_all(fd, staged.data)
-            os.lseek(fd, 0, os.SEEK_SET)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+        return await self.staging.open(staged)
 
     async def open(self, key: str) -> int:
-        return await self.run(lambda: os.open(self.path(key), os.O_RDONLY))
+        def job() -> int:
+            try:
+                return os.open(self.path(key), os.O_RDONLY)
+            except FileNotFoundError:
+                raise NotFound from None
+
+        return await self.run(job)
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        fd = await self.open(key)
+        try:
+            while start < end:
+                piece = await self.run(lambda: os.pread(fd, min(PIECE, end - start), start))  # noqa: B023, awaited here
+                if not piece:
+                    return
+                start += len(piece)
+                yield piece
+        finally:
+            os.close(fd)
+
+    async def address(self, key: str, media_type: str, disposition: str) -> None:
+        return None
 
     async def thumbnail(self, key: str, name: str) -> bytes | None:
         def job() -> bytes | None:
             try:
-                return self.thumbnail_path(key, name).read_bytes() or None  # empty: a power cut before it was synced
+                return self._thumbnail_path(key, name).read_bytes() or None  # empty: a power cut before it was synced
             except FileNotFoundError:
                 return None
 
@@ -222,6 +218,13 @@ class LocalStore:
 
         await self.run(job)
 
+    async def adopt(self, key: str, file: Path) -> None:
+        def job() -> None:
+            link_or_copy(file, self.path(key))
+            sync_directory(self.path(key).parent)
+
+        await self.run(job)
+
     async def delete(self, keys: list[str]) -> None:
         def job() -> None:
             for key in keys:
@@ -230,27 +233,23 @@ class LocalStore:
         await self.run(job)
 
     def _remove(self, key: str) -> None:
-        self.staging_path(key).unlink(missing_ok=True)
+        self.staging.path(key).unlink(missing_ok=True)
         self.path(key).unlink(missing_ok=True)
         shutil.rmtree(self.root / "thumbs" / key[:2] / key, ignore_errors=True)
 
     # --- Upkeep ---
 
     async def check(self) -> None:
-        def job() -> None:
-            probe = self.staging_path(f"probe-{secrets.token_hex(8)}")
-            try:
-                probe.write_bytes(b"probe")
-            finally:
-                probe.unlink(missing_ok=True)
-
-        await self.run(job)
+        await self.staging.check()
 
     async def size(self, key: str) -> int | None:
-        try:
-            return await self.run(lambda: self.path(key).stat().st_size)
-        except NotFound:
-            return None
+        def job() -> int | None:
+            try:
+                return self.path(key).stat().st_size
+            except FileNotFoundError:
+                return None
+
+        return await self.run(job)
 
     async def keys(self, older_than: float) -> AsyncIterator[list[str]]:
         for kind in ("blobs", "thumbs"):
@@ -277,81 +276,4 @@ class LocalStore:
                         continue  # gone meanwhile
 
     async def sweep_staging(self, older_than: float) -> tuple[int, int]:
-        def job() -> tuple[int, int]:
-            count = size = 0
-            for entry in self._staging.iterdir():
-                try:
-                    found = entry.stat()
-                    if found.st_mtime <= time.time() - older_than:
-                        entry.unlink()
-                        count, size = count + 1, size + found.st_size
-                except FileNotFoundError:
-                    continue
-            return count, size
-
-        return await self.run(job)
-
-
-class _LocalWriter:
-    """Batches go to a thread that hashes and writes them, one at a time."""
-
-    def __init__(self, store: LocalStore) -> None:
-        self.store = store
-        self.key = secrets.token_hex(16)
-        self.size = 0
-        self._sha256, self._sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
-        self._batch: list[bytes] = []
-        self._batched = 0
-        self._fd: int | None = None
-        self._on_disk = False
-        self._job: asyncio.Future[None] | None = None
-
-    async def write(self, chunk: bytes) -> None:
-        self._batch.append(chunk)
-        self._batched += len(chunk)
-        self.size += len(chunk)
-        if self._batched >= BATCH:
-            await self._settle()
-            batch, self._batch, self._batched = self._batch, [], 0
-            self._job = asyncio.ensure_future(self.store.run(lambda: self._put(batch)))
-
-    async def _settle(self) -> None:
-        """Wait for the batch in work; what went wrong with it is raised here."""
-        if self._job is not None:
-            await asyncio.shield(self._job)
-            self._job = None
-
-    def _put(self, batch: list[bytes]) -> None:
-        if self._fd is None:
-            self._fd = os.open(self.store.staging_path(self.key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            self._on_disk = True
-        for chunk in batch:
-            self._sha256.update(chunk)
-            self._sha1.update(chunk)
-            _write_all(self._fd, chunk)
-
-    def _close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    async def finish(self) -> Staged:
-        await self._settle()
-        batch, self._batch = self._batch, []
-        data: bytes | None = None
-        if self._fd is None:
-            data = b"".join(batch)
-            self._sha256.update(data)
-            self._sha1.update(data)
-        else:
-            await self.store.run(lambda: self._put(batch))
-            self._close()
-        return Staged(self.key, self.size, self._sha256.hexdigest(), self._sha1.hexdigest(), data)
-
-    async def discard(self) -> None:
-        with suppress(NoSpace, Unavailable):  # the upload failed of just this
-            await self._settle()
-        self._batch = []
-        self._close()
-        if self._on_disk:
-            await self.store.run(lambda: self.store.staging_path(self.key).unlink(missing_ok=True))
+        return await self.staging.sweep(older_than)

@@ -81,6 +81,7 @@ def test_only_an_administrator_reads_and_sets_quotas_of_others(anna: User, boris
     assert boris.get("account/quota/").json() == {"quota": 1000, "used": 3}
     answer = admin.put("account/quota/", jid=boris.jid, value=None)
     assert answer.json()["quota"] == 50 * 1024 * 1024
+    assert_error(admin.put("account/quota/", jid=boris.jid, quota=7000), 400, "value")
     assert_error(admin.put("account/quota/", jid="nobody@example.org", value=1), 404)
     assert_error(admin.put("account/quota/", jid=boris.jid, value="much"), 400, "value")
     assert_error(admin.put("account/quota/", jid=boris.jid, value=-1), 400, "value")
@@ -191,6 +192,22 @@ def test_an_address_that_no_trusted_proxy_forwards_is_not_believed(start_service
     service = start_service(RATE_CODE_REQUEST_ADDRESS="2/minute", TRUSTED_PROXIES="10.0.0.1")
     asked = [post(service, "xmpp_code_request", f"192.0.2.{n}", jid=f"{n}@example.org") for n in range(3)]
     assert asked == [201, 201, 429]
+
+
+def test_the_addresses_of_an_ipv6_network_count_as_one(limited: Service) -> None:
+    asked = [post(limited, "xmpp_code_request", f"2001:db8:0:7::{n}", jid=f"six{n}@example.org") for n in range(6)]
+    assert asked == [201] * 5 + [429]
+    assert post(limited, "xmpp_code_request", "2001:db8:0:8::1", jid="six@example.org") == 201
+
+
+def test_forwarded_tells_the_address_too(limited: Service) -> None:
+    def ask(n: int, told: str) -> int:
+        body = {"jid": f"forwarded{n}@example.org"}
+        headers = {"Forwarded": f'for="[2001:db8:1::{n}]:80", {told};proto=https'}
+        return limited.http.post("/api/v1/account/xmpp_code_request/", json=body, headers=headers).status_code
+
+    assert [ask(n, "for=198.51.100.77") for n in range(6)] == [201] * 5 + [429]
+    assert ask(7, "for=198.51.100.78") == 201
 
 
 # --- Who may come ---

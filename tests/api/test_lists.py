@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import samples
+from tests.model import model
 from tests.service import Service, User, assert_error
 
 KINDS = [
@@ -99,36 +100,6 @@ def test_order(library: tuple[User, list[dict[str, Any]]], order: str) -> None:
 # --- Filters ---
 
 
-def category(item: dict[str, Any]) -> str:
-    if item["context"] in ("voice", "avatar"):
-        return str(item["context"])
-    kind = item["media_type"].partition("/")[0]
-    return kind if kind in ("image", "video") else "file"
-
-
-def model(items: list[dict[str, Any]], wanted: dict[str, Any]) -> list[int]:
-    """What the filters let through, said plainly."""
-    contexts = wanted.get("contexts", [])
-
-    def passes(item: dict[str, Any]) -> bool:
-        kind, pattern = wanted.get("type"), str(wanted.get("media_type", "")).lower()
-        kinds = (None, category(item), "audio" if item["media_type"].startswith("audio/") else None)
-        moment = datetime.fromisoformat(item["created_at"])
-        return (
-            (not item["is_avatar"] or kind == "avatar" or "avatar" in contexts)
-            and (not contexts or item["context"] in contexts)
-            and kind in kinds
-            and (not wanted.get("id") or item["id"] in wanted["id"])
-            and all(piece in item["media_type"] for piece in pattern.split("*"))
-            and wanted.get("size_gte", 0) <= item["size"] <= wanted.get("size_lte", 10**9)
-            and wanted.get("name", "").casefold() in item["name"].casefold()
-            and (not wanted.get("date_gte") or moment >= datetime.fromisoformat(wanted["date_gte"]))
-            and (not wanted.get("date_lte") or moment <= datetime.fromisoformat(wanted["date_lte"]))
-        )  # fmt: skip
-
-    return sorted(item["id"] for item in items if passes(item))
-
-
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_filters_combine_with_and(library: tuple[User, list[dict[str, Any]]], data: st.DataObject) -> None:
@@ -167,6 +138,7 @@ def test_dates(library: tuple[User, list[dict[str, Any]]]) -> None:
     last = datetime.fromisoformat(items[29]["created_at"]).date()
     assert len(user.items(date_gte=str(day), date_lte=str(last))) == 30  # a date as lte includes that whole day
     assert user.items(date_gte=str(last + timedelta(days=1))) == []
+    assert len(user.items(date_gte=f"{day:%Y%m%d}", date_lte=f"{last:%G-W%V-%u}")) == 30
     assert user.items(date_lte=str(day - timedelta(days=1))) == []
     third = items[2]["created_at"]
     assert ids(user.items(date_gte=third, date_lte=third)) == [items[2]["id"]]
@@ -196,3 +168,16 @@ def test_wrong_filters(anna: User) -> None:
     for wrong in ({"type": "music"}, {"contexts": "other"}, {"size_gte": "big"}, {"size_lte": -1}, {"id": "one"}):
         assert_error(anna.get("files/", **wrong), 400, *wrong)
     assert anna.get("files/", unheard_of="x").status_code == 200
+
+
+def test_500_ids_at_most(library: tuple[User, list[dict[str, Any]]]) -> None:
+    user, items = library
+    some = [item["id"] for item in items[:2]]
+    fits = [*some, *range(10**12, 10**12 + 498)]
+    for _ in range(2):
+        assert user.get("files/", id=",".join(map(str, fits))).json()["total_objects"] == 2
+        fits *= 2  # the same ids once more are no more ids
+    assert_error(user.get("files/", id=",".join(map(str, [*fits, 1]))), 400, "id")
+    assert_error(user.get("files/stats/", id=",".join(map(str, [*fits, 1]))), 400, "id")
+    assert_error(user.delete("files/", id=[*fits, 1]), 400, "id")
+    assert user.get("files/", id=some).json()["total_objects"] == 2

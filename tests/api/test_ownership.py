@@ -1,75 +1,29 @@
-"""Whose is it: every call of the route table, without a token and with another account's objects.
+"""Whose is it: every call of the published document, without a valid token and with another account's objects.
 
-A new call without a row here fails.
+A new call, or a new path beside them, without a row here fails.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from media_gallery.http import API, PLAIN, Operation
+from media_gallery.app import Gallery, build
+from media_gallery.db import Connection
+from media_gallery.http import API, PLAIN
+from media_gallery.models import Jid
+from media_gallery.settings import Settings
 from tests import samples
 from tests.service import Service, User, assert_error
 
-OPEN = {("GET", ""), ("POST", "/account/xmpp_code_request"), ("POST", "/account/xmpp_auth")}
+OPEN = {("GET", ""), ("POST", "account/xmpp_code_request"), ("POST", "account/xmpp_auth")}
 """Calls that need no token."""
-ADMINISTRATORS = {("PUT", "/account/quota"), ("GET", "/account/list")}
-WITH_TOKEN = [operation for operation in API if (operation.method, operation.path) not in OPEN]
-
-
-def name_of(operation: Operation) -> str:
-    return f"{operation.method} {operation.path}"
-
-
-def path_of(operation: Operation) -> str:
-    return operation.path.format(percent=100).lstrip("/") + "/"
-
-
-# --- Without a valid token ---
-
-
-@pytest.mark.parametrize("operation", WITH_TOKEN, ids=name_of)
-def test_no_call_without_a_valid_token(service: Service, operation: Operation) -> None:
-    gone = service.user()
-    token_id = gone.get("account/tokens/").json()["items"][0]["token_id"]
-    gone.delete("account/tokens/", token_id=token_id)
-    for authorization in (
-        None,
-        "Bearer",
-        "Bearer wrong",
-        f"Bearer {gone.token}",
-        f"Basic {gone.token}",
-        gone.token,
-    ):
-        headers = {"Authorization": authorization} if authorization else {}
-        answer = service.http.request(operation.method, f"/api/v1/{path_of(operation)}", headers=headers)
-        assert_error(answer, 401)
-        assert answer.headers["WWW-Authenticate"] == "Bearer"
-
-
-@pytest.mark.parametrize(("method", "path"), sorted(OPEN))
-def test_the_open_calls_answer_without_one(service: Service, method: str, path: str) -> None:
-    answer = service.http.request(method, f"/api/v1{path}/", json={} if method == "POST" else None)
-    assert answer.status_code in (200, 400)
-
-
-@pytest.mark.parametrize("operation", [o for o in API if (o.method, o.path) in ADMINISTRATORS], ids=name_of)
-def test_administrators_alone(anna: User, operation: Operation) -> None:
-    assert operation.needs == "admin"
-    assert_error(anna.http.request(operation.method, path_of(operation)), 403)
-
-
-def test_the_table_marks_who_may_call() -> None:
-    assert {(o.method, o.path) for o in API if o.needs == "nothing"} == OPEN
-    assert {(o.method, o.path) for o in API if o.needs == "admin"} == ADMINISTRATORS
-    assert set(PLAIN) == {"/media/{slot_id}/{name}", "/healthz", "/readyz", "/metrics", "/api/docs"}
-
-
-# --- Another account's objects ---
+ADMINISTRATORS = {("PUT", "account/quota"), ("GET", "account/list")}
 
 
 class Target:
@@ -77,87 +31,208 @@ class Target:
 
     def __init__(self, boris: User) -> None:
         self.user = boris
-        self.file = boris.upload(f"secret {uuid4()}".encode(), f"secret-{uuid4()}.txt", "text/plain", metadata={"s": 1})
+        self.data = f"secret {uuid4()}".encode()
+        self.file = boris.upload(self.data, f"secret-{uuid4()}.txt", "text/plain", metadata={"s": 1})
         self.avatar = boris.avatar(samples.picture("png", 77, 77), f"secret-{uuid4()}.png")
         self.token_id = boris.get("account/tokens/").json()["items"][0]["token_id"]
+        self.quota = boris.get("account/quota/").json()
 
     def untouched(self) -> None:
         both = self.user.items(contexts="file,voice,avatar")
         assert [item["id"] for item in both] == [self.avatar["id"], self.file["id"]]
         for item in (self.file, self.avatar):
             assert self.user.http.get(item["file"]).status_code == 200
+        assert self.user.get("account/quota/").json() == self.quota
 
     def unseen(self, answer: httpx.Response) -> None:
-        for secret in (
-            self.file["slot_id"],
-            self.file["name"],
-            self.avatar["slot_id"],
-            self.avatar["name"],
-            self.user.jid,
-        ):
-            assert secret not in answer.text
+        for item in (self.file, self.avatar):
+            assert item["slot_id"] not in answer.text and item["name"] not in answer.text
+        assert self.user.jid not in answer.text
 
 
-FOREIGN: dict[tuple[str, str], Any] = {
-    ("GET", "/account/tokens"): (200, lambda t: {}),
-    ("DELETE", "/account/tokens"): (404, lambda t: {"token_id": t.token_id}),
-    ("DELETE", "/account"): (403, lambda t: {"jid": t.user.jid}),
-    ("GET", "/account/quota"): (403, lambda t: {"jid": t.user.jid}),
-    ("PUT", "/account/quota"): (403, lambda t: {"jid": t.user.jid, "value": 1}),
-    ("GET", "/account/list"): (403, lambda t: {}),
-    ("GET", "/files/slot"): (200, lambda t: {"name": "x", "size": t.file["size"], "hash": t.file["hash"]}),
-    ("POST", "/files/upload"): (400, lambda t: {"id": t.file["id"], "slot_id": t.file["slot_id"]}),
-    ("GET", "/files"): (200, lambda t: {"id": t.file["id"]}),
-    ("DELETE", "/files"): (404, lambda t: {"id": t.file["id"]}),
-    ("GET", "/files/percent/{percent}"): (200, lambda t: {}),
-    ("DELETE", "/files/percent/{percent}"): (204, lambda t: {}),
-    ("GET", "/files/stats"): (200, lambda t: {"id": t.file["id"]}),
-    ("POST", "/avatar/upload"): (400, lambda t: {"id": t.avatar["id"]}),
-    ("GET", "/avatar"): (200, lambda t: {"id": t.avatar["id"]}),
-    ("DELETE", "/avatar"): (404, lambda t: {"id": t.avatar["id"]}),
+def by_hash(target: Target) -> dict[str, Any]:
+    return {"name": "x", "size": target.file["size"], "hash": target.file["hash"]}
+
+
+WAYS: dict[str, Callable[[Target], dict[str, Any]]] = {
+    "nothing": lambda t: {},
+    "id": lambda t: {"id": t.file["id"]},
+    "ids": lambda t: {"id": [t.file["id"], t.avatar["id"]], "contexts": ["file", "avatar"]},
+    "avatar": lambda t: {"id": t.avatar["id"]},
+    "url": lambda t: {"file": t.file["file"]},
+    "avatar's url": lambda t: {"file": t.avatar["file"], "contexts": ["avatar"]},
+    "slot": lambda t: {"slot_id": t.file["slot_id"]},
+    "hash": by_hash,
+    "sha-256": lambda t: by_hash(t) | {"hash": t.file["hashes"]["sha-256"]},
+    "avatar's hash": lambda t: {"name": "x", "size": t.avatar["size"], "hash": t.avatar["hash"], "context": "avatar"},
+    "name": lambda t: {"name": t.file["name"], "size": 1},
+    "everything": lambda t: {"size_gte": 0, "contexts": ["file", "voice", "avatar"]},
+    "jid": lambda t: {"jid": t.user.jid, "value": 1},
+    "its address": lambda t: {"jid": f"{t.user.jid.upper()}/phone", "value": 1},
+    "token": lambda t: {"token_id": t.token_id},
 }
+"""How Anna names what Boris has."""
+
+NAMED = ("id", "ids", "avatar", "url", "avatar's url")
+NO_SUCH = dict.fromkeys(NAMED, 404)
+UNFIT = dict.fromkeys(("hash", "sha-256", "avatar's hash", "name", "url", "avatar's url"), 400)
+"""An upload's size and digest are those of its own bytes, and its file comes once."""
+FOREIGN: dict[tuple[str, str], dict[str, int]] = {
+    ("GET", "account/tokens"): {"": 200},
+    ("DELETE", "account/tokens"): {"": 400, "token": 404},
+    ("DELETE", "account"): {"": 204, "jid": 403, "its address": 403},  # without a JID it is Anna's own
+    ("GET", "account/quota"): {"": 200, "jid": 403, "its address": 403},
+    ("PUT", "account/quota"): {"": 403},
+    ("GET", "account/list"): {"": 403},
+    ("GET", "files/slot"): {"": 400, "hash": 200, "sha-256": 200, "avatar's hash": 200, "name": 200},
+    ("POST", "files/upload"): {"": 201, **UNFIT},
+    ("GET", "files"): {"": 200},
+    ("DELETE", "files"): {"": 400, "everything": 204, **NO_SUCH},
+    ("GET", "files/percent"): {"": 200},
+    ("DELETE", "files/percent"): {"": 400, "nothing": 204},
+    ("GET", "files/stats"): {"": 200},
+    ("POST", "avatar/upload"): {"": 201, **UNFIT},
+    ("GET", "avatar"): {"": 200},
+    ("DELETE", "avatar"): {"": 400, "id": 404, "ids": 404, "avatar": 404},
+}  # fmt: skip
+"""What each call answers to each of these ways; `""` stands for the ways that are not named."""
+CALLS = sorted(FOREIGN)
 
 
-@pytest.mark.parametrize("operation", WITH_TOKEN, ids=name_of)
-def test_anothers_object_is_not_there(anna: User, boris: User, operation: Operation) -> None:
-    target = Target(boris)
-    status, parameters = FOREIGN[operation.method, operation.path]
-    if operation.method == "GET":
-        answer = anna.get(path_of(operation), **parameters(target))
-    else:
-        answer = anna.http.request(operation.method, path_of(operation), json=parameters(target) or None)
-    assert answer.status_code == status, answer.text
+def path_of(path: str) -> str:
+    return {"files/percent": "files/percent/100"}.get(path, path) + "/"
+
+
+def ask(user: User, method: str, path: str, params: dict[str, Any]) -> httpx.Response:
+    """The call with its parameters, in the query, in a body or in an upload's form."""
+    if path.endswith("upload"):
+        data = samples.picture("png", 50, 50) if path.startswith("avatar") else b"Anna's own"
+        fields = {key: value if isinstance(value, str) else json.dumps(value) for key, value in params.items()}
+        return user.http.post(path_of(path), data=fields, files={"file": ("own.png", data)})
+    if method == "GET":
+        return user.get(path_of(path), **{k: ",".join(map(str, v)) if isinstance(v, list) else v
+                                          for k, v in params.items()})  # fmt: skip
+    return user.http.request(method, path_of(path), json=params or None)
+
+
+# --- The tables know every call ---
+
+
+def test_every_published_call_has_a_row(service: Service) -> None:
+    document = service.http.get("/api/v1/openapi.json").json()
+    short = lambda path: path.removeprefix("/api/v1/").removesuffix("/").removesuffix("/{percent}")  # noqa: E731
+    operations = {
+        (method.upper(), short(path)): described
+        for path, methods in document["paths"].items()
+        for method, described in methods.items()
+    }
+    assert set(operations) == OPEN | set(FOREIGN)
+    for call, described in operations.items():
+        assert ("security" in described) == (call not in OPEN)
+        assert ("401" in described["responses"]) == (call not in OPEN)
+    assert {(o.method, o.path.lstrip("/")) for o in API if o.needs == "admin"} == ADMINISTRATORS
+
+
+def test_every_other_path_is_known(tmp_path: Any) -> None:
+    app = build(Settings(data_dir=tmp_path))
+    beside = {getattr(route, "path", "") for route in app.routes} - {f"/api/v1{operation.path}" for operation in API}
+    assert beside == {*PLAIN, "/api/v1/openapi.json"}
+    assert set(PLAIN) == {"/media/{slot_id}/{name}", "/healthz", "/readyz", "/metrics", "/api/docs"}
+
+
+# --- Without a valid token ---
+
+
+def expire(service: Service, user: User) -> None:
+    async def work(gallery: Gallery) -> None:
+        caller = await gallery.accounts.authenticate(user.token)
+
+        async def query(c: Connection) -> int:
+            return await c.run("UPDATE tokens SET expires = $2 WHERE id = $1", caller.token_id, gallery.clock() - 1)
+
+        assert await gallery.db.write(query) == 1
+
+    service.within(work)
+
+
+def second_token(service: Service, user: User) -> str:
+    return str(service.within(lambda g: g.accounts.issue_token(Jid.parse(user.jid), "", "", True)).token)
+
+
+@pytest.fixture(scope="module")
+def useless(service: Service) -> dict[str, str | None]:
+    """`Authorization` headers that open nothing."""
+    anna, gone, late, closed = (service.user(admin=True) for _ in range(4))
+    gone.delete("account/tokens/", token_id=gone.get("account/tokens/").json()["items"][0]["token_id"])
+    expire(service, late)
+    other = second_token(service, closed)
+    closed.delete("account/")
+    return {
+        "none": None,
+        "empty": "",
+        "no token": "Bearer",
+        "garbage": "Bearer wrong",
+        "long": "Bearer " + "x" * 60_000,
+        "bytes": "Bearer \xff\xfe",
+        "a piece": f"Bearer {anna.token[:-1]}",
+        "more": f"Bearer {anna.token}x",
+        "other case": f"Bearer {anna.token.swapcase()}",
+        "two": f"Bearer {anna.token}, Bearer {anna.token}",
+        "quoted": f'Bearer "{anna.token}"',
+        "basic": f"Basic {anna.token}",
+        "no scheme": anna.token,
+        "revoked": f"Bearer {gone.token}",
+        "expired": f"Bearer {late.token}",
+        "of a closed account": f"Bearer {closed.token}",
+        "another of a closed account": f"Bearer {other}",
+    }
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_no_call_without_a_valid_token(
+    service: Service, useless: dict[str, str | None], method: str, path: str
+) -> None:
+    for name, authorization in useless.items():
+        headers = [(b"Authorization", authorization.encode("latin-1"))] if authorization is not None else []
+        answer = service.http.request(method, f"/api/v1/{path_of(path)}", headers=headers)
+        assert answer.status_code == 401, (name, answer.text)
+        assert_error(answer, 401)
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_token_in_the_query_or_a_cookie_opens_nothing(anna: User) -> None:
+    for how in ({"params": {"token": anna.token, "access_token": anna.token}}, {"cookies": {"token": anna.token}}):
+        assert_error(httpx.get(f"{anna.service.url}/api/v1/files/", **how), 401)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(OPEN))
+def test_the_open_calls_answer_without_one(service: Service, method: str, path: str) -> None:
+    answer = service.http.request(method, f"/api/v1/{path}/", json={} if method == "POST" else None)
+    assert answer.status_code in (200, 400)
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(ADMINISTRATORS))
+def test_administrators_alone(anna: User, boris: User, method: str, path: str) -> None:
+    for params in ({}, {"jid": anna.jid, "value": 1}, {"jid": boris.jid, "value": None}, {"value": "nonsense"}):
+        assert ask(anna, method, path, params).status_code in ((400, 403) if "nonsense" in params.values() else (403,))
+    assert anna.get("account/quota/").json()["quota"] > 1
+
+
+# --- Another account's objects ---
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_anothers_object_is_not_there(anna: User, boris: User, method: str, path: str, way: str) -> None:
+    target, row = Target(boris), FOREIGN[method, path]
+    answer = ask(anna, method, path, WAYS[way](target))
+    assert answer.status_code == row.get(way, row[""]), answer.text
     target.unseen(answer)
-    if status == 200 and operation.answers.get(200) and "items" in answer.text:
-        assert answer.json()["total_objects"] == (1 if operation.path == "/account/tokens" else 0)
-    target.untouched()
-
-
-@pytest.mark.parametrize(
-    "selector",
-    [
-        lambda t: {"id": [t.file["id"], t.avatar["id"]]},
-        lambda t: {"file": t.file["file"]},
-        lambda t: {"file": t.avatar["file"], "contexts": ["avatar"]},
-        lambda t: {"id": t.avatar["id"], "contexts": ["avatar"]},
-    ],
-)
-def test_naming_it_in_another_way_does_not_help(anna: User, boris: User, selector: Any) -> None:
-    target = Target(boris)
-    assert_error(anna.delete("files/", **selector(target)), 404)
-    target.untouched()
-
-
-def test_filters_reach_the_own_account_alone(anna: User, boris: User) -> None:
-    target = Target(boris)
-    for wanted in (
-        {"date_gte": "2000-01-01"},
-        {"name": "secret"},
-        {"contexts": ["file", "voice", "avatar"]},
-        {"size_gte": 0},
-    ):
-        assert anna.delete("files/", **wanted).status_code == 204
-        assert anna.items(**{k: ",".join(v) if isinstance(v, list) else v for k, v in wanted.items()}) == []
+    if answer.status_code == 200:
+        body = answer.json()
+        assert body.get("total_objects", 0) == (1 if path == "account/tokens" else 0)
+        assert body.get("used", 0) == 0 and body.get("total", {"count": 0})["count"] == 0
+        assert "id" not in body
     target.untouched()
 
 
@@ -165,4 +240,15 @@ def test_ids_mixed_with_anothers_delete_the_own_alone(anna: User, boris: User) -
     target, own = Target(boris), anna.upload(b"own")
     assert anna.delete("files/", id=[own["id"], target.file["id"]]).status_code == 204
     assert anna.items() == []
+    target.untouched()
+
+
+def test_the_same_bytes_are_each_ones_own(anna: User, boris: User) -> None:
+    """Stored once, but an account's link neither shows nor outlives another's."""
+    target = Target(boris)
+    same = anna.upload(target.data, "mine.txt")
+    assert same["slot_id"] != target.file["slot_id"] and same["metadata"] == {}
+    wrong = same["file"].replace(same["name"], target.file["name"])  # Anna's slot, Boris's name
+    assert_error(anna.http.get(wrong), 404)
+    assert anna.delete("files/", file=same["file"]).status_code == 204
     target.untouched()

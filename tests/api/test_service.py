@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import httpx
 import pytest
 
 from media_gallery import __version__
+from media_gallery.app import build
 from media_gallery.http import API
+from media_gallery.settings import Settings
 from tests.service import MIB, Service, User, assert_error
 
 ORIGIN = {"Origin": "https://chat.example.com"}
@@ -58,7 +62,7 @@ def test_heads(anna: User) -> None:
 
 
 def test_bodies_that_are_none(anna: User) -> None:
-    for body in (b"{", b"[1]", b'"x"', b"nothing", b"\xff\xfe", b"[" * 60_000):
+    for body in (b"{", b"[1]", b'"x"', b"nothing", b"\xff\xfe", b'{"name": "\xff"}', b"[" * 60_000):
         answer = anna.http.request("DELETE", "files/", content=body, headers={"Content-Type": "application/json"})
         assert_error(answer, 400)
     assert_error(anna.http.request("DELETE", "files/", content=b"x" * 70_000), 413)
@@ -84,10 +88,22 @@ def test_a_body_wins_over_the_query(anna: User) -> None:
 
 def test_numbers_and_truth_in_text(anna: User) -> None:
     anna.upload(b"12345")
-    for truth in ("true", "1", "True", "yes", "on"):
-        assert anna.get("files/percent/10/", exclude_avatars=truth).status_code in (200, 400)
-    assert anna.get("files/percent/10/", exclude_avatars="1").status_code == 200
-    assert_error(anna.get("files/percent/10/", exclude_avatars="maybe"), 400, "exclude_avatars")
+    for truth in ("true", "1", "True", "false", "0"):
+        assert anna.get("files/percent/10/", exclude_avatars=truth).status_code == 200
+    for other in ("yes", "on", "maybe", "2"):
+        assert_error(anna.get("files/percent/10/", exclude_avatars=other), 400, "exclude_avatars")
+
+
+async def test_an_unforeseen_fault_tells_nothing_of_itself(tmp_path: Path) -> None:
+    class Broken:
+        async def read(self, query: object) -> None:
+            raise RuntimeError("an inner detail")
+
+    app = build(Settings(data_dir=tmp_path), db=Broken())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gallery") as client:
+        answer = await client.get("/api/v1/files/", headers=ORIGIN | {"Authorization": "Bearer some-token"})
+    assert_error(answer, 500)
+    assert "detail" not in answer.text and answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
 # --- CORS ---
@@ -115,6 +131,17 @@ def test_origins_may_be_named(start_service: Callable[..., Service]) -> None:
     assert service.http.get("/api/v1/", headers=ORIGIN).headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
     other = service.http.get("/api/v1/", headers={"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in other.headers
+
+
+# --- Headers ---
+
+
+def test_no_answer_of_the_api_is_kept_or_taken_for_a_page(service: Service, anna: User) -> None:
+    ours, strange = anna.get("files/"), service.http.get("/api/v1/files/")
+    for answer in (ours, strange, anna.delete("files/", name="x"), service.http.get("/api/v1/")):
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox; frame-ancestors 'none'"
 
 
 # --- For operators ---

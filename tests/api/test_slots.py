@@ -50,6 +50,10 @@ def test_type_and_context_may_be_said_anew(anna: User) -> None:
     assert (found["media_type"], found["context"]) == ("audio/ogg", "voice")
     found = anna.get("files/slot/", name="a.ogg", size=50, hash=digest, context="voice").json()
     assert found["context"] == "voice"
+    found = anna.get("files/slot/", name="a.ogg", size=50, hash=digest, media_type="audio/opus").json()
+    assert (found["media_type"], found["context"]) == ("audio/opus", "voice")  # as the newest one
+    found = anna.get("files/slot/", name="a.ogg", size=50, hash=digest, media_type="ogg").json()
+    assert (found["media_type"], found["context"]) == ("audio/opus", "voice")
 
 
 def test_another_accounts_file_is_never_given_away(anna: User, boris: User) -> None:

@@ -135,15 +135,14 @@ def test_the_address_of_a_thumbnail_waits_for_it(anna: User) -> None:
     assert (listed["width"], listed["height"]) == (301, 201)
 
 
-def test_an_address_that_was_given_out_shows_something_also_where_decoding_failed(anna: User) -> None:
+def test_a_decoder_that_is_killed_costs_the_file_nothing(anna: User) -> None:
     with stopped_decoders(anna) as pids:
         file = anna.upload(samples.picture("png", 302, 202), "doomed.png", "image/png")
-        url = file["thumbnail"]["url"]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-    assert_placeholder(httpx.get(url))
-    assert httpx.head(url).status_code == 200
-    assert httpx.get(url, headers={"Range": "bytes=0-1"}).status_code in (200, 206)
+    anna.service.wait_until(lambda: thumbnail(anna, file["thumbnail"]["url"]) and anna.items()[0]["width"] == 302)
+    assert anna.items()[0]["thumbnail"] == file["thumbnail"]
+    assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
     assert anna.upload(samples.picture("png", 303, 203), "next.png")["width"] == 303
 
 
@@ -162,6 +161,25 @@ def test_a_name_of_full_length(anna: User) -> None:
     file = anna.upload(samples.picture("png"), "n" * 251 + ".png", "image/png")
     assert len(file["name"]) == 255
     assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
+
+
+@pytest.mark.parametrize(("mark", "ext", "context"), [("thumb_", "webp", "file"), ("32_", "png", "avatar")])
+def test_a_name_that_its_own_thumbnail_would_have(anna: User, mark: str, ext: str, context: str) -> None:
+    name = f"{(mark * 100)[: 254 - len(ext)]}.{ext}"
+    file = anna.upload(samples.picture("png", 60, 50), name, f"image/{ext}", context=context)
+    assert file["name"] == name
+    addresses = {file["file"]} | {made["url"] for made in (file["thumbnail"], *file.get("thumbnails", []))}
+    assert len(addresses) == 2 + len(file.get("thumbnails", []))
+    assert len(anna.http.get(file["file"]).content) == file["size"]
+    assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
+    for made in file.get("thumbnails", []):
+        assert Image.open(io.BytesIO(anna.http.get(made["url"]).content)).size == (made["width"], made["height"])
+    if not anna.service.settings.get("STORAGE_URL"):
+        place = anna.service.tree / "links" / file["slot_id"][:2] / file["slot_id"]
+        assert (place / name).stat().st_size == file["size"]
+        assert {entry.name for entry in place.iterdir()} == {
+            httpx.URL(url).path.rpartition("/")[2] for url in addresses
+        }
 
 
 # --- Files whose content does not fit their name ---
@@ -217,7 +235,10 @@ def test_an_image_of_another_format_than_its_name_says_has_one(anna: User) -> No
 def test_a_thumbnail_that_cannot_be_made_is_a_placeholder(anna: User) -> None:
     file = anna.upload(samples.png_lie(50_000, 50_000), "huge.png", "image/png")
     assert file["thumbnail"] is None
-    assert_placeholder(anna.service.http.get(f"/media/{file['slot_id']}/thumb_huge.webp"))
+    url = f"{anna.service.url}/media/{file['slot_id']}/thumb_huge.webp"
+    assert_placeholder(httpx.get(url))
+    assert httpx.head(url).status_code == 200
+    assert httpx.get(url, headers={"Range": "bytes=0-1"}).status_code in (200, 206)
 
 
 def test_no_thumbnails_where_none_are_wanted(anna: User) -> None:
@@ -247,7 +268,7 @@ def test_every_link_to_the_same_image_has_its_thumbnail(anna: User, boris: User)
 def test_a_thumbnail_that_got_lost_is_made_again(anna: User) -> None:
     file = anna.upload(samples.picture("png", 222, 111), "lost.png")
     avatar = anna.avatar(samples.picture("png", 111, 222), "lost_too.png")
-    for path in (anna.service.data_dir / "thumbs").rglob("*.*"):
+    for path in (anna.service.tree / "thumbs").rglob("*.*"):
         if path.is_file():
             path.unlink()
     assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
@@ -260,7 +281,7 @@ def test_the_tree_of_links_leads_to_the_files(anna: User) -> None:
     data = samples.picture("png", 120, 130)
     avatar, file = anna.avatar(data), anna.upload(data, "plain.png")
     for item in (avatar, file):
-        place = anna.service.data_dir / "links" / item["slot_id"][:2] / item["slot_id"]
+        place = anna.service.tree / "links" / item["slot_id"][:2] / item["slot_id"]
         assert (place / item["name"]).read_bytes() == anna.http.get(item["file"]).content
         for made in [item["thumbnail"], *item.get("thumbnails", [])]:
             assert (place / made["url"].rpartition("/")[2]).read_bytes() == anna.http.get(made["url"]).content

@@ -86,6 +86,8 @@ def test_a_voice_suffix_means_a_voice_message(anna: User) -> None:
     assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
     file = anna.upload(b"OggS", "voice.ogg", "audio/ogg+voice")
     assert file["context"] == "voice"
+    file = anna.upload(b"OggS", "voice.ogg", "audio/ogg+voice", media_type="audio/ogg", context="file")
+    assert file["context"] == "voice"
     file = anna.upload(b"OggS", "music.ogg", media_type="audio/ogg", context="voice")
     assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
     assert_error(anna.send(b"x", context="music"), 400, "context")
@@ -112,6 +114,28 @@ def test_metadata_is_an_object_of_16_kib_at_most(anna: User) -> None:
         "[" * 9000,
     ):
         assert_error(anna.send(b"x", metadata=wrong), 400, "metadata")
+
+
+def nested(depth: int) -> str:
+    return '{"a":' * (depth - 1) + '{"b":1}' + "}" * (depth - 1)
+
+
+def test_metadata_is_nested_64_deep_at_most(anna: User) -> None:
+    kept = anna.upload(b"x", metadata=nested(64))
+    assert kept["metadata"] == json.loads(nested(64))
+    assert_error(anna.send(b"x", metadata=nested(65)), 400, "metadata")
+    assert_error(anna.send(b"x", metadata='{"a":' + "[" * 900 + "]" * 900 + "}"), 400, "metadata")
+    assert [item["id"] for item in anna.items()] == [kept["id"]]
+
+
+@pytest.mark.parametrize("depth", [65, 974, 3000])
+def test_metadata_stored_before_that_limit_break_no_list(anna: User, depth: int) -> None:
+    file = anna.upload(b"x", metadata={"n": 1})
+    update = "UPDATE links SET metadata = $2 WHERE id = $1"
+    anna.service.within(lambda g: g.db.write(lambda c: c.run(update, file["id"], nested(depth))))
+    [listed] = anna.items()
+    assert (listed["id"], listed["metadata"]) == (file["id"], {})
+    assert anna.http.get(file["file"]).content == b"x"
 
 
 # --- Size and digest ---
@@ -148,6 +172,14 @@ def test_fields_may_come_before_or_after_the_file(anna: User) -> None:
 
 
 # --- Names ---
+
+
+def test_fields_may_come_in_the_query_and_the_form_wins(anna: User) -> None:
+    said = "files/upload/?context=voice&media_type=audio/ogg&metadata=%7B%22a%22:1%7D"
+    file = anna.upload(b"OggS", "a.ogg", path=said, media_type="audio/opus")
+    assert (file["media_type"], file["context"], file["metadata"]) == ("audio/opus", "voice", {"a": 1})
+    assert_error(anna.send(b"four", path="files/upload/?size=5"), 400, "size")
+    assert_error(anna.send(b"four", path=f"files/upload/?size={10**12}"), 413)
 
 
 @pytest.mark.parametrize(

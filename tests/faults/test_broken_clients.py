@@ -17,7 +17,7 @@ from tests.service import MIB, Service, User
 
 @pytest.fixture(scope="module")
 def strict(start_service: Callable[..., Service]) -> Service:
-    return start_service(IDLE_TIMEOUT="1 s", MAX_FILE_SIZE="2 MiB", DEFAULT_QUOTA="3 MiB")
+    return start_service(IDLE_TIMEOUT="1 s", MIN_UPLOAD_RATE="10", MAX_FILE_SIZE="2 MiB", DEFAULT_QUOTA="3 MiB")
 
 
 @pytest.fixture
@@ -100,12 +100,14 @@ def test_an_undeclared_size_is_refused_as_soon_as_it_passes_the_limit(user: User
     raw = Raw(user)
     raw.head(None)
     raw.chunk(part("file", b"", "film.bin")[:-2])
-    sent = 0
+    sent, told = 0, False
     with pytest.raises(OSError):  # closed while we go on sending
         while sent < 100 * MIB:
             raw.chunk(b"x" * 65536)
             sent += 65536
-    assert sent < 20 * MIB
+            if not told and sent > 10 * MIB:
+                told = raw.socket.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 413"
+    assert told
     nothing_is_left(user)
 
 
@@ -118,6 +120,16 @@ def test_a_client_that_goes_on_sending_still_reads_the_refusal(user: User) -> No
     assert raw.answer()[0] == 413
     sender.join()
     nothing_is_left(user)
+
+
+def test_a_refusal_is_sent_at_once_and_the_connection_stays_for_a_while(user: User) -> None:
+    raw = Raw(user)
+    raw.head(100 * MIB)
+    assert raw.socket.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 413"
+    for _ in range(20):
+        raw.send(bytes(65536))
+        time.sleep(0.02)
+    assert raw.answer()[0] == 413
 
 
 def _send_quietly(raw: Raw, body: bytes) -> None:
@@ -147,3 +159,16 @@ def test_garbage_is_no_request(strict: Service) -> None:
             while connection.recv(65536):
                 pass
     assert strict.http.get("/healthz").is_success
+
+
+def test_a_client_without_a_token_is_told_so_while_it_sends(service: Service) -> None:
+    stranger = User(service, "stranger@example.org", "unknown")
+    for size in (600_000, 900_000):
+        raw = Raw(stranger)
+        body = part("file", b"x" * size, "film.bin") + END
+        raw.head(len(body))
+        for start in range(0, len(body), 50_000):
+            raw.send(body[start : start + 50_000])
+            time.sleep(0.02)
+        assert raw.answer()[0] == 401
+        raw.close()

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 import signal
 import sqlite3
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from media_gallery.db import Connection, migrate, opened
+from media_gallery.db.accounts import list_closed
+from media_gallery.db.postgres import PROMPT, translate
+from media_gallery.db.sqlite import BUSY_TIMEOUT
+from media_gallery.errors import Unavailable
+from media_gallery.settings import Settings
 from tests.postgres import Postgres
 from tests.service import PROGRAM, Service, assert_error, environment
 
@@ -41,6 +53,48 @@ def test_a_server_that_goes_and_comes_back(postgres: Postgres, start_service: Ca
     assert "0 wrong" in service.cli("fsck")
 
 
+def test_a_server_that_stands_still(postgres: Postgres, start_service: Callable[..., Service]) -> None:
+    service = start_service(DATABASE_URL=postgres.new_database())
+    user = service.user()
+    user.upload(b"before")
+    taken, slowest, stop = [user.upload(b"again")], list[float](), threading.Event()
+
+    def ask(path: str) -> None:
+        begun = time.monotonic()
+        assert_error(service.http.get(path) if path.startswith("/") else user.get(path), 503)
+        assert time.monotonic() - begun < PROMPT + 2
+
+    def upload(number: int) -> None:
+        while not stop.is_set():
+            begun = time.monotonic()
+            answer = user.send(f"{number} {len(taken)}".encode())
+            slowest.append(time.monotonic() - begun)
+            if answer.status_code == 201:
+                taken.append(answer.json())
+            else:
+                assert_error(answer, 503)
+
+    with ThreadPoolExecutor(20) as threads:
+        uploading = [threads.submit(upload, number) for number in range(4)]
+        time.sleep(0.5)
+        with postgres.hanging():
+            for _ in threads.map(ask, ["files/", "files/", "files/?name=x", "account/quota/", "/readyz"] * 2):
+                pass
+        service.wait_until(lambda: user.get("files/").status_code == 200, 2)
+        stop.set()
+        for done in uploading:
+            done.result()
+    assert max(slowest) < 2 * PROMPT, slowest
+    assert user.upload(b"after")
+    there = {item["id"] for page in (1, 2, 3) for item in user.items(obj_per_page=500, page=page)}
+    assert {file["id"] for file in taken} <= there
+    assert "0 wrong" in service.cli("fsck")
+
+
+def test_a_connection_that_broke_on_its_way_back_to_the_pool_is_no_fault_of_ours() -> None:
+    assert isinstance(translate(asyncpg.InternalClientError("cannot switch to state 15")), Unavailable)
+
+
 def test_a_locked_file_is_503_and_then_works_again(start_service: Callable[..., Service]) -> None:
     service = start_service(DATABASE_URL="")
     user = service.user()
@@ -52,6 +106,47 @@ def test_a_locked_file_is_503_and_then_works_again(start_service: Callable[..., 
     lock.execute("ROLLBACK")
     assert user.upload(b"can be")["used"] == 6
     lock.close()
+
+
+def test_a_command_that_stands_still_in_its_turn_holds_nobody_up_for_long(
+    start_service: Callable[..., Service],
+) -> None:
+    service = start_service(DATABASE_URL="")
+    user = service.user()
+    with (service.data_dir / "gallery.sqlite.turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        with ThreadPoolExecutor(10) as threads:
+            for answer in threads.map(lambda _: user.send(b"cannot be written"), range(10)):
+                assert_error(answer, 503)
+        assert_error(service.http.get("/readyz"), 503)
+        assert time.monotonic() - begun < 3 * BUSY_TIMEOUT
+        assert user.get("files/").status_code == 200
+    assert service.http.get("/readyz").status_code == 200
+    assert user.upload(b"can be")["used"] == 6, "nothing that was refused has come later"
+    assert "0 wrong" in service.cli("fsck")
+
+
+def test_where_no_turn_can_be_had_the_service_does_not_start(tmp_path: Path) -> None:
+    service = Service(tmp_path, DATABASE_URL="")
+    (service.data_dir / "gallery.sqlite.turn").mkdir(parents=True)
+    assert "gallery.sqlite.turn cannot be opened" in service.cli("serve", code=1)
+
+
+async def test_the_writer_goes_on_after_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate.upgrade(settings := Settings(data_dir=tmp_path))
+    async with opened(settings) as db:
+
+        async def never(c: Connection) -> None:
+            await asyncio.sleep(1)  # no query may do that
+
+        with monkeypatch.context() as broken:
+            broken.setattr(db._writer, "_one", lambda query: 1 / 0)  # type: ignore[attr-defined]
+            failed = await asyncio.gather(*(db.write(list_closed) for _ in range(3)), return_exceptions=True)
+        assert [type(error) for error in failed] == [ZeroDivisionError] * 3
+        with pytest.raises(RuntimeError):
+            await db.write(never)
+        assert not await db.write(list_closed)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -67,6 +162,95 @@ def test_two_may_migrate_at_once(kind: str, tmp_path: Path, request: pytest.Fixt
     assert sorted("nothing" in run.stdout for run in done) == [False, False, False, True]
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("statement", [2, 7, 15])
+def test_a_migration_that_was_cut_short_is_made_again(
+    kind: str, statement: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Killed in the middle of it: nothing of it is there, and the next one does all."""
+    url = request.getfixturevalue("postgres").new_database() if kind == "postgres" else ""
+    cut = f"""
+import itertools, os, signal
+from media_gallery.cli import main
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+numbers = itertools.count(1)
+@event.listens_for(Engine, "after_cursor_execute")
+def count(connection, cursor, statement, *_):
+    if statement.lstrip().startswith("CREATE") and next(numbers) == {statement}:
+        os.kill(os.getpid(), signal.SIGKILL)
+main()
+"""
+    settings = environment(DATA_DIR=tmp_path, DATABASE_URL=url)
+    killed = subprocess.run([sys.executable, "-c", cut, "db", "upgrade"], env=settings, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = subprocess.run([PROGRAM, "db", "upgrade"], env=settings, capture_output=True, text=True)
+    assert "Migrated from nothing" in done.stdout, done.stderr
+
+
+def test_a_filled_database_stays_filled_when_it_is_migrated_again(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user = service.user()
+    file = user.upload(b"kept")
+    for _ in range(2):
+        assert "up to date" in service.cli("db", "upgrade")
+    service.stop()
+    assert "up to date" in service.cli("db", "upgrade")
+    service.start()
+    assert [item["id"] for item in user.items()] == [file["id"]]
+    assert user.http.get(file["file"]).content == b"kept"
+    assert "0 wrong" in service.cli("fsck")
+
+
+def test_options_and_several_hosts_in_the_address(postgres: Postgres, start_service: Callable[..., Service]) -> None:
+    url = postgres.new_database()
+    several = url.replace("@", "@127.0.0.1:1,") + "?sslmode=disable&application_name=elsewhere"
+    service = start_service(DATABASE_URL=several)
+    service.user().upload(b"taken")
+    assert "0 wrong" in service.cli("fsck")
+    assert "up to date" in service.cli("db", "upgrade")
+
+    async def names() -> set[str]:
+        connection = await asyncpg.connect(url)
+        rows = await connection.fetch(
+            "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+        )
+        await connection.close()
+        return {row[0] for row in rows}
+
+    assert "elsewhere" in asyncio.run(names())
+    for wrong in ("?sslmode=sometimes", "?no_such_option=1"):
+        told = service.cli("fsck", code=1, DATABASE_URL=url + wrong)
+        assert "database cannot be reached" in told and "Traceback" not in told
+
+
+def test_a_deadlock_is_broken_and_nobody_sees_it(postgres: Postgres, start_service: Callable[..., Service]) -> None:
+    """Another locks an account's rows in the wrong order. PostgreSQL ends the upload's transaction; it is run again."""
+    url = postgres.new_database()
+    service = start_service(DATABASE_URL=url)
+    user = service.user()
+    user.upload(b"first")
+
+    async def cross() -> tuple[int, int]:
+        one = await asyncpg.connect(url)
+        await one.execute("SET deadlock_timeout = '1min'")  # the upload's transaction is the one that is ended
+        async with one.transaction():
+            await one.execute("SELECT 1 FROM usage FOR UPDATE")
+            sending = asyncio.create_task(asyncio.to_thread(user.send, b"second"))
+            while not await one.fetchval("SELECT COUNT(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await one.execute("SELECT 1 FROM accounts FOR UPDATE")
+        status = (await sending).status_code
+        await one.execute("SELECT pg_stat_clear_snapshot()")
+        deadlocks = await one.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        await one.close()
+        return status, deadlocks
+
+    assert asyncio.run(cross()) == (201, 1)
+    assert user.used() == len(b"first") + len(b"second")
+    assert "0 wrong" in service.cli("fsck")
+
+
 def test_a_password_in_the_address_is_not_shown(tmp_path: Path) -> None:
     service = Service(tmp_path, DATABASE_URL="postgresql://gallery:s3cret@127.0.0.1:1/gallery")
     shown = service.cli("config")
@@ -80,7 +264,7 @@ def test_two_services_on_one_database_and_one_directory(
 ) -> None:
     url = postgres.new_database()
     one = start_service(DATABASE_URL=url)
-    two = start_service(DATABASE_URL=url, DATA_DIR=one.data_dir)
+    two = start_service(DATABASE_URL=url, DATA_DIR=one.data_dir, STORAGE_URL=one.settings.get("STORAGE_URL", ""))
     user = one.user()
     elsewhere = type(user)(two, user.jid, user.token)
     files = [place.upload(os.urandom(3000), f"{n}.bin") for n, place in enumerate([user, elsewhere] * 5)]

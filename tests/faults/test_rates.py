@@ -1,40 +1,31 @@
-"""Rates that several hosts count together, in a real Redis."""
+"""Rates that several hosts count together, in a real Redis; those of one host in a file that is damaged."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.service import Service, User, assert_error, free_port
-
-PROGRAM = shutil.which("redis-server")
+from tests.redis import Redis
+from tests.service import Service, User, assert_error
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    if PROGRAM is None:
-        pytest.skip("redis-server is not installed")
-    port = free_port()
-    server = subprocess.Popen(
-        [PROGRAM, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path],
-        stdout=subprocess.DEVNULL,
+def redis() -> Iterator[Redis]:
+    server = Redis()
+    yield server
+    server.stop()
+
+
+def test_two_hosts_count_together(redis: Redis, start_service: Callable[..., Service]) -> None:
+    one, two = (
+        start_service(RATES_URL=redis.url, RATE_UPLOAD="5/minute", RATE_CODE_TRY_JID="4/minute") for _ in range(2)
     )
-    time.sleep(0.5)
-    yield f"redis://127.0.0.1:{port}/0", server
-    server.kill()
-    server.wait()
-
-
-def test_two_hosts_count_together(
-    redis: tuple[str, subprocess.Popen[bytes]], start_service: Callable[..., Service]
-) -> None:
-    url, server = redis
-    one, two = (start_service(RATES_URL=url, RATE_UPLOAD="5/minute", RATE_CODE_TRY_JID="4/minute") for _ in range(2))
     first = one.user(jid="anna@example.org")
     second = two.user(jid="anna@example.org")  # of another database here, with the same number
     statuses = [user.send(b"x").status_code for user in (first, second) * 4]
@@ -43,13 +34,74 @@ def test_two_hosts_count_together(
     tries = [s.http.post("/api/v1/account/xmpp_auth/", json=body) for s in (one, two) * 3]
     assert [answer.status_code for answer in tries] == [404] * 4 + [429] * 2
     assert 0 < int(tries[-1].headers["Retry-After"]) <= 61
-    server.kill()
-    server.wait()
+    assert one.http.get("/readyz").status_code == 200
+    redis.stop()
     assert_error(first.send(b"x"), 503)
+    assert_error(one.http.get("/readyz"), 503)
     assert first.get("files/").status_code == 200
+
+
+def test_a_redis_that_hangs_stops_nobody_for_long(start_service: Callable[..., Service]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are taken, and nothing is answered
+        service = start_service(RATES_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        user = service.user()
+        for ask in (
+            lambda: user.send(b"x"),
+            lambda: user.get("files/slot/", name="a.txt", size=1),
+            lambda: service.http.get("/readyz"),
+        ):
+            begun = time.monotonic()
+            answer = ask()
+            assert_error(answer, 503)
+            assert int(answer.headers["Retry-After"]) > 0 and time.monotonic() - begun < 10
+        assert user.get("files/").status_code == 200
+
+
+def test_where_a_jid_has_signed_in_is_known_to_all_hosts(
+    redis: Redis, start_service: Callable[..., Service], backend: Callable[[], dict[str, Any]], tmp_path: Path
+) -> None:
+    shared = {"DATABASE_URL": f"sqlite:///{tmp_path}/shared.sqlite", **backend(), "RATES_URL": redis.url}
+    one, two = (start_service(**shared, RATE_CODE_REQUEST_JID="1/minute") for _ in range(2))
+    body = {"jid": "carla@example.org"}
+
+    def call(host: Service, path: str, address: str, **more: str) -> int:
+        headers = {"X-Forwarded-For": address}
+        return host.http.post(f"/api/v1/account/{path}/", json=body | more, headers=headers).status_code
+
+    assert call(one, "xmpp_code_request", "192.0.2.1") == 201
+    [code] = [line["code"] for line in one.log_lines() if "code" in line]
+    assert call(one, "xmpp_auth", "192.0.2.1", code=code) == 201
+    asked = [call(two, "xmpp_code_request", f"192.0.2.{n}") for n in (2, 1, 1)]
+    assert asked == [429, 201, 429]
 
 
 def test_without_it_each_host_counts_for_itself(start_service: Callable[..., Service]) -> None:
     users: list[User] = [start_service(RATE_UPLOAD="2/minute").user() for _ in range(2)]
     for user in users:
         assert [user.send(b"x").status_code for _ in range(3)] == [201, 201, 429]
+
+
+def test_a_damaged_file_of_counters_is_begun_anew(start_service: Callable[..., Service]) -> None:
+    service = start_service(RATE_UPLOAD="3/hour", WORKERS="2")
+    user, path = service.user(), service.data_dir / "rates.sqlite"
+    assert user.send(b"x").status_code == 201
+    service.stop()
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    path.write_bytes(os.urandom(20_000))
+    service.start()
+    assert "begun anew" in service.log()
+    assert [user.send(b"x").status_code for _ in range(5)] == [201] * 3 + [429] * 2
+
+
+def test_counters_that_are_damaged_while_they_are_used(start_service: Callable[..., Service]) -> None:
+    service = start_service(RATE_UPLOAD="100/hour", WORKERS="2")
+    user, path = service.user(), service.data_dir / "rates.sqlite"
+    statuses = [user.send(b"x").status_code for _ in range(20)]
+    for end in ("-wal", ""):
+        place = path.with_name(path.name + end)
+        place.write_bytes(os.urandom(place.stat().st_size))
+    statuses += [User(service, user.jid, user.token).send(b"x").status_code for _ in range(150)]
+    assert set(statuses) == {201, 429}
+    # All workers count in the new file, but for what each was about to count in the old one.
+    assert 100 <= statuses.count(201) < 130

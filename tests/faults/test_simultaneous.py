@@ -1,21 +1,34 @@
-"""Many requests at once: quotas hold, bytes are stored once and never lost."""
+"""Many requests at once: quotas hold, bytes are stored once and never lost. `--rounds`: how often each race is run."""
 
 from __future__ import annotations
 
 import os
 import random
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from media_gallery.app import Gallery
+from media_gallery.models import Jid
 from tests.service import Service, User
 
 
 @pytest.fixture(scope="module")
 def pair(start_service: Callable[..., Service]) -> Service:
     return start_service(WORKERS="2")
+
+
+@pytest.fixture(scope="module")
+def admin(pair: Service) -> User:
+    return pair.user(jid="admin@example.org")
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--rounds"))
 
 
 def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
@@ -59,13 +72,13 @@ def test_the_same_bytes_uploaded_at_once_are_stored_once(pair: Service) -> None:
     is_sound(pair)
 
 
-def test_uploads_against_deletions_of_the_same_bytes(pair: Service) -> None:
+def test_uploads_against_deletions_of_the_same_bytes(pair: Service, rounds: int) -> None:
     """Whoever gets a 201 has the file, although others take its last link away all the time."""
     data = [os.urandom(2000) for _ in range(2)]
 
     def live(user: User, seed: int) -> int:
-        dice, rounds = random.Random(seed), 0
-        for _ in range(40):
+        dice, done = random.Random(seed), 0
+        for _ in range(rounds):
             body = dice.choice(data)
             file = user.upload(body)
             assert user.http.get(file["file"]).content == body
@@ -75,35 +88,110 @@ def test_uploads_against_deletions_of_the_same_bytes(pair: Service) -> None:
                 assert user.delete("files/", id=found["id"]).status_code == 204
             assert user.delete("files/", id=file["id"]).status_code == 204
             assert user.http.get(file["file"]).status_code == 404
-            rounds += 1
-        return rounds
+            done += 1
+        return done
 
     before = pair.stored_bytes()
     users = [pair.user() for _ in range(6)]
-    assert at_once([lambda user=user, n=n: live(user, n) for n, user in enumerate(users)]) == [40] * 6  # type: ignore[misc]
+    assert at_once([lambda user=user, n=n: live(user, n) for n, user in enumerate(users)]) == [rounds] * 6  # type: ignore[misc]
     assert pair.stored_bytes() == before
     assert all(user.used() == 0 for user in users)
     is_sound(pair)
 
 
-def test_an_account_deleted_while_it_uploads(pair: Service) -> None:
-    user = pair.user()
-
-    def upload() -> list[int]:
-        return [user.send(os.urandom(5000)).status_code for _ in range(10)]
-
-    jobs: list[Callable[[], Any]] = [upload] * 4
-    results = at_once([*jobs, lambda: user.delete("account/").status_code])
-    assert results.pop() == 204
-    assert {status for uploads in results for status in uploads} <= {201, 401}
-    again = pair.user(jid=user.jid)
-    assert again.items() == [] and again.used() == 0
+def test_the_last_link_goes_while_the_same_bytes_come(pair: Service, rounds: int) -> None:
+    """Small bytes and such as pass through staging; the account that deletes asks for a new link in the same moment."""
+    before, dice = pair.stored_bytes(), random.Random(rounds)
+    anna, *others = users = [pair.user() for _ in range(3)]
+    for _ in range(rounds):
+        data = os.urandom(600_000 if dice.random() < 0.1 else dice.randint(1, 3000))
+        last = anna.upload(data)
+        asked = {"name": "again", "size": len(data), "hash": last["hash"]}
+        deleted, slot, *files = at_once([
+            lambda last=last: anna.delete("files/", id=last["id"]).status_code,  # type: ignore[misc]
+            lambda asked=asked: anna.get("files/slot/", **asked).json(),  # type: ignore[misc]
+            *[lambda user=user, data=data: user.upload(data) for user in others],  # type: ignore[misc]
+        ])  # fmt: skip
+        assert deleted == 204 and anna.http.get(last["file"]).status_code == 404
+        for file in [*files, *([slot] if "id" in slot else [])]:
+            assert anna.http.get(file["file"]).content == data
+        assert [user.delete("files/percent/100/").status_code for user in users] == [204] * 3
+    assert pair.stored_bytes() == before and [user.used() for user in users] == [0, 0, 0]
     is_sound(pair)
 
 
-def test_one_file_deleted_twice_at_once_goes_once(pair: Service) -> None:
+def test_one_place_left_goes_to_one(pair: Service, admin: User, rounds: int) -> None:
+    """At the edge of a quota, uploads and slots of several connections; deletions give back just what they took."""
     user = pair.user()
-    for _ in range(10):
+    file = user.upload(os.urandom(100))
+    asked = {"name": "again", "size": 100, "hash": file["hash"]}
+    admin.put("account/quota/", jid=user.jid, value=299)
+    for _ in range(rounds):
+        jobs: list[Callable[[], Any]] = [lambda: user.send(os.urandom(100)), lambda: user.send(b"a" * 100)]
+        jobs += [lambda: user.get("files/slot/", **asked)] * 2
+        answers = at_once(jobs)
+        assert sorted(answer.status_code for answer in answers)[-3:] == [403] * 3
+        [made] = [answer.json() for answer in answers if answer.is_success]
+        assert made["used"] == user.used() == 200
+        answers = at_once([
+            lambda made=made: user.delete("files/", id=made["id"]).status_code,  # type: ignore[misc]
+            lambda: user.send(b"b" * 100),
+        ])  # fmt: skip
+        assert answers[0] == 204
+        if answers[1].status_code == 201:
+            user.delete("files/", id=answers[1].json()["id"])
+        assert user.used() == 100
+    is_sound(pair)
+
+
+def test_a_code_is_exchanged_once(pair: Service, rounds: int) -> None:
+    codes: dict[str, str] = {}
+
+    class Catching:
+        jid = "gallery.invalid"
+
+        async def check(self) -> None: ...
+
+        async def send(self, stanza: str) -> None:
+            confirm = ElementTree.fromstring(stanza).find("{http://jabber.org/protocol/http-auth}confirm")
+            assert confirm is not None
+            codes[f"{len(codes)}@codes.example"] = confirm.attrib["id"]
+
+    async def ask(gallery: Gallery) -> None:
+        gallery.accounts.courier = Catching()  # type: ignore[assignment]
+        for number in range(rounds):
+            jid = Jid.parse(f"{number}@codes.example")
+            await gallery.accounts.request_code(jid, "message", "en", "192.0.2.1")
+
+    pair.within(ask)
+    for jid, code in codes.items():
+        said = {"jid": jid, "code": code}
+        exchange = lambda said=said: pair.http.post("/api/v1/account/xmpp_auth/", json=said).status_code  # type: ignore[misc]  # noqa: E731
+        assert sorted(at_once([exchange] * 3)) == [201, 404, 404]
+
+
+def test_an_account_deleted_while_it_uploads(pair: Service, rounds: int) -> None:
+    for _ in range(max(1, rounds // 10)):
+        user, before = pair.user(), pair.stored_bytes()
+        file = user.upload(os.urandom(3000))
+        asked = {"name": "again", "size": 3000, "hash": file["hash"]}
+
+        def upload(user: User = user, asked: dict[str, Any] = asked) -> set[int]:
+            got = {user.send(os.urandom(size)).status_code for size in (5000, 600_000, 3000)}
+            return got | {user.get("files/slot/", **asked).status_code}
+
+        *results, deleted = at_once([*[upload] * 4, lambda user=user: user.delete("account/").status_code])  # type: ignore[misc]
+        assert deleted == 204
+        assert set().union(*results) <= {200, 201, 401}
+        again = pair.user(jid=user.jid)
+        assert again.items() == [] and again.used() == 0
+        assert pair.stored_bytes() == before
+    is_sound(pair)
+
+
+def test_one_file_deleted_twice_at_once_goes_once(pair: Service, rounds: int) -> None:
+    user = pair.user()
+    for _ in range(rounds):
         file, kept = user.upload(os.urandom(100)), user.upload(os.urandom(50))
         answers = at_once([lambda file=file: user.delete("files/", id=file["id"]).status_code] * 4)  # type: ignore[misc]
         assert sorted(answers) == [204, 404, 404, 404]

@@ -8,11 +8,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from media_gallery.storage.local import BATCH
+from media_gallery.http.media import PLACEHOLDER
+from media_gallery.storage.staging import BATCH
+from tests import samples
 from tests.faults.raw import END, part
 from tests.service import MIB, Service, assert_error
 
@@ -24,82 +27,181 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place], capture_output=True)
     if mounted.returncode:
+        said = mounted.stderr.decode()
+        assert "permission denied" in said or "superuser" in said, said
         pytest.skip("mounting is not allowed here")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 
 
+def fill(disk: Path, leave: int) -> None:
+    """Let somebody else take all but so many bytes of a file system."""
+    with (disk / "filler").open("ab", buffering=0) as file, suppress(OSError):
+        while (more := shutil.disk_usage(disk).free - leave) > 0:
+            file.write(b"\0" * min(more, MIB))
+
+
 def test_a_full_disk_is_507_and_loses_nothing(small_disk: Path, start_service: Callable[..., Service]) -> None:
-    service = start_service(DATA_DIR=small_disk / "data")
+    service = start_service(DATA_DIR=small_disk / "data", MIN_FREE_SPACE="0")
     service.data_dir = small_disk / "data"
     user = service.user()
     kept = user.upload(os.urandom(MIB))
-    filler = small_disk / "filler"
-    room = shutil.disk_usage(small_disk).free
-    filler.write_bytes(b"\0" * (room - 2 * MIB))
+    fill(small_disk, 2 * MIB)
     for size in (3 * MIB, 5 * MIB):
         assert_error(user.send(os.urandom(size)), 507)
     assert not list((service.data_dir / "staging").iterdir())
     assert user.used() == MIB
     assert len(user.http.get(kept["file"]).content) == MIB
-    with filler.open("ab", buffering=0) as file, pytest.raises(OSError):
-        while True:
-            file.write(b"\0" * 4096)
+    fill(small_disk, 0)
     assert service.http.get("/readyz").status_code in (503, 507)
     answer = user.send(os.urandom(100))
     assert answer.status_code in (503, 507), answer.text
     assert len(user.http.get(kept["file"]).content) == MIB
-    filler.unlink()
+    (small_disk / "filler").unlink()
     assert user.upload(os.urandom(3 * MIB))["used"] == 4 * MIB
-    assert user.delete("files/", id=kept["id"]).status_code == 204
     assert "0 wrong" in service.cli("fsck")
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_where_no_upload_fits_deletions_do(small_disk: Path, start_service: Callable[..., Service]) -> None:
+    service = start_service(DATA_DIR=small_disk / "data", MIN_FREE_SPACE="4 MiB")
+    service.data_dir = small_disk / "data"
+    user, leaver, large = service.user(), service.user("boris"), os.urandom(MIB)
+    file, again = user.upload(large), user.upload(b"small")
+    leaver.upload(os.urandom(3000))
+    fill(small_disk, 6 * MIB)
+    assert_error(user.send(os.urandom(4 * MIB)), 507)  # it would take of what is kept for deletions
+    assert not list((service.data_dir / "staging").iterdir())
+    assert user.upload(b"a small one")["used"] == MIB + 16
+    fill(small_disk, 4 * MIB - 200_000)
+    for data in (b"new", large):
+        assert_error(user.send(data), 507)
+    assert_error(user.get("files/slot/", name="again.bin", size=5, hash=again["hash"]), 507)
+    assert_error(service.http.get("/readyz"), 507)
+    assert user.http.get(file["file"]).content == large
+    assert user.delete("files/", id=again["id"]).status_code == 204
+    assert leaver.delete("account/").status_code == 204
+    assert user.delete("files/", id=file["id"]).status_code == 204
+    service.wait_until(lambda: user.send(b"new").status_code == 201)  # a megabyte was given back
+    (small_disk / "filler").unlink()
+    assert user.upload(os.urandom(3 * MIB))["used"] == 3 * MIB + 14
+    assert "0 wrong" in service.cli("fsck")
+
+
+def test_directories_that_are_gone_are_503_and_no_unknown_address(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user = service.user()
+    kept = user.upload(os.urandom(MIB))
+    for place in ("staging", "blobs"):
+        (service.tree / place).rename(service.tree / "elsewhere")
+        for size in (3 * MIB, 100) if place == "blobs" else (3 * MIB,):
+            assert_error(user.send(os.urandom(size)), 503)
+        if place == "staging":
+            assert_error(service.http.get("/readyz"), 503)
+        (service.tree / "elsewhere").rename(service.tree / place)
+    assert user.used() == MIB
+    assert service.http.get("/readyz").is_success
+    service.tree.joinpath("blobs").rename(service.tree / "elsewhere")
+    assert_error(user.http.get(kept["file"]), 404)
+    service.tree.joinpath("elsewhere").rename(service.tree / "blobs")
+    assert user.upload(os.urandom(3 * MIB))["used"] == 4 * MIB
+
+
+def test_what_is_not_synced_is_made_again(start_service: Callable[..., Service]) -> None:
+    """Links and thumbnails as a power cut may leave them: missing, or without content."""
+    service = start_service()
+    user = service.user()
+    photo, avatar = user.upload(samples.picture("jpeg"), "a.jpg"), user.avatar(samples.picture("png", 60, 60))
+    os.killpg(service.process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    for path in service.data_dir.glob("links/*/*"):
+        shutil.rmtree(path)
+    for number, path in enumerate(sorted(service.data_dir.glob("thumbs/*/*/*"))):
+        path.write_bytes(b"") if number % 2 else path.unlink()
+    service.start()
+    urls = [photo["file"], photo["thumbnail"]["url"], avatar["file"], *[small["url"] for small in avatar["thumbnails"]]]
+    for url in urls:
+        answer = user.http.get(url)
+        assert answer.status_code == 200 and samples.is_image(answer.content)
+        assert answer.content != PLACEHOLDER
+    assert "2 wrong" in service.cli("fsck", code=1)
+    service.cli("fsck", "--repair")
+    assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
+
+
+@contextmanager
+def traced(service: Service, trace: Path) -> Iterator[None]:
+    """What the workers write, sync and send meanwhile goes to a file, in its order."""
+    assert service.process
+    children = subprocess.run(
+        ["pgrep", "-P", str(service.process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    calls = "trace=openat,fsync,fdatasync,rename,pwrite64,sendto,write,writev,sendmsg"
+    command = ["strace", "-f", "-y", "-e", calls, "-o", str(trace), *[word for pid in children for word in ("-p", pid)]]
+    tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    service.wait_until(
+        lambda: (
+            tracer.poll() is not None
+            or (trace.exists() and service.http.get("/healthz").is_success and trace.stat().st_size)
+        )
+    )
+    if tracer.poll() is not None:
+        _, said = tracer.communicate()
+        assert "Operation not permitted" in said, said
+        pytest.skip("tracing is not allowed here")
+    yield
+    tracer.send_signal(signal.SIGINT)
+    tracer.wait()
+
+
+def before_answer(trace: Path, status: str) -> str:
+    """What was traced before an answer began to be sent."""
+    return trace.read_text().partition(f"HTTP/1.1 {status}")[0]
+
+
+WAL_SYNC = r"(?:fsync|fdatasync)\(\d+<\S*gallery\.sqlite-wal>"
+needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+
+
+@needs_strace
 @pytest.mark.parametrize("size", [2000, 3 * BATCH])
 def test_file_and_directory_are_synced_before_the_answer(
     start_service: Callable[..., Service], tmp_path: Path, size: int
 ) -> None:
     service = start_service()
     user = service.user()
+    assert service.tree
     user.upload(b"warm")
-    traced = tmp_path / "trace"
-    assert service.process
-    children = subprocess.run(
-        ["pgrep", "-P", str(service.process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    calls = "trace=openat,fsync,fdatasync,rename,sendto,write,writev,sendmsg"
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-y", "-e", calls, "-o", str(traced), *[word for pid in children for word in ("-p", pid)]],
-        stderr=subprocess.PIPE,
-    )
-    service.wait_until(
-        lambda: (
-            tracer.poll() is not None
-            or (traced.exists() and service.http.get("/healthz").is_success and traced.stat().st_size)
-        )
-    )
-    if tracer.poll() is not None:
-        pytest.skip("tracing is not allowed here")
     body = part("file", os.urandom(size), "a.bin") + END
-    answer = user.http.post(
-        "files/upload/", content=body, headers={"Content-Type": "multipart/form-data; boundary=faults"}
-    )
+    with traced(service, tmp_path / "trace"):
+        answer = user.http.post(
+            "files/upload/", content=body, headers={"Content-Type": "multipart/form-data; boundary=faults"}
+        )
     assert answer.status_code == 201
-    tracer.send_signal(signal.SIGINT)
-    tracer.wait()
-    lines = traced.read_text().splitlines()
-    sent = next(number for number, line in enumerate(lines) if "201 Created" in line)
-    before = "\n".join(lines[:sent])
+    before = before_answer(tmp_path / "trace", "201 Created")
     file = re.search(r"fsync\(\d+<\S*/blobs/../([0-9a-f]{32})>", before)
     assert file, before
     key = file[1]
     directory = re.search(rf"fsync\(\d+<\S*/blobs/{key[:2]}>", before)
-    database = [match.start() for match in re.finditer(r"(fsync|fdatasync)\(\d+<\S*gallery\.sqlite-wal>", before)]
     assert directory
     if size >= BATCH:
         moved = re.search(rf"rename\(.*staging/{key}.*blobs/{key[:2]}/{key}", before)
         assert moved and moved.start() < file.start()
     assert file.start() < directory.start()
     if "DATABASE_URL" not in service.settings:  # another one syncs in a process of its own
-        assert directory.start() < database[-1]
+        assert directory.start() < list(re.finditer(WAL_SYNC, before))[-1].start()
+
+
+@needs_strace
+@pytest.mark.parametrize("what", ["files/", "account/"])
+def test_a_deletion_is_synced_before_its_answer(
+    start_service: Callable[..., Service], tmp_path: Path, what: str
+) -> None:
+    service = start_service(DATABASE_URL="")  # another database syncs in a process of its own
+    user = service.user()
+    file = user.upload(b"to be deleted")
+    with traced(service, tmp_path / "trace"):
+        answer = user.delete(what, **({"id": file["id"]} if what == "files/" else {}))
+    assert answer.status_code == 204
+    before = before_answer(tmp_path / "trace", "204 No Content")
+    written = [match.end() for match in re.finditer(r"pwrite64\(\d+<\S*gallery\.sqlite-wal>", before)]
+    synced = [match.start() for match in re.finditer(WAL_SYNC, before)]
+    assert written and synced and written[-1] < synced[-1], before

@@ -65,6 +65,8 @@ def test_jid_parsing_never_breaks(text):
         ("a\r\nb\0.txt", "ab.txt"),
         ("exe\u202egpj.exe", "exegpj.exe"),
         ("👩‍👩‍👧.png", "👩‍👩‍👧.png"),
+        ("\U0001fae8\U000e0067\u00ad.jpg", "\U0001fae8\U000e0067\u00ad.jpg"),  # newer than this Python; a tag; a hyphen
+        ("\ufeffa\u200bb\ufffe\ufdd0.txt", "ab.txt"),
         ("", "_"),
         ("..", "_"),
         (".", "_"),

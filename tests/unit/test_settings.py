@@ -11,6 +11,24 @@ def test_defaults_are_valid():
     assert settings.worker_count >= 1
 
 
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("10.0.0.0:80", "http://10.0.0.0:80"),
+        ("0.0.0.0:80", "http://127.0.0.1:80"),
+        ("[::]:81", "http://[::1]:81"),
+        (":::81", "http://[::1]:81"),
+        ("[2001:db8::1]:81", "http://[2001:db8::1]:81"),
+    ],
+)
+def test_clients_of_a_trial_reach_the_service_where_it_listens(listen, url, monkeypatch):
+    monkeypatch.setenv("MEDIA_GALLERY_LISTEN", listen)
+    assert load_settings().public_url == url
+    monkeypatch.setenv("MEDIA_GALLERY_PUBLIC_URL", "https://gallery.example.org/")
+    assert load_settings().public_url == "https://gallery.example.org"
+
+
 def test_environment_over_file(tmp_path, monkeypatch):
     config = tmp_path / "gallery.toml"
     config.write_text('default_quota = "5 GiB"\ncode_lifetime = "2 min"\nadmins = ["Anna@Example.org"]\n')
@@ -30,6 +48,11 @@ def test_lists_come_comma_separated(monkeypatch):
     ("name", "value"),
     [
         ("listen", "8080"),
+        ("listen", "localhost:8080"),
+        ("allowed_domains", "ex_ample..org"),
+        ("cors_origins", "chat.example.com"),
+        ("xmpp_ca_file", "/none.pem"),
+        ("denied_domans", "evil.test"),
         ("public_url", "gallery.example.org"),
         ("default_quota", "a lot"),
         ("code_lifetime", "soon"),
@@ -38,6 +61,8 @@ def test_lists_come_comma_separated(monkeypatch):
         ("database_url", "mysql://x"),
         ("xmpp_jid", "gallery@example.org"),
         ("workers", "-1"),
+        ("accel_prefix", "protected"),
+        ("trusted_proxies", "127.0.0.1, nginx"),
     ],
 )
 def test_what_is_wrong_is_told(name, value, monkeypatch):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import httpx
 import pytest
@@ -23,22 +24,31 @@ def prosody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
     server.stop()
 
 
-def component_settings(prosody: Prosody) -> dict[str, Any]:
-    return {"XMPP_JID": COMPONENT, "XMPP_COMPONENT_HOST": "127.0.0.1",
-            "XMPP_COMPONENT_PORT": prosody.component_port, "XMPP_COMPONENT_SECRET": SECRET}  # fmt: skip
+class ChatServer(Protocol):
+    """A running XMPP server of the tests. `directory` holds HOST.crt for its hosts, `ca_file` is that of its first."""
+
+    directory: Path
+    c2s_port: int
+    component_port: int
+    ca_file: Path
 
 
-def client_settings(prosody: Prosody) -> dict[str, Any]:
+def component_settings(server: ChatServer, jid: str = COMPONENT) -> dict[str, Any]:
+    return {"XMPP_JID": jid, "XMPP_COMPONENT_HOST": "127.0.0.1",
+            "XMPP_COMPONENT_PORT": server.component_port, "XMPP_COMPONENT_SECRET": SECRET}  # fmt: skip
+
+
+def client_settings(server: ChatServer) -> dict[str, Any]:
     return {"XMPP_JID": f"gallery@{HOST}", "XMPP_PASSWORD": "gallery", "XMPP_HOST": "127.0.0.1",
-            "XMPP_PORT": prosody.c2s_port, "XMPP_CA_FILE": prosody.ca_file}  # fmt: skip
+            "XMPP_PORT": server.c2s_port, "XMPP_CA_FILE": server.ca_file}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def connected(start_service: Callable[..., Service]) -> Callable[..., Service]:
     """Start a service and wait until its courier is connected."""
 
-    def start(**settings: Any) -> Service:
-        service = start_service(**settings)
+    def start(*, kept: bool = False, **settings: Any) -> Service:
+        service = start_service(kept=kept, **settings)
         service.wait_until(lambda: "connected to the XMPP server" in service.log())
         return service
 
@@ -47,15 +57,16 @@ def connected(start_service: Callable[..., Service]) -> Callable[..., Service]:
 
 @pytest.fixture(scope="session")
 def component(connected: Callable[..., Service], prosody: Prosody) -> Service:
-    return connected(**component_settings(prosody), DENIED_DOMAINS="denied.test", DENIED_JIDS=f"paris@{HOST}")
+    denied = {"DENIED_DOMAINS": "denied.test", "DENIED_JIDS": f"paris@{HOST}"}
+    return connected(kept=True, **component_settings(prosody), **denied)
 
 
 class ChatClient(ClientXMPP):
     """A person's client: keeps every stanza that carries a one-time code."""
 
-    def __init__(self, jid: str, prosody: Prosody) -> None:
+    def __init__(self, jid: str, server: ChatServer) -> None:
         super().__init__(jid, jid.partition("@")[0])
-        self.ca_certs = prosody.directory / f"{self.boundjid.host}.crt"
+        self.ca_certs = server.directory / f"{self.boundjid.host}.crt"
         self.codes: asyncio.Queue[Any] = asyncio.Queue()
         for plugin in ("xep_0030", "xep_0070", "xep_0092", "xep_0199", "xep_0280"):
             self.register_plugin(plugin)
@@ -69,12 +80,12 @@ class ChatClient(ClientXMPP):
 
 
 @asynccontextmanager
-async def signed_in(jid: str, prosody: Prosody) -> AsyncIterator[ChatClient]:
-    client = ChatClient(jid, prosody)
+async def signed_in(jid: str, server: ChatServer) -> AsyncIterator[ChatClient]:
+    client = ChatClient(jid, server)
     started = asyncio.Event()
     client.add_event_handler("session_start", lambda _: started.set())
     client.enable_direct_tls = False
-    client.connect("127.0.0.1", prosody.c2s_port)
+    client.connect("127.0.0.1", server.c2s_port)
     await asyncio.wait_for(started.wait(), 10)
     yield client
     await client.disconnect()

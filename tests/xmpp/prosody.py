@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from pathlib import Path
 
-from tests.service import free_port
+from tests.ports import free_port, wait_for_ports
 
 HOST, COMPONENT, SECRET = "localhost.test", "gallery.localhost.test", "component-secret"
+HANDED_OVER = "hosts.localhost.test"
+"""Another component, for hosts that take it from one another."""
 PROGRAM = shutil.which("prosody", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "prosody"
 PLUGINS = Path(__file__).parents[2] / "contrib" / "prosody"
 _CONFIGURATION = """
@@ -37,7 +37,24 @@ VirtualHost "{host}"
 VirtualHost "denied.test"
 Component "{component}"
     component_secret = "{secret}"
+Component "{handed_over}"
+    component_secret = "{secret}"
+Component "0.{handed_over}"
+    component_secret = "{secret}"
+Component "1.{handed_over}"
+    component_secret = "{secret}"
 """
+
+
+def make_certificate(directory: Path, host: str) -> Path:
+    """HOST.crt, with HOST.key beside it, for two days."""
+    certificate = directory / f"{host}.crt"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}",
+         "-addext", f"subjectAltName=DNS:{host}", "-keyout", directory / f"{host}.key", "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate
 
 
 class Prosody:
@@ -50,16 +67,12 @@ class Prosody:
         self.process: subprocess.Popen[bytes] | None = None
         (directory / "data").mkdir()
         for host in (HOST, "denied.test"):
-            subprocess.run(
-                ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}",
-                 "-addext", f"subjectAltName=DNS:{host}", "-keyout", directory / f"{host}.key",
-                 "-out", directory / f"{host}.crt"],
-                check=True, capture_output=True,
-            )  # fmt: skip
+            make_certificate(directory, host)
         self.config.write_text(
             _CONFIGURATION.format(
                 directory=directory, c2s_port=self.c2s_port, component_port=self.component_port, host=HOST,
-                component=COMPONENT, secret=SECRET, plugins=PLUGINS, tls="true" if tls else "false",
+                component=COMPONENT, handed_over=HANDED_OVER, secret=SECRET, plugins=PLUGINS,
+                tls="true" if tls else "false",
             )
         )  # fmt: skip
 
@@ -75,21 +88,13 @@ class Prosody:
         self.process = subprocess.Popen(
             [PROGRAM, "-F", "--config", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        end = time.monotonic() + 30
-        while not (self._listens(self.c2s_port) and self._listens(self.component_port)):
-            assert time.monotonic() < end and self.process.poll() is None, self.log()
-            time.sleep(0.05)
+        wait_for_ports(self.process, self.c2s_port, self.component_port, log=self.log)
         return self
 
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-
-    @staticmethod
-    def _listens(port: int) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def log(self) -> str:
         path = self.directory / "prosody.log"

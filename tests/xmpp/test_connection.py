@@ -80,14 +80,26 @@ async def test_a_wrong_component_secret_is_told(start_service: Callable[..., Ser
     assert_error(await call(service, "xmpp_code_request", jid=f"romeo@{HOST}"), 503)
 
 
-async def test_pings_and_version_and_disco_are_answered(component: Service, romeo: ChatClient) -> None:
-    await romeo.plugin["xep_0199"].send_ping(COMPONENT, timeout=5)
-    version = await romeo.plugin["xep_0092"].get_version(COMPONENT)
+async def check_answers(romeo: ChatClient, jid: str, service: Service) -> None:
+    await romeo.plugin["xep_0199"].send_ping(jid, timeout=5)
+    version = await romeo.plugin["xep_0092"].get_version(jid)
     assert version["software_version"]["name"] == "media-gallery"
-    info = (await romeo.plugin["xep_0030"].get_info(COMPONENT))["disco_info"]
+    info = (await romeo.plugin["xep_0030"].get_info(jid))["disco_info"]
     assert ("store", "file") in {identity[:2] for identity in info["identities"]}
     assert "urn:xmpp:ping" in info["features"]
-    assert form_of(info.xml) == f"{component.url}/api/"
+    assert form_of(info.xml) == f"{service.url}/api/"
+
+
+async def test_a_component_answers_pings_and_version_and_disco(component: Service, romeo: ChatClient) -> None:
+    await check_answers(romeo, COMPONENT, component)
+
+
+async def test_a_client_account_answers_pings_and_version_and_disco(
+    connected: Callable[..., Service], prosody: Prosody, romeo: ChatClient
+) -> None:
+    service = connected(**client_settings(prosody))
+    await call(service, "xmpp_code_request", jid=romeo.boundjid.full)
+    await check_answers(romeo, (await romeo.code())["from"].full, service)
 
 
 async def test_our_prosody_module_lets_clients_find_the_gallery(prosody: Prosody, romeo: ChatClient) -> None:

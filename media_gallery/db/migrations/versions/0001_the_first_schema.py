@@ -91,9 +91,9 @@ def _files() -> None:
         sa.Column("created_at", Big, nullable=False),
         sqlite_autoincrement=True,
     )
-    op.create_index("links_by_id", "links", ["account_id", "id"])
-    op.create_index("links_by_time", "links", ["account_id", "created_at", "id"])
+    op.create_index("links_by_id", "links", ["account_id", "id", "category"])
+    op.create_index("links_by_time", "links", ["account_id", "created_at", "id", "category"])
     op.create_index("links_by_category", "links", ["account_id", "category", "created_at", "id"])
-    op.create_index("links_by_size", "links", ["account_id", "size", "id"])
-    op.create_index("links_by_name", "links", ["account_id", "folded", "id"])
+    op.create_index("links_by_size", "links", ["account_id", "size", "id", "category"])
+    op.create_index("links_by_name", "links", ["account_id", "folded", "id", "category"])
     op.create_table("trash", sa.Column("key", Text, primary_key=True), sa.Column("created_at", Big, nullable=False))

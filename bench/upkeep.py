@@ -1,0 +1,80 @@
+"""`python -m bench.upkeep`: what `gc` and `fsck` take over a few and over many files, in time and memory."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.rows import OWN, fill
+from media_gallery.app import Gallery
+from media_gallery.db import upkeep
+from media_gallery.storage import Slot
+from tests.service import PROGRAM, Service, environment
+
+FEW = 10_000
+STEP = 200_000
+console = Console(width=None if sys.stdout.isatty() else 150)
+
+
+def furnish(service: Service, files: int) -> None:
+    """Rows, and for each its bytes and its published slot as an upload leaves them; the bytes are holes."""
+    service.cli("db", "upgrade")
+
+    async def work(gallery: Gallery) -> None:
+        for first in range(0, files, STEP):
+            last = min(files, first + STEP)
+            await gallery.db.write(lambda c, first=first, last=last: fill(c, first, last), long=True)  # type: ignore[misc]
+        after = -1
+        while links := await gallery.db.scan(lambda c, after=after: upkeep.links_after(c, after)):  # type: ignore[misc]
+            after = links[-1].id
+            for link in links:
+                path = gallery.store.path(link.blob.key)
+                assert path
+                path.touch()
+                os.truncate(path, link.blob.size)
+                await gallery.store.publish(
+                    link.blob.key, Slot(link.slot_id, link.name, link.media_type, link.thumbnail_files())
+                )
+
+    service.within(work)
+
+
+def measured(service: Service, *words: str) -> tuple[float, float, str]:
+    """Seconds and most megabytes of a command, and its last line."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [PROGRAM, *words], env=environment(**service.settings), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, said
+    return time.perf_counter() - begun, usage.ru_maxrss / 1000, said.strip().splitlines()[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=1_000_000)
+    options = parser.parse_args()
+    table = Table("files", "command", "seconds", "MB", "says", box=None)
+    for files in (FEW, options.files):
+        assert files % OWN == 0
+        with tempfile.TemporaryDirectory(prefix="gallery-upkeep-") as place:
+            service = Service(Path(place))
+            furnish(service, files)
+            for command in ("gc", "fsck"):
+                seconds, memory, said = measured(service, command)
+                table.add_row(f"{files:,}", command, f"{seconds:.1f}", f"{memory:.0f}", said)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

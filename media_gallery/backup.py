@@ -1,0 +1,256 @@
+"""Copies of everything while the service runs, the way back, and the way to another store.
+
+    TARGET/gallery.sqlite      every row, of whichever database, as of one moment
+    TARGET/blobs/ab/KEY        the bytes that those rows name
+
+A key is never used again, so bytes that a copy has already are right, and a second backup into the same directory
+brings only what is new. Thumbnails are not copied: they are made again when they are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from media_gallery.db import Database, links, migrate, opened, upkeep
+from media_gallery.db.move import copy_rows, number_on
+from media_gallery.db.sqlite import make_single, read_only
+from media_gallery.errors import NotFound
+from media_gallery.models import AccountId
+from media_gallery.settings import Settings
+from media_gallery.storage import BlobStore, Slot
+from media_gallery.storage.local import link_or_copy, sync_directory
+
+Progress = Callable[[str, int], None]
+DATABASE = "gallery.sqlite"
+TOGETHER = 8
+"""Files copied at once."""
+
+
+@dataclass(slots=True)
+class Copied:
+    """What a backup or a restoring brought: rows, files and their bytes; `known` files were there already."""
+
+    rows: int = 0
+    files: int = 0
+    known: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Moved:
+    """Files that came to another store, and their bytes; those that it had; those whose bytes are lost or wrong."""
+
+    files: int = 0
+    bytes: int = 0
+    known: int = 0
+    lost: int = 0
+    damaged: int = 0
+
+
+def blob_path(target: Path, key: str) -> Path:
+    """Where a backup keeps the bytes of a key."""
+    return target / "blobs" / key[:2] / key
+
+
+def is_backup(source: Path) -> bool:
+    return (source / DATABASE).is_file()
+
+
+async def back_up(
+    settings: Settings, db: Database, store: BlobStore, target: Path, older: Path | None, progress: Progress
+) -> Copied:
+    """Copy rows and bytes into `target`, made where it is not there; from `older` what it has already.
+
+    Links whose bytes went between the rows and the bytes are left out, as if the copy had been made a moment later. A
+    backup that is cut short leaves the earlier one in the same directory whole.
+    """
+    unfinished, copied = target / f".{DATABASE}", Copied()
+    await asyncio.to_thread(_begin, target, unfinished)
+    async with _copy(settings, unfinished) as copy:
+        async with db.snapshot() as snapshot:
+            copied.rows = await copy_rows(snapshot, copy, progress)
+            await number_on(snapshot, copy)
+        async for blobs in _blobs(copy):
+            for start in range(0, len(blobs), TOGETHER):
+                batch = blobs[start : start + TOGETHER]
+                results = await asyncio.gather(*(_bring(store, blob, target, older, copied) for blob in batch))
+                for blob, there in zip(batch, results, strict=True):
+                    if not there:
+                        await _forget(copy, blob.id)
+                progress("files", len(batch))
+        await copy.write(lambda c: c.run("DELETE FROM trash"))
+    await asyncio.to_thread(_finish, target, unfinished)
+    await _sweep(target)
+    return copied
+
+
+@asynccontextmanager
+async def _copy(settings: Settings, path: Path) -> AsyncIterator[Database]:
+    """The database of a backup, at the newest schema."""
+    own = settings.model_copy(update={"database_url": f"sqlite:///{path}"})
+    await asyncio.to_thread(migrate.upgrade, own)
+    async with opened(own) as copy:
+        yield copy
+    await asyncio.to_thread(make_single, path)
+
+
+async def _blobs(db: Database) -> AsyncIterator[list[upkeep.KeptBlob]]:
+    after = 0
+    while blobs := await db.scan(lambda c, after=after: upkeep.blobs_after(c, after)):  # type: ignore[misc]
+        after = blobs[-1].id
+        yield blobs
+
+
+async def _bring(store: BlobStore, blob: upkeep.KeptBlob, target: Path, older: Path | None, copied: Copied) -> bool:
+    """Whether the bytes are in the copy."""
+    goal = blob_path(target, blob.key)
+    if await asyncio.to_thread(_is_whole, goal, blob.size):
+        copied.known += 1
+        return True
+    earlier = blob_path(older, blob.key) if older else None
+    has_it = earlier is not None and await asyncio.to_thread(_is_whole, earlier, blob.size)
+    source = earlier if has_it else store.path(blob.key)
+    try:
+        if source is None:
+            await _fetch(store, blob.key, goal)
+        else:
+            await asyncio.to_thread(link_or_copy, source, goal)
+    except (FileNotFoundError, NotFound):
+        return False
+    copied.files, copied.bytes = copied.files + 1, copied.bytes + blob.size
+    return True
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+async def _fetch(store: BlobStore, key: str, goal: Path) -> None:
+    fd = await store.open(key)
+
+    def copy() -> None:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = goal.with_name(f".{goal.name}")
+        with os.fdopen(fd, "rb") as source, unfinished.open("wb") as file:
+            shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(goal)
+
+    await asyncio.to_thread(copy)
+
+
+async def _forget(db: Database, blob_id: int) -> None:
+    for link in await db.scan(lambda c: upkeep.links_of_blob(c, blob_id)):
+        await db.write(lambda c, link=link: links.delete_links(c, AccountId(link.account), [link.id], 0))  # type: ignore[misc]
+
+
+def _begin(target: Path, unfinished: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in target.glob(f"{unfinished.name}*"):
+        path.unlink()
+
+
+def _finish(target: Path, unfinished: Path) -> None:
+    """Let the new rows stand for the old ones.
+
+    The bytes' names are on disk before: those of this run, and those that one cut short has left.
+    """
+    blobs = target / "blobs"
+    blobs.mkdir(exist_ok=True)
+    for place in (*blobs.iterdir(), blobs, target):
+        sync_directory(place)
+    unfinished.rename(target / DATABASE)
+    sync_directory(target)
+    for path in target.glob(f"{unfinished.name}*"):
+        path.unlink()
+
+
+async def _sweep(target: Path) -> None:
+    """Remove what an earlier backup had and this one has not."""
+    paths = (target / "blobs").glob("*/*")
+    with read_only(target / DATABASE) as copy:
+        while batch := await asyncio.to_thread(lambda: list(islice(paths, upkeep.STEP))):
+            needed = await upkeep.needed_keys(copy, [path.name for path in batch])
+            for path in batch:
+                if path.name not in needed:
+                    path.unlink(missing_ok=True)
+
+
+async def restore(source: Path, settings: Settings, db: Database, store: BlobStore, progress: Progress) -> Copied:
+    """Bring a backup into an empty database and an empty store, and publish its links."""
+    copied = Copied()
+    with TemporaryDirectory(dir=settings.data_dir) as place:  # of an older schema perhaps, on a medium not to write to
+        file = await asyncio.to_thread(shutil.copy, source / DATABASE, place)
+        async with _copy(settings, Path(file)) as copy, copy.snapshot() as snapshot:
+            copied.rows = await copy_rows(snapshot, db, progress)
+            await number_on(snapshot, db)
+    async for blobs in _blobs(db):
+        for blob in blobs:
+            await store.adopt(blob.key, blob_path(source, blob.key))
+            copied.files, copied.bytes = copied.files + 1, copied.bytes + blob.size
+        progress("files", len(blobs))
+    await _publish_all(db, store, progress)
+    return copied
+
+
+async def _publish_all(db: Database, store: BlobStore, progress: Progress) -> None:
+    after = 0
+    while batch := await db.scan(lambda c, after=after: upkeep.links_after(c, after)):  # type: ignore[misc]
+        after = batch[-1].id
+        for link in batch:
+            await store.publish(link.blob.key, Slot(link.slot_id, link.name, link.media_type, link.thumbnail_files()))
+        progress("links", len(batch))
+
+
+async def _has(store: BlobStore, blob: upkeep.KeptBlob, by_size: bool) -> bool:
+    """Whether a store has a blob's bytes, by their digest, or by their number alone."""
+    if await store.size(blob.key) != blob.size:
+        return False
+    digest = hashlib.sha256()
+    if not by_size:
+        async for piece in store.read(blob.key, 0, blob.size):
+            await asyncio.to_thread(digest.update, piece)
+    return by_size or digest.hexdigest() == blob.sha256
+
+
+async def move_files(db: Database, source: BlobStore, target: BlobStore, by_size: bool, progress: Progress) -> Moved:
+    """Copy into `target` what it has not yet, comparing digests; nothing is removed. May run beside the service.
+
+    `by_size`: what has its size there is not read back.
+    """
+    moved = Moved()
+
+    async def move(blob: upkeep.KeptBlob) -> None:
+        if await _has(target, blob, by_size):
+            moved.known += 1
+            return
+        try:
+            fd = await source.open(blob.key)
+        except NotFound:
+            moved.lost += 1  # or deleted meanwhile
+            return
+        with os.fdopen(fd, "rb") as file:
+            digest = await asyncio.to_thread(lambda: hashlib.file_digest(file, "sha256").hexdigest())
+            if digest != blob.sha256:
+                moved.damaged += 1
+                return
+            await target.adopt(blob.key, Path(f"/proc/self/fd/{fd}"))
+        moved.files, moved.bytes = moved.files + 1, moved.bytes + blob.size
+
+    async for blobs in _blobs(db):
+        for start in range(0, len(blobs), TOGETHER):
+            batch = blobs[start : start + TOGETHER]
+            await asyncio.gather(*map(move, batch))
+            progress("files", len(batch))
+    await _publish_all(db, target, progress)
+    return moved

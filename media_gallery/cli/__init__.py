@@ -1,0 +1,84 @@
+"""The command line, `media-gallery`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import NoReturn
+
+from cyclopts import App
+from pydantic import SecretStr
+
+from media_gallery import __version__
+from media_gallery.cli import accounts, moving, upkeep
+from media_gallery.cli.common import AsJson, Complaint, Config, err, load, print_json, show
+from media_gallery.errors import GalleryError
+
+app = App(name="media-gallery", version=__version__, help="File sharing and media gallery for XMPP chat.")
+for _command in (accounts.tokens, accounts.accounts, upkeep.database):
+    app.command(_command)
+for _function in (upkeep.stats, upkeep.gc, upkeep.fsck, moving.backup, moving.move_database, moving.move_storage):
+    app.command(_function)
+app.command(moving.restore_backup, name="restore")
+
+
+@app.command
+def serve(*, config: Config = None) -> None:
+    """Run the service until it is told to stop (SIGTERM or Ctrl-C)."""
+    settings = load(config)
+    from media_gallery import serve as server
+
+    server.serve(settings, config)
+
+
+@app.command(name="config")
+def show_config(*, config: Config = None, as_json: AsJson = False) -> None:
+    """Print the settings in force, secrets masked; tell what is wrong with them."""
+    settings = load(config)
+    rows = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = "********" if value.get_secret_value() else ""
+        elif isinstance(value, str):
+            value = without_secrets(value)
+        rows.append({"setting": f"MEDIA_GALLERY_{name.upper()}", "value": value})
+    if as_json:
+        print_json(
+            {
+                row["setting"]: row["value"]
+                if isinstance(row["value"], int | float | list)
+                else str(row["value"] or "")
+                for row in rows
+            }
+        )
+        return
+    show(
+        [{**row, "value": ", ".join(row["value"]) if isinstance(row["value"], list) else row["value"]} for row in rows],
+        False,
+    )
+
+
+def without_secrets(address: str) -> str:
+    """An address without the password it may carry, before its host or in its query."""
+    hidden = re.sub(r"(://[^:@/?#]*:).*@", r"\1********@", address)
+    return re.sub(r"([?&]password=)[^&]*", r"\1********", hidden)
+
+
+def main() -> None:
+    """The entry point of `media-gallery`."""
+    try:
+        app()
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(f"{error.filename}: {error.strerror}")
+    except (Complaint, GalleryError) as error:
+        fields = error.fields if isinstance(error, GalleryError) else {}
+        details = ", ".join(f"{name} {what}" for name, what in fields.items())
+        _end(f"{error} ({details})" if details else str(error))
+
+
+def _end(text: str) -> NoReturn:
+    err.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1)

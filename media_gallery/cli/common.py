@@ -1,0 +1,133 @@
+"""What all commands share: settings, an open gallery, tables, JSON and progress bars."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from cyclopts import Parameter
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from media_gallery.app import Gallery, assemble, running
+from media_gallery.db import migrate
+from media_gallery.settings import Settings, load_settings
+
+T = TypeVar("T")
+
+Config = Annotated[
+    Path | None, Parameter(name="--config", env_var="MEDIA_GALLERY_CONFIG", help="Settings file (TOML).")
+]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
+out = Console(width=None if sys.stdout.isatty() else 1000)  # what is piped has no width, and loses nothing
+err = Console(stderr=True)
+
+
+class Complaint(Exception):
+    """Something the person at the terminal can mend; ends the command with status 1."""
+
+
+def load(config: Path | None) -> Settings:
+    try:
+        return load_settings(config)
+    except ValidationError as error:
+        raise Complaint("The settings are wrong:\n" + "\n".join(complaints(error))) from None
+    except (OSError, ValueError) as error:
+        raise Complaint(f"The settings cannot be read: {error}") from None
+
+
+def changed(settings: Settings, **changes: str) -> Settings:
+    """The settings with some others in place."""
+    try:
+        return Settings.model_validate({**settings.model_dump(), **changes})
+    except ValidationError as error:
+        raise Complaint("\n".join(complaints(error)).strip()) from None
+
+
+def complaints(error: ValidationError) -> Iterator[str]:
+    """One line for each setting that is wrong."""
+    for wrong in error.errors():
+        name = ".".join(str(part) for part in wrong["loc"][:1])
+        where = f"MEDIA_GALLERY_{name.upper()}: " if name else ""
+        message = wrong["msg"].removeprefix("Value error, ")
+        yield f"  {where}{'is not a setting' if wrong['type'] == 'extra_forbidden' else message}"
+
+
+def offline(config: Path | None, work: Callable[[Gallery], Awaitable[T]]) -> T:
+    """Do `work` with the database and the store of the settings, whether the service runs or not."""
+    settings = load(config)
+    current = migrate.current(settings)
+    if current is None:
+        migrate.upgrade(settings)
+    elif current != migrate.newest():
+        raise Complaint(
+            f"The database has schema {current}, this version needs {migrate.newest()}: run `media-gallery db upgrade`"
+        )
+
+    async def main() -> T:
+        async with running(assemble(settings)) as gallery:
+            return await work(gallery)
+
+    return asyncio.run(main())
+
+
+def readable(size: int) -> str:
+    value, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+
+def tell(as_json: bool, text: str, **found: Any) -> None:
+    """What was done, as a sentence for people or as JSON for programs."""
+    if as_json:
+        print_json(found)
+    else:
+        out.print(text, highlight=False, markup=False)
+
+
+def show(rows: list[dict[str, Any]], as_json: bool, sizes: tuple[str, ...] = ()) -> None:
+    """Rows as a table for people or as JSON for programs."""
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(box=None, header_style="bold")
+    for name in rows[0] if rows else ():
+        side: Literal["left", "right"] = "right" if name in sizes or name == "files" else "left"
+        table.add_column(name.replace("_", " "), justify=side, overflow="fold")
+    for row in rows:
+        table.add_row(
+            *(readable(v) if k in sizes and v is not None else "-" if v is None else str(v) for k, v in row.items())
+        )
+    out.print(table if rows else "none")
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int], None]]:
+    """A bar for each thing that a long work passes over; nothing where nobody watches."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Lines written meanwhile go above the bars where they share a terminal, and else their own way.
+    with Progress(
+        *columns, console=err, transient=True, disable=not err.is_terminal, redirect_stdout=out.is_terminal
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(what: str, more: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=None)
+            bars.advance(tasks[what], more)
+
+        yield advance

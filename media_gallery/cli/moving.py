@@ -1,0 +1,111 @@
+"""Backups and moves: of the database, of the files, of both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from media_gallery.app import Gallery, hold
+from media_gallery.backup import Copied, Moved, back_up, is_backup, move_files, restore
+from media_gallery.cli.common import AsJson, Complaint, Config, changed, load, offline, out, progress_bars, show
+from media_gallery.db import migrate, opened, upkeep
+from media_gallery.db.move import copy_database
+from media_gallery.storage import open_store
+
+
+def backup(target: Path, *, older: Path | None = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Copy the database and all files into a directory, while the service runs or not.
+
+    Files are hard links where the file system can; into the same directory again, or beside an older backup, only new
+    ones are copied.
+
+    Parameters
+    ----------
+    target: The directory; made where it is not there.
+    older: An earlier backup to take unchanged files from.
+    """
+
+    async def work(gallery: Gallery) -> Copied:
+        return await back_up(gallery.settings, gallery.db, gallery.store, target, older, progress)
+
+    with progress_bars() as progress:
+        copied = offline(config, work)
+    show([msgspec.to_builtins(copied)], as_json, sizes=("bytes",))
+
+
+def restore_backup(source: Path, *, config: Config = None, as_json: AsJson = False) -> None:
+    """Bring a backup into an empty data directory and an empty database; the service must be stopped.
+
+    Parameters
+    ----------
+    source: A directory that `backup` made.
+    """
+    if not is_backup(source):
+        raise Complaint(f"{source} is no backup: it has no database in it")
+
+    async def work(gallery: Gallery) -> Copied:
+        if not await gallery.db.read(upkeep.is_empty):
+            raise Complaint("The database is not empty: restore into an empty one")
+        return await restore(source, gallery.settings, gallery.db, gallery.store, progress)
+
+    with hold(load(config).data_dir, alone=True), progress_bars() as progress:
+        copied = offline(config, work)
+    show([msgspec.to_builtins(copied)], as_json, sizes=("bytes",))
+
+
+def move_storage(target: str, *, by_size: bool = False, config: Config = None, as_json: AsJson = False) -> None:
+    """Copy all files into another store, comparing digests; the database stays.
+
+    The service may run meanwhile. Run it again after stopping the service, for what came since, by size where that
+    must be quick. Then set STORAGE_URL and start again. What was cut short goes on where it stopped. The old store is
+    left as it is.
+
+    Parameters
+    ----------
+    target: s3://bucket/prefix, with the S3 settings in force; or `local`, the data directory.
+    by_size: Do not read back what the target has already, if its size is right.
+    """
+    settings = load(config)
+    goal = changed(settings, storage_url="" if target == "local" else target)
+    if goal.storage_url == settings.storage_url:
+        raise Complaint("The files are there already")
+
+    async def work(gallery: Gallery) -> Moved:
+        store = open_store(goal)
+        await store.start()
+        try:
+            return await move_files(gallery.db, gallery.store, store, by_size, progress)
+        finally:
+            await store.close()
+
+    with progress_bars() as progress:
+        moved = offline(config, work)
+    show([msgspec.to_builtins(moved)], as_json, sizes=("bytes",))
+    if moved.lost or moved.damaged:
+        raise Complaint("Not all files came along: see `media-gallery fsck`")
+
+
+def move_database(target: str, *, config: Config = None) -> None:
+    """Copy the database into another one, which must be empty, or left by a copy that was cut short.
+
+    The service must be stopped meanwhile. Every row is compared at the end; then set DATABASE_URL and start again.
+
+    Parameters
+    ----------
+    target: Such as postgresql://user:password@host/database.
+    """
+    settings = load(config)
+    goal = changed(settings, database_url=target)
+
+    async def work(progress: Callable[[str, int], None]) -> int:
+        async with opened(settings) as source, opened(goal) as destination:
+            return await copy_database(source, destination, progress)
+
+    with hold(settings.data_dir, alone=True), progress_bars() as progress:
+        migrate.upgrade(settings)
+        migrate.upgrade(goal)
+        rows = asyncio.run(work(progress))
+    out.print(f"{rows} rows copied and compared. Now set MEDIA_GALLERY_DATABASE_URL to the new database.")

@@ -1,0 +1,339 @@
+"""A bucket of an S3 store.
+
+    PREFIX/blobs/KEY                  the bytes
+    PREFIX/thumbs/KEY/256.webp        their thumbnails
+
+An upload is staged in the data directory of its host, and sent when it is whole: so bytes that are known already are
+never sent, a client that goes away leaves nothing in the bucket, and an avatar's original never gets there. What is
+sent goes from the file, part by part. A put that the store has acknowledged is durable; there is no tree of links.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import botocore.session
+import obstore
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials, RefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import BaseError
+from obstore.store import S3Store as Bucket
+
+from media_gallery.errors import NoSpace, NotFound, Unavailable
+from media_gallery.settings import Settings
+from media_gallery.storage import Slot, Staged, Writer
+from media_gallery.storage.staging import PIECE, Staging
+
+T = TypeVar("T")
+PART = 5 * 1024 * 1024
+"""Bytes sent at once of a larger file, the fewest that S3 takes; as many parts are in memory as are sent together."""
+PARTS = 2
+MOST_PARTS = 9000  # S3 takes 10,000
+SMALL = 64 * 1024
+"""Bytes of a body that takes no time worth counting."""
+SLOWEST = 128 * 1024
+"""Bytes a second at which a part must get there. Nothing tells how far it is, so its time is limited by its size."""
+LISTED = 1000
+NO_BUCKET = "<Code>NoSuchBucket<"
+_FULL = ("QuotaExceeded", "InsufficientStorage", "NoSpace", "status: 507")
+
+
+def translate(error: Exception) -> Exception:
+    """The refusal that stands for what the store reports."""
+    if NO_BUCKET in str(error):
+        return Unavailable("The storage has no such bucket")
+    if isinstance(error, FileNotFoundError):
+        return NotFound()
+    if any(word in str(error) for word in _FULL) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace()
+    return Unavailable("The storage cannot be reached")
+
+
+async def _asked(work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except (BaseError, OSError) as error:
+        raise translate(error) from error
+
+
+class S3Store:
+    """A `BlobStore` in a bucket, with staging in a local directory."""
+
+    def __init__(self, settings: Settings) -> None:
+        place = urlsplit(settings.storage_url)
+        self._prefix = place.path.strip("/")
+        self._settings, self._name = settings, place.netloc
+        self._endpoint = settings.s3_endpoint or f"https://s3.{settings.s3_region}.amazonaws.com"
+        self._staging = Staging(settings.data_dir / "staging", settings.min_free_space)
+        self._sending: set[asyncio.Task[None]] = set()
+        self._refreshing = asyncio.Lock()
+
+    async def start(self) -> None:
+        settings = self._settings
+        session = botocore.session.get_session()
+        if settings.s3_access_key_id:
+            session.set_credentials(settings.s3_access_key_id, settings.s3_secret_access_key.get_secret_value())
+        self._credentials = session.get_credentials()
+        if self._credentials is None:
+            raise Unavailable("There are no S3 credentials: set S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY")
+        self._session = session
+        self._bucket, self._senders = self._connect(0), {PART: self._connect(PART)}
+        await self._staging.start()
+
+    def _connect(self, body: int) -> Bucket:
+        """The bucket, for requests that carry up to so many bytes: the time in which an answer must begin to come runs
+        from the first byte that is sent.
+        """
+        settings = self._settings
+        patience = timedelta(seconds=settings.s3_timeout + body / SLOWEST)
+        return Bucket(
+            self._name,
+            prefix=self._prefix or None,
+            credential_provider=self._fresh_credentials,
+            region=settings.s3_region,
+            endpoint=self._endpoint,
+            client_options={
+                "allow_http": True,
+                "connect_timeout": timedelta(seconds=5),
+                "read_timeout": patience,
+                "timeout": timedelta(days=1),  # of a whole download; what stands still is ended by the one above
+            },
+            retry_config={"max_retries": 3, "retry_timeout": patience},
+        )
+
+    def _current(self) -> tuple[ReadOnlyCredentials, float]:
+        """The credentials, fetched anew where that is due, and for how many seconds they hold. May take seconds."""
+        frozen = self._credentials.get_frozen_credentials()
+        end = getattr(self._credentials, "_expiry_time", None)  # of temporary ones
+        return frozen, math.inf if end is None else max(1.0, (end - datetime.now(UTC)).total_seconds())
+
+    def _fresh_credentials(self) -> Any:
+        """Asked by the store's client, in a thread of its own."""
+        frozen, seconds = self._current()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + timedelta(seconds=min(300, seconds)),
+        }
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        await self._staging.close()
+
+    # --- The way in ---
+
+    def writer(self) -> Writer:
+        return self._staging.writer()
+
+    def check_room(self) -> None:
+        self._staging.check_room()
+
+    async def commit(self, staged: Staged, slot: Slot) -> None:
+        self.check_room()
+        # Who goes away must not leave half of the parts in the bucket, so what was begun is finished; `close` waits for
+        # it at the latest. No row names it then, and gc finds it.
+        sending = asyncio.create_task(self._send(staged))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sent)
+        await asyncio.shield(sending)
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        self._sending.discard(sending)
+        if not sending.cancelled():
+            sending.exception()  # is looked at, also where nobody waits any more
+
+    async def _send(self, staged: Staged) -> None:
+        source = staged.data if staged.data is not None else self._staging.path(staged.key)
+        try:
+            await self._put(_blob(staged.key), source, staged.size)
+        except BaseException:
+            with suppress(BaseError, OSError):
+                await obstore.delete_async(self._bucket, _blob(staged.key))
+            raise
+        await self._staging.discard(staged)
+
+    async def _put(self, path: str, source: bytes | Path, size: int) -> None:
+        part = PART
+        while size > part * MOST_PARTS:
+            part *= 2
+        bucket = self._bucket if size <= SMALL else self._sender(part)
+        await _asked(
+            obstore.put_async(bucket, path, source, use_multipart=size > part, chunk_size=part, max_concurrency=PARTS)
+        )
+
+    def _sender(self, part: int) -> Bucket:
+        if part not in self._senders:
+            self._senders[part] = self._connect(part)
+        return self._senders[part]
+
+    async def discard(self, staged: Staged) -> None:
+        await self._staging.discard(staged)
+
+    async def adopt(self, key: str, file: Path) -> None:
+        size = await self._staging.run(lambda: file.stat().st_size)
+        await self._put(_blob(key), file, size)
+
+    async def publish(self, key: str, slot: Slot) -> None:
+        pass
+
+    async def unpublish(self, slot_ids: list[str]) -> None:
+        pass
+
+    # --- The way out ---
+
+    async def open_staged(self, staged: Staged) -> int:
+        return await self._staging.open(staged)
+
+    async def open(self, key: str) -> int:
+        size = await self.size(key)
+        if size is None:
+            raise NotFound
+        writer = self._staging.writer()
+        try:
+            async for piece in self.read(key, 0, size):
+                await writer.write(piece)
+            staged = await writer.finish()
+            return await self._staging.open(staged)
+        finally:
+            await writer.discard()
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        if start == end:
+            return
+        try:
+            answer = await obstore.get_async(self._bucket, _blob(key), options={"range": (start, end)})
+            async for piece in answer.stream(PIECE):
+                yield bytes(piece)
+        except (BaseError, OSError) as error:
+            raise translate(error) from error
+
+    def path(self, key: str) -> Path | None:
+        return None
+
+    async def address(self, key: str, media_type: str, disposition: str) -> tuple[str, float] | None:
+        settings = self._settings
+        if settings.s3_delivery != "redirect":
+            return None
+        credentials, seconds = await self._signing()
+        lifetime = min(settings.s3_url_lifetime, seconds)
+        endpoint = (
+            settings.s3_public_endpoint or settings.s3_endpoint or f"https://s3.{settings.s3_region}.amazonaws.com"
+        )
+        path = "/".join(filter(None, (self._name, self._prefix, _blob(key))))
+        request = AWSRequest(
+            "GET",
+            f"{endpoint}/{quote(path)}",
+            params={"response-content-type": media_type, "response-content-disposition": disposition},
+        )
+        S3SigV4QueryAuth(credentials, "s3", settings.s3_region, expires=int(lifetime)).add_auth(request)
+        return str(request.url), lifetime
+
+    async def _signing(self) -> tuple[ReadOnlyCredentials, float]:
+        """As `_current`, in a thread where they must be asked for. Raises Unavailable."""
+        try:
+            if not isinstance(self._credentials, RefreshableCredentials):
+                return self._current()
+            async with self._refreshing:  # one thread for all who wait
+                due = self._credentials.refresh_needed()
+                return await asyncio.to_thread(self._current) if due else self._current()
+        except (BotoCoreError, ClientError, RuntimeError) as error:
+            raise Unavailable("The storage cannot be reached") from error
+
+    async def thumbnail(self, key: str, name: str) -> bytes | None:
+        try:
+            answer = await _asked(obstore.get_async(self._bucket, f"thumbs/{key}/{name}"))
+            return bytes(await _asked(answer.bytes_async()))
+        except NotFound:
+            return None
+
+    async def put_thumbnails(self, key: str, thumbnails: Mapping[str, bytes]) -> None:
+        await asyncio.gather(*(self._put(f"thumbs/{key}/{name}", data, len(data)) for name, data in thumbnails.items()))
+
+    # --- Upkeep ---
+
+    async def delete(self, keys: list[str]) -> None:
+        paths = [_blob(key) for key in keys]
+        for found in await asyncio.gather(*(self._thumbnails(key) for key in keys)):
+            paths += found
+        await _asked(obstore.delete_async(self._bucket, paths))
+
+    async def _thumbnails(self, key: str) -> list[str]:
+        return [meta["path"] for meta in await _asked(obstore.list(self._bucket, f"thumbs/{key}/").collect_async())]
+
+    async def check(self) -> None:
+        await self._staging.check()
+        await self._find_bucket()
+
+    async def _find_bucket(self) -> None:
+        """Raise Unavailable where it is not there. A `GET` says so, a `HEAD` says alike of a missing object."""
+        with suppress(NotFound):
+            await _asked(obstore.get_async(self._bucket, "blobs/probe"))
+
+    async def size(self, key: str) -> int | None:
+        try:
+            return int((await _asked(obstore.head_async(self._bucket, _blob(key))))["size"])
+        except NotFound:
+            await self._find_bucket()
+            return None
+
+    async def keys(self, older_than: float) -> AsyncIterator[list[str]]:
+        before = datetime.fromtimestamp(time.time() - older_than, UTC)
+        for kind in ("blobs", "thumbs"):
+            listing = obstore.list(self._bucket, f"{kind}/", chunk_size=LISTED)
+            while (batch := await _asked(_next(listing))) is not None:
+                old = [meta["path"].split("/")[1] for meta in batch if meta["last_modified"] <= before]
+                if old:
+                    yield list(dict.fromkeys(old))
+
+    async def slots(self, older_than: float) -> AsyncIterator[list[str]]:
+        for slots in list[list[str]]():
+            yield slots
+
+    async def published(self, slot_id: str) -> dict[str, str]:
+        return {}
+
+    def publication(self, key: str, slot: Slot) -> dict[str, str]:
+        return {}
+
+    async def sweep_staging(self, older_than: float) -> tuple[int, int]:
+        count, size = await self._staging.sweep(older_than)
+        return count + await self._staging.run(lambda: self._abort_unfinished(older_than)), size
+
+    def _abort_unfinished(self, older_than: float) -> int:
+        """End what a process that was killed has left of its sending: parts that no listing of the bucket shows."""
+        settings, before = self._settings, datetime.fromtimestamp(time.time() - older_than, UTC)
+        config = Config(s3={"addressing_style": "path"}, read_timeout=settings.s3_timeout, retries={"max_attempts": 2})
+        client = self._session.create_client("s3", settings.s3_region, endpoint_url=self._endpoint, config=config)
+        count, prefix = 0, "/".join(filter(None, (self._prefix, "blobs/")))
+        try:
+            for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=self._name, Prefix=prefix):
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"] <= before:
+                        client.abort_multipart_upload(Bucket=self._name, Key=upload["Key"], UploadId=upload["UploadId"])
+                        count += 1
+        except (BotoCoreError, ClientError) as error:
+            raise translate(error) from error
+        finally:
+            client.close()
+        return count
+
+
+def _blob(key: str) -> str:
+    return f"blobs/{key}"
+
+
+async def _next(listing: Any) -> Any:
+    return await anext(listing, None)

@@ -1,0 +1,236 @@
+"""Uploads on their way in: a directory of unfinished files, and the threads that work on the disk.
+
+Batches are handed to threads, so that the event loop stays free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from media_gallery.errors import NoSpace, Unavailable
+from media_gallery.storage import Staged, Writer
+
+T = TypeVar("T")
+BATCH = 512 * 1024
+"""Bytes handed to threads at once; a smaller upload stays in memory until its commit."""
+PIECE = 256 * 1024
+AHEAD = 4
+"""Batches of one upload that may be in work: with what is gathered, and half a MiB read at once, 5 MiB at most."""
+CACHED = 8 * 1024 * 1024
+"""First bytes of a file that stay in the page cache. Of more the system is told, after each so many, to begin writing:
+the sync at the end finds little left, and what is read more often is not pushed out.
+"""
+TOUCH = 60.0
+"""Seconds after which an unfinished file is touched, so that one that comes slowly is not taken for abandoned."""
+THREADS = 16
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def translate(error: OSError) -> Exception:
+    """The refusal that stands for what the file system reports. Who asks for bytes that may be gone says so."""
+    return NoSpace() if error.errno in _FULL else Unavailable("The storage cannot be reached")
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class Staging:
+    """Unfinished uploads in one directory, each under its key. They leave `reserve` bytes of its file system free."""
+
+    def __init__(self, directory: Path, reserve: int = 0) -> None:
+        self.directory, self.reserve = directory.absolute(), reserve
+
+    async def start(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, "store")
+        await self.run(lambda: self.directory.mkdir(parents=True, exist_ok=True))
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Do disk work in a thread; what the file system reports becomes a refusal."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+        except OSError as error:
+            raise translate(error) from error
+
+    def check_room(self) -> None:
+        """Raises NoSpace, Unavailable. A look that takes a microsecond, so no thread is asked for it."""
+        if self.reserve:
+            try:
+                found = os.statvfs(self.directory)
+            except OSError as error:
+                raise translate(error) from error
+            if found.f_bavail * found.f_frsize < self.reserve:
+                raise NoSpace
+
+    def path(self, key: str) -> Path:
+        return self.directory / key
+
+    def writer(self) -> Writer:
+        return _Writer(self)
+
+    async def discard(self, staged: Staged) -> None:
+        if staged.data is None:
+            await self.run(lambda: self.path(staged.key).unlink(missing_ok=True))
+
+    async def open(self, staged: Staged) -> int:
+        return await self.run(lambda: self._open(staged))
+
+    def _open(self, staged: Staged) -> int:
+        if staged.data is None:
+            return os.open(self.path(staged.key), os.O_RDONLY)
+        fd = os.memfd_create("staged", os.MFD_CLOEXEC)
+        try:
+            write_all(fd, staged.data)
+            os.lseek(fd, 0, os.SEEK_SET)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    async def check(self) -> None:
+        def job() -> None:
+            self.check_room()
+            probe = self.path(f"probe-{secrets.token_hex(8)}")
+            try:
+                probe.write_bytes(b"probe")
+            finally:
+                probe.unlink(missing_ok=True)
+
+        await self.run(job)
+
+    async def sweep(self, older_than: float) -> tuple[int, int]:
+        """Remove what is untouched for so many seconds; how many, and their bytes."""
+
+        def job() -> tuple[int, int]:
+            count = size = 0
+            for entry in self.directory.iterdir():
+                try:
+                    found = entry.stat()
+                    if found.st_mtime <= time.time() - older_than:
+                        entry.unlink()
+                        count, size = count + 1, size + found.st_size
+                except FileNotFoundError:
+                    continue
+            return count, size
+
+        return await self.run(job)
+
+
+class _Writer:
+    """What arrives is gathered to batches. Each goes three ways at once, to the disk and into two digests; each way
+    takes them in their order and at its own pace, while the next is received.
+    """
+
+    def __init__(self, staging: Staging) -> None:
+        self.staging = staging
+        self.key = secrets.token_hex(16)
+        self.size = 0
+        self._sha256, self._sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
+        self._gathered: list[bytes] = []
+        self._waiting = 0
+        self._fd: int | None = None
+        self._on_disk = False
+        self._touched = 0.0
+        self._written = self._flushed = 0
+        self._in_work: deque[list[asyncio.Task[Any]]] = deque()
+
+    async def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._waiting += len(chunk)
+        self._gathered.append(chunk)
+        if self.size < BATCH:
+            return
+        if self._fd is None:
+            await self.staging.run(self._open)
+        elif time.monotonic() - self._touched > TOUCH:
+            await self.staging.run(self._touch)
+        if self._waiting >= BATCH:
+            await self._settle(AHEAD - 1)
+            self._put()
+
+    def _open(self) -> None:
+        self._fd = os.open(self.staging.path(self.key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._on_disk, self._touched = True, time.monotonic()
+
+    def _touch(self) -> None:
+        assert self._fd is not None
+        os.utime(self._fd)
+        self._touched = time.monotonic()
+
+    def _put(self) -> None:
+        """Start on what has been gathered."""
+        batch = b"".join(self._gathered)
+        self._gathered, self._waiting = [], 0
+        jobs = (lambda: self._write(batch), lambda: self._sha256.update(batch), lambda: self._sha1.update(batch))
+        before = self._in_work[-1] if self._in_work else (None, None, None)
+        self._in_work.append([asyncio.create_task(self._after(*way)) for way in zip(before, jobs, strict=True)])
+
+    async def _after(self, before: asyncio.Task[Any] | None, job: Callable[[], None]) -> None:
+        if before is not None:
+            await before
+        await self.staging.run(job)
+
+    def _write(self, batch: bytes) -> None:
+        assert self._fd is not None
+        self.staging.check_room()
+        write_all(self._fd, batch)
+        self._written += len(batch)
+        if self._written - self._flushed >= CACHED:
+            os.posix_fadvise(self._fd, CACHED, 0, os.POSIX_FADV_DONTNEED)
+            self._flushed = self._written
+
+    def _sync(self) -> None:
+        assert self._fd is not None
+        os.fdatasync(self._fd)
+
+    async def _settle(self, most: int = 0) -> None:
+        """Wait until no more batches are in work; what went wrong with one is raised here."""
+        while len(self._in_work) > most:
+            for task in self._in_work[0]:
+                await asyncio.shield(task)
+            self._in_work.popleft()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    async def finish(self) -> Staged:
+        data: bytes | None = None
+        if self._fd is None:
+            data, self._gathered = b"".join(self._gathered), []
+            self._sha256.update(data)
+            self._sha1.update(data)
+        else:
+            self._put()
+            await self._settle()
+            if self._flushed:  # what the system failed to write meanwhile, it tells here
+                await self.staging.run(self._sync)
+            self._close()
+        return Staged(self.key, self.size, self._sha256.hexdigest(), self._sha1.hexdigest(), data)
+
+    async def discard(self) -> None:
+        await asyncio.shield(self._discard())
+
+    async def _discard(self) -> None:
+        if self._in_work:  # the last of each way: those before it have ended
+            await asyncio.gather(*self._in_work[-1], return_exceptions=True)
+        self._gathered = []
+        self._close()
+        if self._on_disk:
+            await self.staging.run(lambda: self.staging.path(self.key).unlink(missing_ok=True))

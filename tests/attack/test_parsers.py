@@ -1,0 +1,120 @@
+"""The parsers, with what hypothesis thinks of; `make fuzz` hands them to a fuzzer that sees their branches."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from media_gallery.http.request import BODY
+from tests.attack.targets import FORM, Parsers
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def parsers() -> Iterator[Parsers]:
+    parsers = Parsers()
+    yield parsers
+    parsers.close()
+
+
+NAMES = ["file", "media_type", "context", "metadata", "size", "hash", "create_thumbnails", "id", "contexts[]", "jid",
+         "name", "order_by", "page", "date_gte", "date_lte", "type", "code", "token_id", "value", "vhost",
+         "file[]"]  # fmt: skip
+VALUES = st.one_of(
+    st.sampled_from(["", "0", "-1", "1e9", "9" * 30, "NaN", "true", "null", "image/png", "audio/ogg+voice", "avatar",
+                     "a\0b",
+                     "2024-02-30", "9999-12-31T23:59:59+00:01", "0001-01-01", "-created_at", "%", "\ud7ff", "{}", "[]",
+                     "a@b/c", "@", "/media/x/y", "http://[::1/media/a/b", "http://x/media/ab/%00", "\u0661"]),
+    st.text(max_size=40),
+)  # fmt: skip
+LINES = st.sampled_from(
+    [b"--b\r\n", b"--b--\r\n", b"--b", b"\r\n", b"\n", b"\r", b"--", b"-", b": ", b"\0", b"\xff",
+     b'Content-Disposition: form-data; name="file"; filename="a"\r\n',
+     b'Content-Disposition: form-data; name="size"\r\n',
+     b"Content-Disposition: form-data; name=file; filename*=utf-8''%00%2f\r\n", b"Content-Type: text/html\r\n",
+     b'content-disposition: form-data; name="file"; filename="../\\"x"\r\n', b"Content-Length: 9\r\n", b"\r\n\r\n",
+     b"12",
+     b"Content-Transfer-Encoding: base64\r\n", b'Content-Disposition: form-data; name="metadata"\r\n\r\n{}\r\n']
+)  # fmt: skip
+
+
+@often
+@given(st.lists(st.one_of(LINES, st.binary(max_size=30)), max_size=25))
+def test_forms_of_anything(parsers: Parsers, lines: list[bytes]) -> None:
+    parsers.multipart(b"".join(lines))
+
+
+@often
+@given(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=8), st.binary(max_size=300), VALUES)
+def test_forms_that_are_nearly_right(
+    parsers: Parsers, fields: list[tuple[str, str]], data: bytes, filename: str
+) -> None:
+    parts = [(f'name="{name}"', value.encode()) for name, value in fields]
+    parts.insert(len(parts) // 2, (f'name="file"; filename="{filename}"', data))
+    head = b"--b\r\nContent-Disposition: form-data; "
+    parsers.multipart(
+        b"".join(head + what.encode() + b"\r\n\r\n" + value + b"\r\n" for what, value in parts) + b"--b--\r\n"
+    )
+
+
+@often
+@given(st.one_of(st.text(max_size=60), st.text(st.characters(max_codepoint=255)).map(lambda text: f"{FORM}{text}")))
+def test_content_types_of_forms(parsers: Parsers, content_type: str) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--b--\r\n'
+    parsers.multipart(body, content_type.encode("latin-1", "replace").decode("latin-1"))
+
+
+@often
+@given(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=5))
+def test_pairs(parsers: Parsers, pairs: list[tuple[str, str]]) -> None:
+    parsers.parameters("&".join(f"{key}={value}" for key, value in pairs).encode())
+
+
+ANYTHING = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), VALUES),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@often
+@given(st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=5))
+def test_json(parsers: Parsers, values: dict[str, object]) -> None:
+    parsers.parameters(json.dumps(values).encode())
+
+
+@often
+@given(st.binary(max_size=200))
+def test_parameters_of_anything(parsers: Parsers, data: bytes) -> None:
+    parsers.parameters(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"[" * 60_000, b'{"id":' * 10_000, b'{"id": ' + b"[" * 50_000 + b"]" * 10_000 + b"}",
+     b'{"id": ' + b"9" * 60_000 + b"}",
+     b'{"name": "\\ud800", "size": 1}', b'{"jid": "a@\\udfff"}', b"\xff" * 1000, b"x" * (BODY + 1), b'{"page": 1e400}',
+     b'{"code": ' + b"9" * 5000 + b', "jid": "a@b"}', b"id=" + b"1," * 20_000, b"&" * 60_000, b"id=1&" * 12_000,
+     b'{"jid": "' + b"a" * 3000 + b'@b"}', b'{"jid": "a@' + b"b." * 1500 + b'c"}', "{\"jid\": \"ａ@ｂ\"}".encode()],
+)  # fmt: skip
+def test_parameters_that_are_large_or_strange(parsers: Parsers, data: bytes) -> None:
+    parsers.parameters(data)
+
+
+@often
+@given(st.one_of(st.text(max_size=60), st.from_regex(r"[^@/]{1,20}@[^@/]{1,20}(/.{1,10})?", fullmatch=True)))
+def test_words(parsers: Parsers, text: str) -> None:
+    parsers.words(text.encode("utf-8", "replace"))
+
+
+@often
+@given(st.from_regex(r"bytes ?= ?[-0-9, +_\u0660]{0,30}", fullmatch=True))
+def test_ranges(parsers: Parsers, asked: str) -> None:
+    parsers.words(asked.encode())

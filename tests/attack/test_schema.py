@@ -1,0 +1,51 @@
+"""What the OpenAPI document promises, asked with everything that it allows and much that it does not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from media_gallery.http import API
+from media_gallery.http.openapi import document
+from tests.service import Service, User
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
+"""Requests a call is asked with; `make fuzz` sets more."""
+SCHEMA = schemathesis.openapi.from_dict(document(API, "http://gallery"))
+SCHEMA.config.generation.update(modes=list(schemathesis.GenerationMode))
+
+
+@pytest.fixture(scope="module")
+def asked(start_service: Callable[..., Service]) -> Service:
+    return start_service()
+
+
+@pytest.fixture(scope="module")
+def users(asked: Service) -> dict[str, User]:
+    """Who asks, by operation; made anew where an account was deleted."""
+    return {}
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=EXAMPLES == 20,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+def test_no_answer_that_is_not_documented(asked: Service, users: dict[str, User], case: Any) -> None:
+    name = case.operation.label
+    if name not in users:
+        users[name] = asked.user(admin=True)
+    answer = case.call(base_url=asked.url, headers={"Authorization": f"Bearer {users[name].token}"})
+    if name == "DELETE /api/v1/account/" and answer.status_code == 204:
+        del users[name]
+    case.validate_response(answer, checks=CHECKS)

@@ -1,0 +1,109 @@
+"""Uploads held open: together they take no more than the account's quota, and there are so many of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import pytest
+
+from media_gallery.app import Gallery
+from media_gallery.errors import BadRequest, QuotaExceeded
+from media_gallery.models import Jid
+from media_gallery.uploads import Offer
+from tests.faults.raw import END, Raw, part
+from tests.service import MIB, Service, User, assert_error
+
+BODY = part("file", os.urandom(3 * MIB), "held.bin")[:-2]
+"""All of an upload but its end."""
+
+
+@pytest.fixture(scope="module")
+def tight(start_service: Callable[..., Service]) -> Service:
+    return start_service(DEFAULT_QUOTA=str(4 * MIB), UPLOADS_AT_ONCE="3", IDLE_TIMEOUT="20 s")
+
+
+@pytest.fixture
+def user(tight: Service) -> User:
+    return tight.user()
+
+
+def held(user: User, body: bytes) -> Raw:
+    """An upload that has sent this, and says nothing more."""
+    raw = Raw(user)
+    raw.head(len(BODY) + 2 + len(END))
+    raw.send(body)
+    return raw
+
+
+def staged(user: User) -> int:
+    return sum(path.stat().st_size for path in (user.service.data_dir / "staging").iterdir())
+
+
+def test_uploads_held_open_take_no_more_than_the_quota(user: User) -> None:
+    first = held(user, BODY)
+    user.service.wait_until(lambda: staged(user) >= 2 * MIB)
+    second = held(user, BODY)
+    status, refusal = second.answer()
+    assert (status, refusal["quota"], refusal["used"]) == (403, 4 * MIB, 0)
+    assert staged(user) <= 4 * MIB
+    assert user.service.user("boris").upload(os.urandom(3 * MIB))  # others have quotas of their own
+    first.send(b"\r\n" + END)
+    assert first.answer()[0] == 201
+    assert user.used() == 3 * MIB
+    assert user.upload(os.urandom(MIB))["used"] == 4 * MIB
+    second.close()
+
+
+@pytest.mark.parametrize("sent", [0, 1000, 3 * MIB])
+def test_what_is_cut_is_given_back(user: User, sent: int) -> None:
+    for _ in range(4):
+        raw = held(user, BODY[:sent])
+        user.service.wait_until(lambda: staged(user) >= sent - MIB)
+        raw.close()
+        user.service.wait_until(lambda: user.send(os.urandom(3 * MIB + 1000)).status_code == 201)
+        user.delete("files/percent/100/")
+
+
+def test_so_many_at_once(user: User) -> None:
+    before = len(list((user.service.data_dir / "staging").iterdir()))
+    raws = [held(user, BODY[: MIB + 10_000]) for _ in range(3)]
+    user.service.wait_until(lambda: len(list((user.service.data_dir / "staging").iterdir())) == before + 3)
+    refusal = user.send(b"one more")
+    assert_error(refusal, 429)
+    assert int(refusal.headers["Retry-After"]) > 0
+    assert user.service.user("boris").upload(b"another's")
+    raws.pop().close()
+    user.service.wait_until(lambda: user.send(b"one more").status_code == 201)
+    for raw in raws:
+        raw.send(BODY[MIB + 10_000 :] + b"\r\n" + END)
+    assert sorted(raw.answer()[0] for raw in raws) == [201, 403]  # 3 MiB each, and the quota holds one
+
+
+@pytest.mark.parametrize("way", ["finish", "refused", "quota", "cancelled", "discard"])
+def test_every_way_out_gives_back(user: User, way: str) -> None:
+    async def work(gallery: Gallery) -> None:
+        account = await gallery.accounts.get(Jid.parse(user.jid))
+        upload = await gallery.uploads.begin(account.id, 0)
+        await upload.write(b"x" * MIB)
+        assert gallery.uploads.arriving[account.id].size == MIB
+        if way == "finish":
+            assert (await upload.finish(Offer())).used == MIB
+        elif way == "refused":
+            with pytest.raises(BadRequest):
+                await upload.finish(Offer(size=1))
+        elif way == "quota":
+            with pytest.raises(QuotaExceeded):
+                await upload.write(b"x" * 4 * MIB)
+        elif way == "cancelled":
+            gallery.store.commit = asyncio.sleep  # type: ignore[method-assign, assignment]
+            task = asyncio.create_task(upload.finish(Offer()))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if way != "finish":
+            await upload.discard()
+        assert gallery.uploads.arriving == {}
+
+    user.service.within(work)

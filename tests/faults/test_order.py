@@ -1,0 +1,178 @@
+"""What is on disk when a crash comes between two steps: too much perhaps, never too little."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from media_gallery.app import Gallery
+from media_gallery.db import links
+from media_gallery.errors import Unauthorized
+from media_gallery.models import Digest, Jid
+from media_gallery.uploads import Kept, Offer
+from tests import samples
+from tests.service import Service, User
+
+
+class Crash(BaseException):
+    """Nothing after this happens: not what would tidy up either."""
+
+
+async def _upload(gallery: Gallery, user: User, data: bytes) -> Kept:
+    account = await gallery.accounts.get(Jid.parse(user.jid))
+    upload = await gallery.uploads.begin(account.id, len(data))
+    await upload.write(data)
+    return await upload.finish(Offer("a.bin", context="file"))
+
+
+async def _slot(gallery: Gallery, user: User, data: bytes) -> Any:
+    account = await gallery.accounts.get(Jid.parse(user.jid))
+    digest = Digest.parse(hashlib.sha256(data).hexdigest())
+    return await gallery.uploads.slot(account.id, Offer("b.bin", len(data), digest))
+
+
+@pytest.mark.parametrize("come", [_upload, _slot])
+def test_known_bytes_are_published_before_a_row_names_them(
+    start_service: Callable[..., Service], come: Callable[..., Any]
+) -> None:
+    service = start_service()
+    user, data = service.user(), os.urandom(1000)
+    user.upload(data)
+
+    async def crash(gallery: Gallery) -> None:
+        write = gallery.db.write
+
+        async def last(query: Any) -> Any:
+            await write(query)
+            raise Crash
+
+        gallery.db.write = last  # type: ignore[method-assign]
+        gallery.store.unpublish = gallery.store.delete = _nothing  # type: ignore[method-assign]
+        with pytest.raises(Crash):
+            await come(gallery, user, data)
+
+    service.within(crash)
+    assert len(user.items()) == 2
+    assert "0 wrong" in service.cli("fsck")
+
+
+def test_what_breaks_after_the_commit_takes_no_bytes_away(start_service: Callable[..., Service]) -> None:
+    """A connection may break in ways nobody has foreseen, when the row is there already."""
+    service = start_service()
+    user, data = service.user(), os.urandom(1000)
+
+    async def broken(gallery: Gallery) -> None:
+        write = gallery.db.write
+
+        async def last(query: Any) -> Any:
+            await write(query)
+            raise RuntimeError
+
+        gallery.db.write = last  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError):
+            await _upload(gallery, user, data)
+
+    service.within(broken)
+    [file] = user.items()
+    assert user.http.get(file["file"]).content == data
+    assert "0 wrong" in service.cli("fsck")
+
+
+def test_bytes_that_became_known_meanwhile_are_stored_once(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    anna, boris, data = service.user(), service.user(), os.urandom(700_000)
+
+    async def race(gallery: Gallery) -> None:
+        commit, published = gallery.store.commit, gallery.store.publish
+
+        async def late(*args: Any) -> None:
+            await commit(*args)
+            boris.upload(data)
+
+        async def later(*args: Any) -> None:
+            boris.delete("files/percent/100/")
+            gallery.store.publish = published  # type: ignore[method-assign]
+            await published(*args)
+
+        gallery.store.commit, gallery.store.publish = late, later  # type: ignore[method-assign]
+        kept = await _upload(gallery, anna, data)
+        assert kept.used == len(data)
+
+    service.within(race)
+    [file] = anna.items()
+    assert anna.http.get(file["file"]).content == data
+    assert service.stored_bytes() == 1
+    assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
+
+
+@pytest.mark.parametrize("come", [_upload, _slot])
+def test_an_account_that_ends_meanwhile_leaves_nothing(
+    start_service: Callable[..., Service], come: Callable[..., Any]
+) -> None:
+    service = start_service()
+    anna, boris, data = service.user(), service.user(), os.urandom(1000)
+    file = anna.upload(data)
+    boris.upload(data)
+
+    async def race(gallery: Gallery) -> None:
+        published = gallery.store.publish
+
+        async def late(*args: Any) -> None:
+            await published(*args)
+            assert anna.delete("account/").status_code == 204
+
+        gallery.store.publish = late  # type: ignore[method-assign]
+        with pytest.raises(Unauthorized):
+            await come(gallery, anna, data)
+
+    service.within(race)
+    assert anna.http.get(file["file"]).status_code == 404
+    assert "1 blobs, 1 links, 0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
+
+
+def test_fsck_does_not_take_a_deletion_under_way_for_a_fault(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user = service.user()
+    file = user.upload(b"going")
+
+    async def check(gallery: Gallery) -> None:
+        published = gallery.store.published
+
+        async def slow(slot_id: str) -> dict[str, str]:
+            assert user.delete("files/", id=file["id"]).status_code == 204
+            return await published(slot_id)
+
+        gallery.store.published = slow  # type: ignore[method-assign]
+        report = await gallery.maintenance.fsck()
+        assert (report.links, report.wrong) == (1, 0)
+
+    service.within(check)
+
+
+def test_a_wrong_type_does_not_unmake_an_avatar(start_service: Callable[..., Service]) -> None:
+    """One calls an image a film, which no decoder can read; meanwhile another makes an avatar of the same bytes."""
+    service = start_service()
+    anna, boris = service.user(), service.user()
+    data = anna.http.get(anna.avatar(samples.picture("png", 60, 60))["file"]).content
+    anna.delete("files/percent/100/")
+    film = boris.upload(data, "film.mp4", media_type="video/mp4", create_thumbnails="false")
+
+    async def race(gallery: Gallery) -> None:
+        stale = await gallery.db.read(lambda c: links.find_by_slot(c, film["slot_id"]))
+        assert stale
+        anna.avatar(data)
+        await gallery.files.see(replace(stale, thumbnails=True))
+        await gallery.thumbnailer.close()
+
+    service.within(race)
+    [avatar] = anna.items("avatar/")
+    assert [small["width"] for small in avatar["thumbnails"]] == [32, 48]
+    assert "0 wrong" in service.cli("fsck")
+
+
+async def _nothing(*_: Any) -> None: ...

@@ -1,0 +1,123 @@
+"""`fsck --repair` beside the running service: it counts right what is changing meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from media_gallery.app import Gallery
+from media_gallery.db import Connection, links
+from media_gallery.maintenance import Finding
+from media_gallery.storage import Slot
+from tests.service import Service, User
+
+LIVING = 4
+
+
+def _spoil(service: Service) -> None:
+    """Every count wrong, and a blob that no link names."""
+
+    async def spoil(c: Connection) -> None:
+        await c.run("UPDATE accounts SET used = used + 7, files = files + 1")
+        await c.run("UPDATE usage SET used = used + 3")
+        await c.run("UPDATE blobs SET links = links + 1")
+        await c.run(
+            "INSERT INTO blobs (key, size, sha256, sha1, links, created_at) VALUES ($1, 1, $1, $1, 2, 0)",
+            os.urandom(16).hex(),
+        )
+
+    service.within(lambda gallery: gallery.db.write(spoil))
+
+
+def test_counts_are_repaired_while_files_come_and_go(start_service: Callable[..., Service]) -> None:
+    service = start_service(WORKERS="2")
+    users, common, stop = [service.user() for _ in range(LIVING)], os.urandom(1000), threading.Event()
+    failed: list[int] = []
+
+    def live(user: User) -> None:
+        while not stop.is_set():
+            for data in (common, os.urandom(500)):
+                answer = user.send(data)
+                if answer.status_code != 201:
+                    failed.append(answer.status_code)
+            if len(items := user.items()) > 10:
+                user.delete("files/", id=[item["id"] for item in items[:8]])
+
+    threads = [threading.Thread(target=live, args=(user,)) for user in users]
+    for thread in threads:
+        thread.start()
+    told = ""
+    try:
+        for _ in range(5):
+            _spoil(service)
+            told += service.cli("fsck", "--repair")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+    assert "miscounted" in told and "of category" in told and "and has 0" in told
+    assert ", 0 wrong" in service.cli("fsck")
+    for user in users:
+        assert user.used() == sum(item["size"] for item in user.items(obj_per_page=500))
+
+
+def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service]) -> None:
+    """A count is repaired while one more link to those bytes, of that account, is inserted and not committed."""
+    service = start_service()
+    user = service.user()
+    file = user.upload(b"known")
+    _spoil(service)
+
+    async def race(gallery: Gallery) -> None:
+        known = await gallery.db.read(lambda c: links.find_by_slot(c, file["slot_id"]))
+        assert known
+        new = links.NewLink("ab" * 16, "late", "text/plain", "file", {}, False)
+        await gallery.store.publish(known.blob.key, Slot(new.slot_id, new.name, new.media_type, {}))
+
+        async def slow(c: Connection) -> None:
+            await links.charge(c, known.account, known.blob.size, "file", 10**9)
+            await links.link_known_blob(c, known.blob)
+            await links.insert_link(c, known.account, new, known.blob, gallery.clock())
+            await c.one("SELECT pg_sleep(1)") if c.kind == "postgresql" else time.sleep(1)  # noqa: ASYNC251
+
+        inserting = asyncio.create_task(gallery.db.write(slow))
+        await asyncio.sleep(0.3)
+        assert (await gallery.maintenance.fsck(repair=True)).wrong
+        await inserting
+        assert (await gallery.maintenance.fsck()).wrong == 0
+
+    service.within(race)
+    assert user.used() == 2 * len(b"known") and len(user.items()) == 2
+
+
+def test_all_that_is_wrong_is_told(start_service: Callable[..., Service]) -> None:
+    """More than is read at a time, of blobs and of accounts; a category whose row is missing, too."""
+    service = start_service()
+    user = service.user()
+    user.upload(b"counted")
+
+    async def spoil(c: Connection) -> None:
+        for number in range(2100):
+            await c.run(
+                "INSERT INTO blobs (key, size, sha256, sha1, links, created_at) VALUES ($1, 1, $1, $1, 1, 0)",
+                f"{number:032x}",
+            )
+        for number in range(250):
+            await c.run(
+                "INSERT INTO accounts (jid, vhost, used, created_at) VALUES ($1, '', 5, 0)", f"{number}@example.org"
+            )
+        await c.run("DELETE FROM usage")
+
+    async def look(gallery: Gallery) -> None:
+        await gallery.db.write(spoil)
+        told: list[Finding] = []
+        report = await gallery.maintenance.fsck(repair=True, tell=told.append)
+        assert len(told) == report.wrong == 2100 + 250 + 1
+        assert (await gallery.maintenance.fsck()).wrong == 0
+
+    service.within(look)
+    assert user.get("files/stats/").json()["total"] == {"count": 1, "used": 7}

@@ -1,0 +1,163 @@
+"""Clients that take their time, or hold connections for nothing: cut when the limits say so, in nobody else's way."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from tests.faults.raw import END, Raw, part
+from tests.service import MIB, Service, User
+
+IDLE = 2500
+"""Connections held for nothing: more than wait to be accepted."""
+
+
+@pytest.fixture(scope="module")
+def impatient(start_service: Callable[..., Service]) -> Service:
+    return start_service(IDLE_TIMEOUT="1 s", MIN_UPLOAD_RATE="10 KB")
+
+
+@pytest.fixture
+def user(impatient: Service) -> User:
+    return impatient.user()
+
+
+def nothing_is_left(user: User) -> None:
+    user.service.wait_until(lambda: not list((user.service.data_dir / "staging").iterdir()), 10)
+    assert user.used() == 0 and user.items() == []
+
+
+def drip(raw: Raw, piece: bytes, chunked: bool = False) -> tuple[int, str]:
+    """Send a piece ten times a second until there is an answer; its status and sentence."""
+    raw.socket.settimeout(0.1)
+    for _ in range(100):
+        with suppress(OSError):  # the refusal came, and nothing more is read
+            (raw.chunk if chunked else raw.send)(piece)
+        with suppress(TimeoutError):
+            status, body = raw.answer()
+            assert body["status"] == status
+            return status, body["error"]
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("before", [0, MIB])
+def test_a_body_that_drips_gets_408(user: User, chunked: bool, before: int) -> None:
+    """However much came at first, and although it never pauses."""
+    raw = Raw(user)
+    raw.head(None if chunked else 5 * MIB)
+    (raw.chunk if chunked else raw.send)(part("file", b"x" * before, "film.bin")[:-2])
+    assert drip(raw, b"x" * 50, chunked) == (408, "The client sends too slowly")
+    nothing_is_left(user)
+
+
+@pytest.mark.parametrize("path", ["files/", "account/tokens/"])
+def test_parameters_that_drip_get_408(user: User, path: str) -> None:
+    raw = Raw(user)
+    head = (
+        f"DELETE /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user.token}\r\nContent-Length: 60000\r\n"
+    )
+    raw.send(f"{head}\r\n".encode())
+    assert drip(raw, b" ")[0] == 408
+
+
+def test_a_body_that_comes_fast_enough_is_taken(user: User) -> None:
+    body = part("file", b"x" * 200_000, "slow.bin") + END
+    raw = Raw(user)
+    raw.head(len(body))
+    for start in range(0, len(body), 50_000):
+        raw.send(body[start : start + 50_000])
+        time.sleep(0.5)
+    assert raw.answer()[0] == 201
+
+
+def test_a_service_that_asks_for_no_rate(start_service: Callable[..., Service]) -> None:
+    user = start_service(IDLE_TIMEOUT="1 s", MIN_UPLOAD_RATE="0").user()
+    body = part("file", b"slow", "slow.txt") + END
+    raw = Raw(user)
+    raw.head(len(body))
+    for start in range(0, len(body), 20):
+        raw.send(body[start : start + 20])
+        time.sleep(0.3)
+    assert raw.answer()[0] == 201
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"],
+    ids=["nothing", "half a head", "an answered request"],
+)  # fmt: skip
+def test_a_head_that_does_not_end_is_closed(impatient: Service, begun: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as connection:
+        connection.sendall(begun)
+        while connection.recv(65536):
+            pass  # an answer, if one was due; then the end
+
+
+def test_a_head_that_drips_is_closed(impatient: Service) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=0.1) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        for number in range(100):
+            with suppress(TimeoutError):
+                if not connection.recv(65536):
+                    return
+            connection.sendall(f"X-{number}: x\r\n".encode())
+    raise AssertionError("still open")
+
+
+@pytest.mark.parametrize("head", ["X: " + "x" * 3_000_000, "X: x\r\n" * 200], ids=["long", "many"])
+def test_a_head_that_is_too_large_is_refused(impatient: Service, head: str) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as connection, suppress(ConnectionError):
+        connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: x\r\n{head.rstrip()}\r\n\r\n".encode())
+        assert b" 431 " in connection.recv(65536).split(b"\r\n")[0]
+    assert impatient.http.get("/healthz").is_success
+
+
+def test_an_ordinary_head_passes(impatient: Service) -> None:
+    assert impatient.http.get("/healthz", headers={"Cookie": "c=" + "x" * 4096}).is_success
+    assert impatient.user().get("files/", id=",".join(map(str, range(10**18, 10**18 + 500)))).status_code == 200
+
+
+@pytest.fixture
+def crowd(start_service: Callable[..., Service]) -> Iterator[Service]:
+    """A service with thousands of connections: silent, with half a head, with half a body."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    service = start_service(WORKERS="1", IDLE_TIMEOUT="60 s", UPLOADS_AT_ONCE=str(IDLE))
+    body = (
+        f"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.user().token}\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000\r\n\r\n--x\r\n"
+    )
+    with ExitStack() as connections:
+        for number in range(IDLE):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=20))
+            connection.sendall((b"", b"GET / HTTP/1.1\r\n", body.encode())[number % 3])
+        yield service
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_connections_held_for_nothing_are_in_nobodys_way(crowd: Service) -> None:
+    user = crowd.user()
+    for _ in range(5):
+        data = os.urandom(MIB)
+        assert user.http.get(user.upload(data)["file"]).content == data
+    assert len(user.items()) == 5
+
+
+def test_a_download_that_is_not_read_is_in_nobodys_way(impatient: Service) -> None:
+    user = impatient.user()
+    data = os.urandom(15 * MIB)
+    file = user.upload(data)
+    request = f"GET /media/{file['slot_id']}/{file['name']} HTTP/1.1\r\nHost: x\r\n".encode()
+    with ExitStack() as connections:
+        for number in range(100):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=20))
+            connection.sendall(request + (b"\r\n" if number % 2 else b"Range: bytes=1-\r\n\r\n"))
+        assert user.http.get(file["file"]).content == data
+        assert user.delete("files/", id=file["id"]).status_code == 204
+    assert user.used() == 0

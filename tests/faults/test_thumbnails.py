@@ -1,0 +1,119 @@
+"""Thumbnails that go wrong once their file is kept: the upload stands, and they are made when they are asked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from media_gallery.app import Gallery
+from media_gallery.errors import NoSpace, Unavailable
+from media_gallery.models import Jid
+from media_gallery.thumbnails import DecoderFailed
+from media_gallery.uploads import Kept, Offer
+from tests import samples
+from tests.service import Service, User
+
+
+async def _upload(gallery: Gallery, user: User, data: bytes, **said: Any) -> Kept:
+    account = await gallery.accounts.get(Jid.parse(user.jid))
+    upload = await gallery.uploads.begin(account.id, len(data))
+    await upload.write(data)
+    return await upload.finish(Offer("photo.png", media_type="image/png", **said))
+
+
+def assert_shown(user: User, made: dict[str, Any]) -> None:
+    answer = user.http.get(made["url"])
+    assert Image.open(io.BytesIO(answer.content)).size == (made["width"], made["height"])
+    assert "immutable" in answer.headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("refusal", [NoSpace, Unavailable])
+@pytest.mark.parametrize(
+    ("what", "context"), [("put_thumbnails", "file"), ("put_thumbnails", "avatar"), ("open", None)]
+)
+def test_what_cannot_be_kept_refuses_no_upload(
+    start_service: Callable[..., Service], refusal: type[Exception], what: str, context: Any
+) -> None:
+    service = start_service()
+    user = service.user()
+
+    async def broken(gallery: Gallery) -> None:
+        async def refuse(*_: Any) -> None:
+            raise refusal
+
+        setattr(gallery.store, what, refuse)
+        kept = await _upload(gallery, user, samples.picture("png", 60, 50), context=context)
+        assert kept.used == kept.link.blob.size
+
+    service.within(broken)
+    [file] = user.items("avatar/" if context == "avatar" else "files/")
+    for made in (file["thumbnail"], *file.get("thumbnails", [])):
+        assert_shown(user, made)
+
+
+def test_spare_bytes_that_cannot_be_removed_refuse_no_upload(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user, data = service.user(), samples.noise("png", 800, 800)
+    user.upload(data)
+
+    async def broken(gallery: Gallery) -> None:
+        async def refuse(*_: Any) -> None:
+            raise Unavailable
+
+        gallery.store.discard = refuse  # type: ignore[method-assign]
+        assert (await _upload(gallery, user, data)).used == 2 * len(data)
+
+    service.within(broken)
+    assert len(user.items()) == 2
+
+
+def test_a_file_that_ends_every_decoder_is_tried_three_times(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user, tries = service.user(), list[str]()
+
+    async def crashing(gallery: Gallery) -> None:
+        async def crash(fd: int, kind: str) -> Any:
+            tries.append(kind)
+            raise DecoderFailed("crash")
+
+        gallery.thumbnailer.picture = crash  # type: ignore[method-assign]
+        link = (await _upload(gallery, user, samples.picture("png", 60, 50))).link
+        for number in range(2, 6):
+            assert len(tries) == min(number - 1, 3)
+            assert (user.items()[0]["thumbnail"] is None) == (number > 3)
+            assert (await gallery.files.open(link.slot_id, "thumb_photo.webp")).placeholder
+
+    service.within(crashing)
+    assert tries == ["image"] * 3
+
+
+@pytest.mark.parametrize("job", ["picture", "more"])
+def test_a_deletion_while_decoding_leaves_no_thumbnail(start_service: Callable[..., Service], job: str) -> None:
+    service = start_service()
+    user, data = service.user(), samples.picture("png", 60, 50)
+    before = service.stored("blobs", "thumbs", "staging")
+
+    async def race(gallery: Gallery) -> None:
+        decode = getattr(gallery.thumbnailer, job)
+
+        async def late(*args: Any) -> Any:
+            seen = await decode(*args)
+            user.delete("files/", size_gte=0, contexts="file,avatar")
+            return seen
+
+        setattr(gallery.thumbnailer, job, late)
+        link = (await _upload(gallery, user, data, context="file" if job == "picture" else "avatar")).link
+        if job == "more":
+            gallery.store.thumbnail = _nothing  # type: ignore[method-assign]
+            await gallery.files.open(link.slot_id, "32_photo.png")
+
+    service.within(race)
+    assert user.used() == 0
+    assert service.stored("blobs", "thumbs", "staging") == before
+
+
+async def _nothing(*_: Any) -> None: ...

@@ -1,0 +1,100 @@
+"""The real nginx with the files of contrib/nginx, on ports and paths of the test's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tests.ports import free_port, wait_for_ports
+from tests.service import Service
+
+PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+CONFIGURATION = Path(__file__).parents[2] / "contrib" / "nginx"
+HOST = "gallery.example.org"
+_MAIN = """
+worker_processes 2; daemon off; pid {directory}/pid; error_log {directory}/error; {user}
+events {{ worker_connections 512; }}
+http {{
+    include /etc/nginx/mime.types;
+    set_real_ip_from 127.0.0.1; real_ip_header X-Test-Address;
+    access_log off; keepalive_requests 10000000;
+    client_body_temp_path {directory}/body; proxy_temp_path {directory}/t1; fastcgi_temp_path {directory}/t2;
+    uwsgi_temp_path {directory}/t3; scgi_temp_path {directory}/t4;
+    include media-gallery.conf;
+}}
+"""
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate of HOST, and its key."""
+    made = directory / "fullchain.pem", directory / "privkey.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={HOST}", "-addext",
+         f"subjectAltName=DNS:{HOST},IP:127.0.0.1", "-out", made[0], "-keyout", made[1]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return made
+
+
+def has_ipv6() -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+class Nginx:
+    """With `parts` of contrib/nginx besides. Without TLS for measurements. `others`: more hosts.
+
+    To nginx a client is who it says it is in `X-Test-Address`.
+    """
+
+    def __init__(
+        self, directory: Path, service: Service, *parts: str, tls: bool = True, others: Sequence[Service] = ()
+    ) -> None:
+        self.port, self.plain_port, self.directory = free_port(), free_port(), directory
+        directory.mkdir()
+        self.ca_file, key = certificate(directory)
+        listen6 = "listen [::1]" if has_ipv6() else "# listen [::1]"
+        changes = {
+            "listen 443 ssl http2": f"listen 127.0.0.1:{self.port}" + (" ssl http2" if tls else ""),
+            "listen [::]:443 ssl http2": f"{listen6}:{self.port}" + (" ssl http2" if tls else ""),
+            "listen 80": f"listen 127.0.0.1:{self.plain_port}",
+            "listen [::]:80": f"{listen6}:{self.plain_port}",
+            f"/etc/letsencrypt/live/{HOST}/fullchain.pem": str(self.ca_file),
+            f"/etc/letsencrypt/live/{HOST}/privkey.pem": str(key),
+            "/var/lib/media-gallery": str(service.data_dir),
+        } | {f"# include media-gallery/{part}.conf": f"include media-gallery/{part}.conf" for part in parts}
+        (directory / "media-gallery").mkdir()
+        applied = set()
+        for source in CONFIGURATION.rglob("*.conf"):
+            text = source.read_text()
+            for old, new in changes.items():
+                if old in text:
+                    applied.add(old)
+                    text = text.replace(old, new)
+            text = re.sub(
+                r"( *server )127\.0\.0\.1:8080(.*\n)",
+                lambda line: "".join(f"{line[1]}127.0.0.1:{host.port}{line[2]}" for host in (service, *others)),
+                text,
+            )
+            (directory / source.relative_to(CONFIGURATION)).write_text(text)
+        assert applied == set(changes), set(changes) - applied
+        user = "user root;" if os.getuid() == 0 else ""
+        (directory / "nginx.conf").write_text(_MAIN.format(directory=directory, user=user))
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.plain_url = f"http://127.0.0.1:{self.plain_port}"
+        self._process = subprocess.Popen(
+            [PROGRAM or "nginx", "-c", directory / "nginx.conf"], stderr=(directory / "start").open("wb")
+        )
+        wait_for_ports(self._process, self.port, log=(directory / "start").read_text)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()

@@ -1,0 +1,128 @@
+"""Caddy in front, with the file of contrib/caddy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service import Service, assert_error, free_port
+
+PROGRAM = shutil.which("caddy")
+FILE = Path(__file__).parents[2] / "contrib" / "caddy" / "Caddyfile"
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="caddy is not installed")
+
+
+@pytest.fixture
+def caddy(tmp_path: Path, start_service: Callable[..., Service]) -> Iterator[tuple[httpx.Client, Service]]:
+    """Without TLS: its certificate would come from elsewhere."""
+    service, port, text = (
+        start_service(IDLE_TIMEOUT="2", RATE_CODE_REQUEST_ADDRESS="1/minute"), free_port(), FILE.read_text(),
+    )  # fmt: skip
+    for old, new in (("gallery.example.org {", f"http://127.0.0.1:{port} {{"), ("127.0.0.1:8080", service.url[7:])):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "Caddyfile").write_text("{\n\tadmin off\n}\n" + text)
+    process = subprocess.Popen(
+        [PROGRAM or "", "run", "--adapter", "caddyfile", "--config", tmp_path / "Caddyfile"],
+        env=os.environ | {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)},
+        stderr=(tmp_path / "caddy.log").open("wb"),
+    )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                client.get("/healthz")
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < end and process.poll() is None, (tmp_path / "caddy.log").read_text()
+                time.sleep(0.05)
+        yield client, service
+    process.terminate()
+    process.wait()
+
+
+def test_the_service_answers_through_caddy(caddy: tuple[httpx.Client, Service]) -> None:
+    client, service = caddy
+    user = service.user()
+    data = os.urandom(300_000)
+    answer = client.post(
+        "/api/v1/files/upload/", files={"file": ("a.jpg", data)}, headers={"Authorization": f"Bearer {user.token}"}
+    )
+    assert answer.status_code == 201
+    path = httpx.URL(answer.json()["file"]).path
+    got, direct = client.get(path), service.http.get(path)
+    assert got.content == data
+    for name, value in direct.headers.items():
+        if name not in ("date", "server"):
+            assert got.headers[name] == value
+    assert client.get(path, headers={"If-None-Match": got.headers["ETag"]}).status_code == 304
+    assert client.get(path, headers={"Range": "bytes=0-1"}).content == data[:2]
+    assert_error(client.get("/api/v1/files/"), 401)
+
+
+def test_a_service_that_is_away_is_told_of_in_json(caddy: tuple[httpx.Client, Service]) -> None:
+    client, service = caddy
+    service.stop()
+    answer = client.get("/api/v1/files/")
+    assert_error(answer, 503)
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_metrics_are_closed(caddy: tuple[httpx.Client, Service]) -> None:
+    client, _ = caddy
+    for path in ("/metrics", "/metrics/", "//metrics", "/metrics//", "/%6detrics", "/x/../metrics", "/METRICS"):
+        answer = client.get(httpx.URL(client.base_url).copy_with(raw_path=path.encode()))
+        assert answer.status_code in (403, 404) and "gallery_requests" not in answer.text, path
+    assert_error(client.get("/metrics"), 403)
+    assert client.get("/healthz").status_code == 200
+
+
+def test_the_client_s_address_is_told(caddy: tuple[httpx.Client, Service]) -> None:
+    """What a client claims of itself does not count."""
+    client, _ = caddy
+    for number, status in ((1, 201), (2, 429)):
+        claimed = {"X-Forwarded-For": f"10.0.0.{number}", "Forwarded": f"for=10.0.0.{number}"}
+        jid = f"a{number}@example.org"
+        assert (
+            client.post("/api/v1/account/xmpp_code_request/", json={"jid": jid}, headers=claimed).status_code == status
+        )
+
+
+def begun(client: httpx.Client, service: Service) -> socket.socket:
+    """A connection with the first bytes of an upload."""
+    connection = socket.create_connection(("127.0.0.1", client.base_url.port or 0), 30)
+    connection.sendall(
+        b"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        b"Authorization: Bearer " + service.user().token.encode() + b"\r\nContent-Length: 15000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(100_000)
+    )
+    return connection
+
+
+def test_an_upload_is_not_buffered(caddy: tuple[httpx.Client, Service]) -> None:
+    """The service answers before the rest of a body has come, so Caddy has handed over what was there."""
+    with begun(*caddy) as connection:
+        assert connection.recv(4096).split()[1] == b"408"
+
+
+def test_an_upload_that_breaks_off_behind_caddy_is_told_of_in_json(caddy: tuple[httpx.Client, Service]) -> None:
+    _, service = caddy
+    with begun(*caddy) as connection:
+        time.sleep(0.5)
+        assert service.process
+        os.killpg(service.process.pid, signal.SIGKILL)
+        service.process.wait()
+        connection.sendall(bytes(1_000_000))  # Caddy answers once it has read some more
+        answer = connection.recv(4096)
+    assert answer.split()[1] == b"503" and b"application/json" in answer

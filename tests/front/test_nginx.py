@@ -1,0 +1,407 @@
+"""nginx in front, with the files of contrib/nginx: the same answers as those of the service alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import socketserver
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from email.utils import formatdate, parsedate_to_datetime
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from tests import samples
+from tests.front.nginx import PROGRAM, Nginx, has_ipv6
+from tests.service import MIB, Service, User, assert_error
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
+OWN = {"date", "server", "connection", "transfer-encoding"}
+"""Headers that belong to whoever speaks, not to what is said."""
+KNOWN = ("Cache-Control", "X-Content-Type-Options", "Content-Security-Policy", "Cross-Origin-Resource-Policy",
+         "X-Robots-Tag", "Accept-Ranges", "Content-Type", "Content-Length", "Access-Control-Allow-Origin",
+         "Access-Control-Expose-Headers")  # fmt: skip
+"""What nginx says of a file that it finds by itself."""
+
+
+@pytest.fixture(scope="module")
+def gallery(start_service: Callable[..., Service]) -> Service:
+    return start_service(ACCEL_PREFIX="/protected", IDLE_TIMEOUT="2")
+
+
+@pytest.fixture(scope="module")
+def alone(gallery: Service, start_service: Callable[..., Service]) -> httpx.Client:
+    """The same files from a service that sends them itself."""
+    settings = {name: gallery.settings.get(name, "") for name in ("DATA_DIR", "DATABASE_URL")}
+    return httpx.Client(base_url=start_service(**settings).url, timeout=30)
+
+
+def front(directory: Path, gallery: Service, *parts: str) -> Iterator[httpx.Client]:
+    nginx = Nginx(directory / "nginx", gallery, *parts)
+    trust = ssl.create_default_context(cafile=str(nginx.ca_file))
+    with httpx.Client(base_url=nginx.url, verify=trust, timeout=30) as client:
+        client.nginx = nginx  # type: ignore[attr-defined]
+        yield client
+    nginx.stop()
+
+
+@pytest.fixture(scope="module")
+def accel(tmp_path_factory: pytest.TempPathFactory, gallery: Service) -> Iterator[httpx.Client]:
+    yield from front(tmp_path_factory.mktemp("accel"), gallery)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, gallery: Service) -> Iterator[httpx.Client]:
+    yield from front(tmp_path_factory.mktemp("tree"), gallery, "tree")
+
+
+@pytest.fixture(params=["accel", "tree"])
+def either(request: pytest.FixtureRequest) -> httpx.Client:
+    client: httpx.Client = request.getfixturevalue(request.param)
+    return client
+
+
+def path_of(url: str) -> str:
+    return httpx.URL(url).raw_path.decode()
+
+
+def said(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name not in OWN}
+
+
+@pytest.fixture(scope="module")
+def user(gallery: Service) -> User:
+    return gallery.user()
+
+
+@pytest.fixture(scope="module")
+def files(user: User) -> dict[str, tuple[str, bytes]]:
+    """Paths and bytes of files of many kinds."""
+    made = {}
+    for name, kind, size in (
+        ("data.bin", "application/x-data", 4096), ("empty.txt", "text/plain", 0), ("film.mp4", "video/mp4", 3 * MIB),
+        ('Łódź "1" 100%.jpg', "image/jpeg", 70_000), ("page.html", "text/html", 500), ("x.svg", "image/svg+xml", 500),
+    ):  # fmt: skip
+        data = os.urandom(size)
+        made[name] = path_of(user.upload(data, name, kind)["file"]), data
+    return made
+
+
+def asked(etag: str, modified: str) -> list[tuple[str, dict[str, str]]]:
+    """Requests that a server could answer in its own way."""
+    earlier, later = (formatdate(parsedate_to_datetime(modified).timestamp() + by, usegmt=True) for by in (-9999, 9999))
+    ranges = ("bytes=0-1", "bytes=10-", "bytes=-5", "bytes=0-99999999", "bytes=99999999-", "bytes=0-1,3-4", "nonsense",
+              "bytes=5-2", "bytes=a-b", "lines=1-2", "bytes=-0")  # fmt: skip
+    conditions = [{"If-None-Match": tag} for tag in (etag, f"W/{etag}", '"other"', "*", f'"other", {etag}')]
+    conditions += [{"If-Modified-Since": date} for date in (modified, earlier, later, "nonsense")]
+    conditions += [{"If-None-Match": '"other"', "If-Modified-Since": later}, {"If-Match": etag}, {"If-Match": '"x"'},
+                   {"If-Unmodified-Since": earlier}, {"Origin": "https://app.example"}]  # fmt: skip
+    conditions += [{"Range": value} for value in ranges]
+    conditions += [
+        {"Range": "bytes=0-9", "If-Range": value} for value in (etag, modified, earlier, '"other"', f"W/{etag}")
+    ]
+    return [(method, headers) for headers in [{}, *conditions] for method in ("GET", "HEAD")]
+
+
+@pytest.mark.parametrize(
+    "name", ["data.bin", "empty.txt", "film.mp4", 'Łódź "1" 100%.jpg', "page.html", "x.svg"]
+)  # fmt: skip
+def test_handed_over_files_are_answered_as_the_service_does(
+    files: dict[str, tuple[str, bytes]], alone: httpx.Client, accel: httpx.Client, name: str
+) -> None:
+    path, data = files[name]
+    first = alone.get(path)
+    assert first.content == data
+    seen = set()
+    for method, headers in asked(first.headers["ETag"], first.headers["Last-Modified"]):
+        expected, answer = (client.request(method, path, headers=headers) for client in (alone, accel))
+        assert (answer.status_code, answer.content) == (expected.status_code, expected.content), (method, headers)
+        assert said(answer) == said(expected), (method, headers)
+        seen.add(answer.status_code)
+    assert seen >= {200, 304, 416}
+    assert (206 in seen) == bool(data)
+
+
+def test_the_service_hands_files_over_and_sends_no_bytes_itself(
+    files: dict[str, tuple[str, bytes]], gallery: Service
+) -> None:
+    path, _ = files["film.mp4"]
+    answer = gallery.http.get(path)
+    assert answer.content == b"" and answer.headers["X-Accel-Redirect"].startswith("/protected/blobs/")
+    assert "X-Accel-Redirect" not in gallery.http.head(path).headers
+
+
+def test_what_is_protected_cannot_be_asked_for(
+    files: dict[str, tuple[str, bytes]], gallery: Service, accel: httpx.Client
+) -> None:
+    place = gallery.http.get(files["film.mp4"][0]).headers["X-Accel-Redirect"]
+    assert accel.get(place).status_code == 404
+    assert accel.get("/protected/blobs/../gallery.sqlite").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["film.mp4", 'Łódź "1" 100%.jpg'])
+def test_the_tree_serves_media_without_the_service(
+    files: dict[str, tuple[str, bytes]], alone: httpx.Client, tree: httpx.Client, gallery: Service, name: str
+) -> None:
+    path, data = files[name]
+    counted = requests_of_media(gallery)
+    answer, expected = (client.get(path, headers={"Origin": "https://app.example"}) for client in (tree, alone))
+    assert (answer.status_code, answer.content) == (200, data)
+    for header in KNOWN:
+        assert answer.headers.get(header) == expected.headers.get(header), header
+    assert answer.headers["Content-Disposition"] == f"inline; filename*=UTF-8''{path.rpartition('/')[2]}"
+    assert tree.get(f"{path}?x=/y").headers["Content-Disposition"] == answer.headers["Content-Disposition"]
+    etag, modified = answer.headers["ETag"], answer.headers["Last-Modified"]
+    for conditions, status, part in (
+        ({"If-None-Match": etag}, 304, b""),
+        ({"If-Modified-Since": modified}, 304, b""),
+        ({"Range": "bytes=0-1"}, 206, data[:2]),
+        ({"Range": "bytes=-5", "If-Range": etag}, 206, data[-5:]),
+        ({"Range": "bytes=0-1", "If-Range": '"other"'}, 200, data),
+        ({"Range": "bytes=0-1,3-4"}, 200, data),
+    ):
+        answer = tree.get(path, headers=conditions)
+        assert (answer.status_code, answer.content) == (status, part), conditions
+        for header in ("Cache-Control", "X-Content-Type-Options", "Content-Security-Policy"):
+            assert answer.headers[header] == expected.headers[header]
+    head = tree.head(path)
+    assert (head.status_code, head.headers["Content-Length"], head.content) == (200, str(len(data)), b"")
+    assert requests_of_media(gallery) == counted
+    assert_error(tree.get(path, headers={"Range": "bytes=99999999-"}), 416)
+
+
+def requests_of_media(gallery: Service) -> float:
+    lines = gallery.http.get("/metrics").text.splitlines()
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith("gallery_requests_total") and 'route="/media/' in line
+    )
+
+
+@pytest.mark.parametrize("name", ["data.bin", "empty.txt", "page.html", "x.svg"])
+def test_beside_the_list_of_types_the_tree_asks_the_service(
+    files: dict[str, tuple[str, bytes]], alone: httpx.Client, tree: httpx.Client, name: str
+) -> None:
+    path, data = files[name]
+    answer, expected = tree.get(path), alone.get(path)
+    assert (answer.content, said(answer)) == (data, said(expected))
+
+
+@pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "application/pdf", "image/png"])
+def test_a_file_of_another_type_than_its_name_tells_is_the_service_s(
+    user: User, alone: httpx.Client, tree: httpx.Client, kind: str
+) -> None:
+    item = user.upload(f"<p>{kind}".encode(), "page.jpg", kind)
+    path = path_of(item["file"])
+    answer, expected = tree.get(path), alone.get(path)
+    assert answer.headers["Content-Type"] == item["media_type"] == kind
+    assert said(answer) == said(expected)
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["avif", "BMP", "flac", "gif", "heic", "heif", "jpeg", "jpg", "m4a", "mkv", "mov", "mp3", "mp4", "oga", "ogg",
+     "ogv", "opus", "png", "wav", "webm", "webp"],
+)  # fmt: skip
+def test_every_type_of_the_tree_s_list_is_the_service_s(
+    user: User, alone: httpx.Client, tree: httpx.Client, gallery: Service, end: str
+) -> None:
+    path = path_of(user.upload(os.urandom(100), f"file.{end}")["file"])
+    expected, counted = alone.get(path), requests_of_media(gallery)
+    answer = tree.get(path)
+    assert requests_of_media(gallery) == counted
+    assert answer.headers["Content-Type"] == expected.headers["Content-Type"]
+    assert expected.headers["Content-Disposition"].startswith("inline")
+
+
+def test_a_thumbnail_comes_through_either(either: httpx.Client, user: User) -> None:
+    item = user.upload(samples.picture("png", 600, 400), "picture.png", "image/png")
+    answer = either.get(path_of(item["thumbnail"]["url"]))
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/webp")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_thumbnail_that_is_not_there_is_made(tree: httpx.Client, user: User, gallery: Service) -> None:
+    item = user.upload(samples.picture("png", 700, 400), "other.png", "image/png")
+    path = path_of(item["thumbnail"]["url"])
+    assert tree.get(path).status_code == 200
+    slot, name = path.split("/")[2:]
+    (gallery.data_dir / "links" / slot[:2] / slot / name).resolve().unlink()
+    answer = tree.get(path)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/webp")
+
+
+@pytest.mark.parametrize("name", ["one.jpg", "one.bin"])
+def test_a_deleted_file_is_gone_at_once(either: httpx.Client, user: User, name: str) -> None:
+    item = user.upload(os.urandom(200_000), name, "image/jpeg")
+    path = path_of(item["file"])
+    for _ in range(3):
+        assert either.get(path).status_code == 200
+    answer = either.request(
+        "DELETE", "/api/v1/files/", json={"id": item["id"]}, headers={"Authorization": f"Bearer {user.token}"}
+    )
+    assert answer.status_code == 204
+    assert_error(either.get(path), 404)
+    assert either.get(path, headers={"Range": "bytes=0-1"}).status_code == 404
+
+
+def test_a_preflight_of_media_is_answered(either: httpx.Client, files: dict[str, tuple[str, bytes]]) -> None:
+    headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET",
+               "Access-Control-Request-Headers": "range"}  # fmt: skip
+    answer = either.options(files["film.mp4"][0], headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] in ("*", "https://app.example")
+
+
+def test_an_upload_is_not_buffered(accel: httpx.Client, user: User) -> None:
+    """The service answers before the rest of a body has come, so nginx has handed over what was there."""
+    nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
+    trust = ssl.create_default_context(cafile=str(nginx.ca_file))
+    with (
+        socket.create_connection(("127.0.0.1", nginx.port), 30) as bare,
+        trust.wrap_socket(bare, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall(
+            b"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: gallery.example.org\r\nConnection: close\r\n"
+            b"Authorization: Bearer " + user.token.encode() + b"\r\nContent-Length: 15000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(100_000)
+        )
+        connection.settimeout(30)
+        assert connection.recv(4096).split()[1] == b"408"
+
+
+def test_refusals_come_through(accel: httpx.Client, user: User) -> None:
+    """Also where a client is still busy sending."""
+
+    def body() -> Iterator[bytes]:
+        yield bytes(MIB)
+        time.sleep(1.5)  # the answer is there before the rest is sent, as over a network
+        for _ in range(20):
+            yield bytes(MIB)
+
+    # nginx ends a connection, announced or not, where the answer is whole before it has seen the body's end.
+    given = {"Content-Type": "multipart/form-data; boundary=b", "Content-Length": str(21 * MIB), "Connection": "close"}
+    for token, status in ((user.token, 413), ("wrong", 401)):
+        headers = {**given, "Authorization": f"Bearer {token}"}
+        assert_error(accel.post("/api/v1/files/upload/", content=body(), headers=headers), status)
+    assert accel.get("/api/v1/nothing").json()["status"] == 404
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/", "//metrics", "/metrics//", "/%6detrics", "/x/../metrics"])
+def test_metrics_are_closed(accel: httpx.Client, path: str) -> None:
+    nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
+    assert accel.get("/healthz").status_code == 200
+    url = httpx.URL(nginx.url).copy_with(raw_path=path.encode())
+    answer = accel.get(url)
+    assert answer.status_code == 403 and "gallery_requests" not in answer.text
+
+
+def test_the_client_s_address_is_told(tmp_path: Path, start_service: Callable[..., Service]) -> None:
+    service = start_service(RATE_CODE_REQUEST_ADDRESS="1/minute")
+    for client in front(tmp_path, service):
+        for number, (address, status) in enumerate((("10.0.0.1", 201), ("10.0.0.2", 429))):
+            # What a client claims of itself does not count.
+            answer = client.post(
+                "/api/v1/account/xmpp_code_request/", json={"jid": f"a{number}@example.org"},
+                headers={"X-Forwarded-For": address, "Forwarded": f"for={address}"},
+            )  # fmt: skip
+            assert answer.status_code == status, answer.text
+
+
+def test_plain_http_is_sent_to_tls(accel: httpx.Client) -> None:
+    nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
+    answer = httpx.get(f"{nginx.plain_url}/media/a/b?c=d")
+    assert answer.status_code == 308
+    assert answer.headers["Location"] == "https://127.0.0.1/media/a/b?c=d"
+
+
+def refused_by_nginx(answer: httpx.Response, status: int) -> None:
+    assert_error(answer, status)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert ("Retry-After" in answer.headers) == (status in (429, 503))
+
+
+def test_what_nginx_refuses_by_itself_has_the_contract_s_shape(accel: httpx.Client) -> None:
+    nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
+    refused_by_nginx(accel.get("/metrics"), 403)
+    refused_by_nginx(accel.get("/protected/blobs/x"), 404)
+    refused_by_nginx(accel.request("TRACE", "/api/v1/"), 405)
+    refused_by_nginx(accel.get("/" + "x" * 40_000), 414)
+    refused_by_nginx(accel.get("/", headers={"X-Long": "x" * 40_000}), 400)
+    refused_by_nginx(httpx.get(nginx.url.replace("https", "http")), 400)
+
+
+def test_sign_in_is_limited_by_address_and_by_network(accel: httpx.Client) -> None:
+    def tries(address: str, count: int) -> list[httpx.Response]:
+        headers = {"X-Test-Address": address}
+        return [accel.post("/api/v1/account/xmpp_auth/", json={}, headers=headers) for _ in range(count)]
+
+    answers = tries("192.0.2.1", 24) + tries("192.0.2.2", 1)
+    assert [answer.status_code for answer in answers[:21]] == [400] * 21 and answers[-1].status_code == 400
+    refused_by_nginx(answers[23], 429)
+    one = [tries(f"2001:db8::{number:x}:1", 1)[0].status_code for number in range(24)]
+    assert (one[:21], one[23]) == ([400] * 21, 429)
+    assert tries("2001:db8:0:1::1", 1)[0].status_code == 400
+
+
+def test_connections_of_an_address_are_limited(tmp_path: Path, start_service: Callable[..., Service]) -> None:
+    nginx = Nginx(tmp_path / "nginx", start_service(), tls=False)
+    begun = b"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: gallery.example.org\r\nContent-Length: 1000\r\n\r\n"
+    with ExitStack() as held:
+        for _ in range(200):
+            held.enter_context(socket.create_connection(("127.0.0.1", nginx.port))).sendall(begun)
+        end = time.monotonic() + 10
+        while (answer := httpx.get(f"{nginx.url}/healthz")).is_success and time.monotonic() < end:
+            time.sleep(0.1)
+        refused_by_nginx(answer, 429)
+        other = httpx.get(f"{nginx.url}/healthz", headers={"X-Test-Address": "192.0.2.7"})
+        assert other.status_code == 200
+    nginx.stop()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_ipv6_is_served(accel: httpx.Client) -> None:
+    nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
+    assert httpx.get(nginx.url.replace("127.0.0.1", "[::1]"), verify=False).status_code != 502
+    assert httpx.get(nginx.plain_url.replace("127.0.0.1", "[::1]")).status_code == 308
+
+
+def test_an_upload_is_not_sent_twice(tmp_path: Path) -> None:
+    """To hosts that break off once they have read of it."""
+    reached: list[bytes] = []
+
+    class Breaking(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            reached.append(self.request.recv(65536).split()[0])
+
+    with ExitStack() as running:
+        hosts = []
+        for _ in range(2):
+            server = running.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Breaking))
+            Thread(target=server.serve_forever, daemon=True).start()
+            running.callback(server.shutdown)
+            hosts.append(SimpleNamespace(port=server.server_address[1], data_dir=tmp_path))
+        nginx = Nginx(tmp_path / "nginx", hosts[0], tls=False, others=hosts[1:])  # type: ignore[arg-type]
+        refused_by_nginx(httpx.post(f"{nginx.url}/api/v1/files/upload/", files={"file": b"x" * 1000}), 503)
+        assert reached == [b"POST"]
+        nginx.stop()
+
+
+def test_a_service_that_is_away_is_told_of_in_json(tmp_path: Path, start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    for client in front(tmp_path, service):
+        assert client.get("/healthz").status_code == 200
+        service.stop()
+        answer = client.get("/api/v1/files/")
+        assert_error(answer, 503)
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"

@@ -1,0 +1,114 @@
+"""What files in a bucket cost the host that sends them: memory, room in staging, bytes that come back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from bench.servers import Peak, family
+from tests import s3, samples
+from tests.faults.raw import END, part
+from tests.s3 import S3
+from tests.service import MIB, Service
+from tests.tcp import Way
+
+
+def held(service: Service) -> list[str]:
+    """Files in staging that are there, or are removed and still open somewhere."""
+    assert service.process
+    staging = str(service.data_dir / "staging")
+    found = [str(path) for path in Path(staging).iterdir()]
+    for pid in family(service.process.pid):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                goal = str(descriptor.readlink())
+            except OSError:
+                continue
+            found += [goal] if goal.startswith((staging, "/memfd:staged")) else []
+    return found
+
+
+def test_nothing_is_held_of_what_was_sent(shaky: Service) -> None:
+    user = shaky.user()
+    for size in (1000, 3 * MIB):
+        user.upload(os.urandom(size))
+    assert held(shaky) == []
+
+
+def test_a_thumbnail_is_made_of_what_is_here_still(way: Way, shaky: Service) -> None:
+    user = shaky.user()
+    for data in (samples.noise("jpeg"), samples.noise("png", 900, 600)):
+        came = way.received
+        file = user.upload(data, "photo.png")
+        assert file["thumbnail"]["width"] and way.received - came < len(data)
+        assert samples.is_image(user.http.get(file["thumbnail"]["url"]).content)
+    shaky.wait_until(lambda: held(shaky) == [])
+
+
+def test_a_large_upload_is_never_in_memory(bucket: S3, start_service: Callable[..., Service]) -> None:
+    limits = {"MAX_FILE_SIZE": "300 MiB", "DEFAULT_QUOTA": "300 MiB"}
+    service = start_service(**bucket.settings() | limits)
+    user = service.user()
+    user.http.timeout = httpx.Timeout(300)
+    user.upload(os.urandom(20 * MIB))  # what is loaded once
+    assert service.process
+    with Peak(service.process.pid) as peak:
+        user.upload(os.urandom(MIB) * 200)
+    assert peak.growth < 80
+
+
+def test_a_client_that_goes_while_the_store_takes_its_file(way: Way, shaky: Service) -> None:
+    """The file was whole, so it is kept. Nothing is left of it in staging."""
+    user = shaky.user()
+    way.delay = 0.05
+    body = part("file", os.urandom(6 * MIB), "a.bin") + END
+    head = (
+        f"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user.token}\r\n"
+        f"Content-Type: multipart/form-data; boundary=faults\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    sent = way.sent
+    with socket.create_connection(("127.0.0.1", shaky.port)) as client:
+        client.sendall(head.encode() + body)
+        shaky.wait_until(lambda: way.sent > sent + MIB)
+    way_is_quiet(way)
+    way.delay = 0.0
+    shaky.wait_until(lambda: held(shaky) == [])
+    assert len(s3.objects(shaky.settings)) == len(user.items()) == 1
+    assert "0 wrong" in shaky.cli("fsck")
+    assert "Traceback" not in shaky.log() and "never retrieved" not in shaky.log()
+
+
+def way_is_quiet(way: Way) -> None:
+    sent = -1
+    while sent != way.sent:
+        sent = way.sent
+        time.sleep(1)
+
+
+def test_a_service_that_stops_while_the_store_takes_a_file(way: Way, shaky: Service) -> None:
+    user = shaky.user()
+    way.delay = 0.05
+    answers: list[int | str] = []
+
+    def send() -> None:
+        try:
+            answers.append(user.send(os.urandom(6 * MIB)).status_code)
+        except httpx.TransportError as error:
+            answers.append(repr(error))
+
+    client, sent = threading.Thread(target=send), way.sent
+    client.start()
+    shaky.wait_until(lambda: way.sent > sent + MIB)
+    assert shaky.stop() == 0
+    client.join()
+    assert "Traceback" not in shaky.log() and "never retrieved" not in shaky.log()
+    way.delay = 0.0
+    shaky.start()
+    assert answers == [201] and len(user.items()) == 1
+    assert "0 wrong" in shaky.cli("fsck")

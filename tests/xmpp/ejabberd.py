@@ -1,0 +1,76 @@
+"""A real ejabberd for one test run, without a node name of its own: one virtual host with TLS, one component, and our
+module. Loopback only.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.ports import free_port, wait_for_ports
+from tests.xmpp.prosody import COMPONENT, HOST, SECRET, make_certificate
+
+MODULE = Path(__file__).parents[2] / "contrib" / "ejabberd" / "mod_media_gallery.erl"
+_CONFIGURATION = """
+hosts: [{host}]
+loglevel: info
+auth_method: internal
+certfiles: ["{directory}/{host}.crt", "{directory}/{host}.key"]
+listen:
+  - {{port: {c2s_port}, ip: "127.0.0.1", module: ejabberd_c2s, starttls_required: true}}
+  - port: {component_port}
+    ip: "127.0.0.1"
+    module: ejabberd_service
+    hosts: {{{component}: {{password: "{secret}"}}}}
+access_rules: {{local: [allow]}}
+modules:
+  mod_disco: {{}}
+  mod_media_gallery: {{url: "https://gallery.example.org/api/"}}
+"""
+
+
+READY = "ready"
+"""A file that is there once a node has its accounts."""
+
+
+def node(directory: Path, accounts: dict[str, str]) -> tuple[list[Any], dict[str, str]]:
+    """Command and environment of an ejabberd on `directory`/ejabberd.yml with accounts whose password is their name."""
+    library = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent.parent
+    environment = {"HOME": str(directory), "ERL_LIBS": str(library), "EJABBERD_LOG_PATH": str(directory / "log"),
+                   "EJABBERD_CONFIG_PATH": str(directory / "ejabberd.yml")}  # fmt: skip
+    registered = "".join(
+        f'ejabberd_auth:try_register(<<"{name}">>, <<"{host}">>, <<"{name}">>),' for name, host in accounts.items()
+    )
+    command = ["erl", "+K", "true", "-noinput", "-mnesia", "dir", f'"{directory}/mnesia"', "-pa", directory,
+               "-s", "ejabberd", "-eval", f'{registered} file:write_file("{directory / READY}", <<>>).']  # fmt: skip
+    return command, environment
+
+
+class Ejabberd:
+    """Debian's ejabberd with the accounts `gallery` and `romeo`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.c2s_port, self.component_port = directory, free_port(), free_port()
+        self.ca_file = make_certificate(directory, HOST)
+        headers = next(Path("/usr/lib/erlang/lib").glob("p1_xmpp-*/include"))
+        subprocess.run(["erlc", "-I", headers, "-o", directory, MODULE], check=True, capture_output=True)
+        (directory / "ejabberd.yml").write_text(
+            _CONFIGURATION.format(
+                host=HOST, directory=directory, c2s_port=self.c2s_port, component_port=self.component_port,
+                component=COMPONENT, secret=SECRET,
+            )
+        )  # fmt: skip
+        command, environment = node(directory, {"gallery": HOST, "romeo": HOST})
+        self.process = subprocess.Popen(
+            command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_ports(self.process, self.c2s_port, self.component_port, log=self.log, ready=directory / READY)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def log(self) -> str:
+        return "".join(path.read_text() for path in self.directory.glob("log*") if path.is_file())
