@@ -30,11 +30,11 @@ def token_of(service: Service, jid: str) -> str:
 
 def family(pid: int) -> list[int]:
     """A process with all that it started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    try:
-        return [pid, *(found for child in children.read_text().split() for found in family(int(child)))]
+    try:  # each thread has children of its own
+        children = " ".join(file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children"))
     except OSError:
         return []
+    return [pid, *(found for child in children.split() for found in family(int(child)))]
 
 
 def memory(pid: int) -> float:

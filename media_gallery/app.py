@@ -96,6 +96,7 @@ def assemble(settings: Settings, **replaced: Any) -> Gallery:
         settings.rate_upload,
         settings.rate_slot,
         settings.uploads_at_once,
+        settings.thumbnail_wait,
     )
     files = Files(db, store, thumbnailer, clock, settings.default_quota)
     signing = Accounts(db, files, courier, rates, clock, settings)

@@ -296,6 +296,9 @@ class Settings(BaseSettings):
         0, ge=0, le=256, description="Image and film decoders per worker; 0: cores divided by workers"
     )
     decoder_timeout: Seconds = Field(20, description="Longest time one image or film may take to decode")
+    thumbnail_wait: Seconds = Field(
+        2, description="How long an upload's answer waits for its thumbnail, whose address waits for the rest"
+    )
     decoder_memory: Bytes = Field(1024**3, description="Most memory one decoder may take for a job")
     max_pixels: int = Field(100_000_000, ge=1, description="Largest image decoded, in pixels")
     idle_timeout: Seconds = Field(

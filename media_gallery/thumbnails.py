@@ -30,6 +30,7 @@ START = 60.0
 """Seconds a decoder may take to load its libraries."""
 HEADER, ANSWER = 16 * 1024, 256 * 1024 * 1024
 """Longest first line of a decoder's answer, and most bytes behind it."""
+PROGRAM = Path(__file__).with_name("decoder.py")
 _ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8"}
 
 
@@ -198,7 +199,7 @@ class _Decoder:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            program = [sys.executable, "-I", str(Path(__file__).with_name("decoder.py")), str(theirs.fileno()), limits]
+            program = [sys.executable, "-I", str(PROGRAM), str(theirs.fileno()), limits]
             try:
                 process = subprocess.Popen(  # noqa: S603, our own program
                     program, pass_fds=[theirs.fileno()], env=_ENVIRONMENT, cwd="/",

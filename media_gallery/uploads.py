@@ -47,19 +47,18 @@ SURE = 0.3
 """Least confidence of puremagic that is believed: three bytes that are always the same."""
 COME_AGAIN = 5
 """Seconds after which a client may try again that has too many uploads under way."""
-PICTURE_WAIT = 2.0
-"""Seconds an upload waits for its thumbnail before it is answered; the thumbnail's URL waits for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes; rates as in the settings."""
+    """Sizes in bytes, times in seconds; rates as in the settings."""
 
     default_quota: int
     max_file_size: int
     rate_upload: str
     rate_slot: str
     uploads_at_once: int
+    thumbnail_wait: float
 
 
 @dataclass(slots=True)
@@ -267,7 +266,7 @@ class Upload:
             kept = await self._uploads.keep(self, staged, new, None)
             link = kept.link
             if link.thumbnails and link.pictured and not link.blob.decodable:  # it may have failed under a wrong type
-                blob = await self._uploads.files.see(link, PICTURE_WAIT, fd)
+                blob = await self._uploads.files.see(link, self._uploads.limits.thumbnail_wait, fd)
                 kept = replace(kept, link=replace(link, blob=blob))
         return kept
 

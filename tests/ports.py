@@ -1,27 +1,51 @@
-"""Ports that nobody listens at, and servers that soon will."""
+"""Ports for servers that soon will listen."""
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.waiting import wait_until
+
+FIRST = 10_000
+_given: list[socket.socket] = []
+
+
+def _connections_begin_at() -> int:
+    """The first port that the system gives to connections by itself."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return 32_768
+
 
 def free_port(row: int = 1) -> int:
-    """The first of so many free ports in a row, on the loopback address."""
+    """The first of so many ports in a row, on the loopback address, that nobody has and nobody else is given.
+
+    They lie below those of connections, any of which would take one away before the server is there. As long as this
+    process lives it holds a name for each, which no other process of tests can have.
+    """
+    last = max(FIRST + 1000, _connections_begin_at() - row)
     while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            base = int(first.getsockname()[1])
+        base = random.randrange(FIRST, last)
+        if all(_claim(port) for port in range(base, base + row)):
+            return base
+
+
+def _claim(port: int) -> bool:
+    with socket.socket() as probe:
+        name = socket.socket(socket.AF_UNIX)
         try:
-            for port in range(base, base + row):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            continue
-        return base
+            name.bind(f"\0gallery-tests-{port}")
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            name.close()
+            return False
+    _given.append(name)
+    return True
 
 
 def listens(port: int) -> bool:
@@ -35,7 +59,9 @@ def wait_for_ports(
     """Wait until a server that was just started listens at all of them, and has written the file `ready`; `log` is told
     where it does not.
     """
-    end = time.monotonic() + 40
-    while not all(map(listens, ports)) or (ready and not ready.exists()):
-        assert time.monotonic() < end and process.poll() is None, log()
-        time.sleep(0.05)
+
+    def there() -> bool:
+        assert process.poll() is None, log()
+        return all(map(listens, ports)) and (ready is None or ready.exists())
+
+    wait_until(there, log)

@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 
 def _programs() -> Path | None:
@@ -39,10 +39,7 @@ class Postgres:
 
     def resume(self) -> None:
         """Start the server, on the data it has; again where processes of a killed one are still about to end."""
-        end = time.monotonic() + 30
-        while not self._starts():
-            assert time.monotonic() < end, (self.directory / "log").read_text()
-            time.sleep(0.1)
+        wait_until(self._starts, (self.directory / "log").read_text, pause=0.1)
 
     def _starts(self) -> bool:
         self._server = subprocess.Popen(
@@ -70,6 +67,7 @@ class Postgres:
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """Connections are taken, and nothing is answered."""
+        self._server.send_signal(signal.SIGSTOP)  # no more children from here on
         processes = [self._server.pid, *self._children()]
         for process in processes:
             os.kill(process, signal.SIGSTOP)

@@ -6,9 +6,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.ports import free_port
+from tests.waiting import DEADLINE, wait_until
 
 KEY, SECRET, BUCKET = "gallery-key", "gallery-secret", "gallery"
 PORTS = 10
@@ -31,7 +31,7 @@ def client(endpoint: str) -> Any:
     """A client of another kind than the service's own."""
     session = botocore.session.get_session()
     session.set_credentials(KEY, SECRET)
-    config = Config(s3={"addressing_style": "path"}, read_timeout=10, retries={"max_attempts": 0})
+    config = Config(s3={"addressing_style": "path"}, read_timeout=20, retries={"max_attempts": 0})
     return session.create_client("s3", "us-east-1", endpoint_url=endpoint, config=config)
 
 
@@ -70,7 +70,7 @@ class S3:
         self._run("ceph-mon", "-i", "a", "--mkfs", "--monmap", "monmap")
         self._start("ceph-mon", "-i", "a")
         (self.directory / "osd").mkdir()
-        self._until(lambda: self._run("ceph", "--connect-timeout", "20", "osd", "new", fsid, "0"))
+        self._until(lambda: self._run("ceph", "--connect-timeout", str(int(DEADLINE)), "osd", "new", fsid, "0"))
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", fsid)
         self._start("ceph-osd", "-i", "0")
         self._until(lambda: self._run("radosgw-admin", "user", "create", "--uid", "tests", "--display-name", "tests",
@@ -81,7 +81,7 @@ class S3:
 
     def _run(self, program: str, *words: str) -> None:
         subprocess.run([program, "-c", "ceph.conf", *words] if program != "monmaptool" else [program, *words],
-                       cwd=self.directory, check=True, capture_output=True, timeout=60)  # fmt: skip
+                       cwd=self.directory, check=True, capture_output=True, timeout=2 * DEADLINE)  # fmt: skip
 
     def _start(self, program: str, *words: str) -> subprocess.Popen[bytes]:
         log = (self.directory / f"{program}.out").open("ab")
@@ -91,15 +91,14 @@ class S3:
         return self._running[program]
 
     @staticmethod
-    def _until(attempt: Callable[[], Any], seconds: float = 90) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            try:
+    def _until(attempt: Callable[[], Any]) -> None:
+        def done() -> bool:
+            with suppress(subprocess.SubprocessError, BotoCoreError, ClientError):
                 attempt()
-                return
-            except (subprocess.SubprocessError, BotoCoreError, ClientError, TimeoutError):
-                assert time.monotonic() < end, "the S3 store does not start"
-                time.sleep(0.2)
+                return True
+            return False
+
+        wait_until(done, lambda: "the S3 store does not start", pause=0.2, deadline=3 * DEADLINE)
 
     def settings(self) -> dict[str, Any]:
         """Those of a service with an empty store of its own."""
@@ -143,7 +142,7 @@ class S3:
 
         An answer to one question would say little of the next.
         """
-        asked, begun = client(self.endpoint), time.monotonic()
+        asked = client(self.endpoint)
         for number in range(QUESTIONS):
             asked.put_object(Bucket=BUCKET, Key=f"ready/{number}", Body=b"x")
         place = {"Bucket": BUCKET, "Key": "ready/parts"}
@@ -152,8 +151,6 @@ class S3:
         asked.abort_multipart_upload(**upload)
         for number in range(QUESTIONS):
             asked.delete_object(Bucket=BUCKET, Key=f"ready/{number}")
-        if time.monotonic() - begun > 3:
-            raise TimeoutError
 
     def stop(self) -> None:
         for process in reversed(self._running.values()):

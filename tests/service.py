@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,19 +21,30 @@ from media_gallery.models import Jid
 from media_gallery.settings import Settings
 from tests import s3
 from tests.ports import free_port
+from tests.waiting import DEADLINE, wait_until
 
 PROGRAM = str(Path(sys.executable).with_name("media-gallery"))
 MIB = 1024 * 1024
+PATIENCE = 2 * DEADLINE
+"""Seconds for one answer, or for one command: what they wait for has a deadline itself."""
 RATES = ("UPLOAD", "SLOT", "CODE_REQUEST_JID", "CODE_REQUEST_ADDRESS", "CODE_TRY_JID", "CODE_TRY_ADDRESS")
 FREE_RATES = {f"RATE_{name}": "100000/minute" for name in RATES}
 DEFAULTS = {"WORKERS": "1", "DEFAULT_QUOTA": str(50 * MIB), "MAX_FILE_SIZE": str(20 * MIB), "LOG_FORMAT": "json",
-            "ADMINS": "admin@example.org", "STOP_TIMEOUT": "10", **FREE_RATES}  # fmt: skip
+            "ADMINS": "admin@example.org", "STOP_TIMEOUT": "10", "DECODER_TIMEOUT": "60",
+            "THUMBNAIL_WAIT": "60", **FREE_RATES}  # fmt: skip
 
 
 def environment(**settings: Any) -> dict[str, str]:
     """The process's environment with our settings alone."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_GALLERY_")}
     return kept | {f"MEDIA_GALLERY_{name}": str(value) for name, value in settings.items()}
+
+
+def http_client(base_url: str = "", headers: dict[str, str] | None = None) -> httpx.Client:
+    """A client that is patient, and made at once: it does not read the certificates of the world, which take longer
+    than a request.
+    """
+    return httpx.Client(base_url=base_url, headers=headers, timeout=PATIENCE, verify=False)
 
 
 class Service:
@@ -48,7 +58,7 @@ class Service:
         self.settings = {"DATA_DIR": self.data_dir, "LISTEN": f"127.0.0.1:{self.port}", "PUBLIC_URL": self.url,
                          **DEFAULTS, **settings}  # fmt: skip
         self.log_path = directory / "log"
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.http = http_client(self.url)
         self.process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
@@ -67,18 +77,19 @@ class Service:
         """Ask it to stop; its exit status."""
         assert self.process
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE)
 
-    def wait_until(self, condition: Callable[[], Any], seconds: float = 30) -> None:
-        end = time.monotonic() + seconds
-        while True:
+    def wait_until(self, condition: Callable[[], Any]) -> None:
+        """The same for a service that may not listen yet, and must not end."""
+
+        def reached() -> Any:
+            assert not self.process or self.process.poll() is None, self.log()
             try:
-                if condition():
-                    return
+                return condition()
             except httpx.TransportError:
-                pass
-            assert time.monotonic() < end and (not self.process or self.process.poll() is None), self.log()
-            time.sleep(0.02)
+                return False
+
+        wait_until(reached, self.log)
 
     def log(self) -> str:
         return self.log_path.read_text()
@@ -89,7 +100,11 @@ class Service:
     def cli(self, *words: str, code: int = 0, **settings: Any) -> str:
         """What a command of `media-gallery` prints; checks its exit status."""
         done = subprocess.run(
-            [PROGRAM, *words], env=environment(**self.settings | settings), capture_output=True, text=True, timeout=60
+            [PROGRAM, *words],
+            env=environment(**self.settings | settings),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.returncode == code, (done.stdout, done.stderr)
         return done.stdout if code == 0 else done.stdout + done.stderr
@@ -136,9 +151,7 @@ class User:
 
     def __init__(self, service: Service, jid: str, token: str) -> None:
         self.service, self.jid, self.token = service, jid, token
-        self.http = httpx.Client(
-            base_url=f"{service.url}/api/v1/", headers={"Authorization": f"Bearer {token}"}, timeout=30
-        )
+        self.http = http_client(f"{service.url}/api/v1/", {"Authorization": f"Bearer {token}"})
 
     def get(self, path: str, **params: Any) -> httpx.Response:
         return self.http.get(path, params=params or None)
@@ -171,6 +184,11 @@ class User:
 
     def used(self) -> int:
         return int(self.get("account/quota/").json()["used"])
+
+    def everything(self) -> list[dict[str, Any]]:
+        """All of its file objects but avatars."""
+        pages = self.get("files/", obj_per_page=500).json()["total_pages"]
+        return [item for page in range(1, pages + 1) for item in self.items(obj_per_page=500, page=page)]
 
     def items(self, path: str = "files/", **params: Any) -> list[dict[str, Any]]:
         answer = self.get(path, **params)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests import samples
-from tests.service import MIB, Service, User, assert_error
+from tests.service import MIB, Service, User, assert_error, http_client
 
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -34,7 +34,7 @@ def files(service: Service) -> dict[int, tuple[str, bytes]]:
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
     """Somebody without a token."""
-    with httpx.Client(timeout=30) as client:
+    with http_client() as client:
         yield client
 
 

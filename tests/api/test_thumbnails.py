@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests import samples
-from tests.service import Service, User, assert_error
+from tests.service import PATIENCE, Service, User, assert_error
 
 
 def thumbnail(user: User, url: str) -> Image.Image:
@@ -52,7 +51,8 @@ def decoders(service: Service) -> list[int]:
 @contextmanager
 def stopped_decoders(user: User) -> Iterator[list[int]]:
     """Decoders that make no progress meanwhile."""
-    user.upload(samples.noise("png", 20, 20), "first.png")  # so that there is one
+    first = user.upload(samples.noise("png", 20, 20), "first.png")
+    thumbnail(user, first["thumbnail"]["url"])  # so that there is one
     pids = decoders(user.service)
     assert pids
     for pid in pids:
@@ -118,32 +118,43 @@ def test_a_film_held_upright(anna: User) -> None:
 # --- Thumbnails that are not there yet ---
 
 
-def test_the_address_of_a_thumbnail_waits_for_it(anna: User) -> None:
-    with ThreadPoolExecutor(2) as threads, stopped_decoders(anna) as pids:
-        file = anna.upload(samples.picture("png", 301, 201), "slow.png", "image/png")
+@pytest.fixture(scope="module")
+def hasty(start_service: Callable[..., Service]) -> Service:
+    """Its uploads wait for no thumbnail."""
+    return start_service(THUMBNAIL_WAIT="0")
+
+
+@pytest.fixture
+def carla(hasty: Service) -> User:
+    return hasty.user("carla")
+
+
+def test_the_address_of_a_thumbnail_waits_for_it(carla: User) -> None:
+    with ThreadPoolExecutor(2) as threads, stopped_decoders(carla) as pids:
+        file = carla.upload(samples.picture("png", 301, 201), "slow.png", "image/png")
         assert file["thumbnail"]["url"].endswith("/thumb_slow.webp")
-        asked = [threads.submit(httpx.get, file["thumbnail"]["url"], timeout=30) for _ in range(2)]
-        time.sleep(2.2)  # longer than the upload waited
+        asked = [threads.submit(httpx.get, file["thumbnail"]["url"], timeout=PATIENCE) for _ in range(2)]
+        assert carla.http.get(file["file"]).status_code == 200  # the file itself waits for nothing
         assert not any(answer.done() for answer in asked)
-        assert anna.http.get(file["file"]).status_code == 200  # the file itself waits for nothing
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
         for answer in asked:
             assert Image.open(io.BytesIO(answer.result().content)).size == (256, 256)
             assert answer.result().headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    [listed] = anna.items(name="slow")
+    [listed] = carla.items(name="slow")
     assert (listed["width"], listed["height"]) == (301, 201)
 
 
-def test_a_decoder_that_is_killed_costs_the_file_nothing(anna: User) -> None:
-    with stopped_decoders(anna) as pids:
-        file = anna.upload(samples.picture("png", 302, 202), "doomed.png", "image/png")
+def test_a_decoder_that_is_killed_costs_the_file_nothing(carla: User) -> None:
+    with stopped_decoders(carla) as pids:
+        file = carla.upload(samples.picture("png", 302, 202), "doomed.png", "image/png")
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-    anna.service.wait_until(lambda: thumbnail(anna, file["thumbnail"]["url"]) and anna.items()[0]["width"] == 302)
-    assert anna.items()[0]["thumbnail"] == file["thumbnail"]
-    assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
-    assert anna.upload(samples.picture("png", 303, 203), "next.png")["width"] == 303
+    carla.service.wait_until(lambda: thumbnail(carla, file["thumbnail"]["url"]) and carla.items()[0]["width"] == 302)
+    assert carla.items()[0]["thumbnail"] == file["thumbnail"]
+    assert thumbnail(carla, file["thumbnail"]["url"]).size == (256, 256)
+    carla.upload(samples.picture("png", 303, 203), "next.png")
+    carla.service.wait_until(lambda: carla.items()[0]["width"] == 303)
 
 
 # --- Names ---

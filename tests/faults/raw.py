@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+from contextlib import suppress
 from typing import Any
 
 from tests.service import User
+from tests.waiting import DEADLINE
 
 BOUNDARY = "faults"
 
@@ -26,7 +29,7 @@ class Raw:
 
     def __init__(self, user: User) -> None:
         self.user = user
-        self.socket = socket.create_connection(("127.0.0.1", user.service.port), timeout=30)
+        self.socket = socket.create_connection(("127.0.0.1", user.service.port), timeout=DEADLINE)
 
     def head(self, length: int | None, path: str = "files/upload/", *more: str) -> None:
         """The request's head; without a length, the body comes in chunks."""
@@ -58,3 +61,19 @@ class Raw:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def send_slowly(user: User, body: bytes, piece: int, pause: float) -> int:
+    """Upload so many bytes at once with seconds in between; the status.
+
+    A machine that stands still makes a longer pause of it, so what shall be taken is sent until it is.
+    """
+    raw = Raw(user)
+    raw.head(len(body))
+    with suppress(OSError):  # the refusal came, and nothing more is read
+        for start in range(0, len(body), piece):
+            raw.send(body[start : start + piece])
+            time.sleep(pause)
+    status, _ = raw.answer()
+    raw.close()
+    return status

@@ -11,13 +11,22 @@ from contextlib import suppress
 
 import pytest
 
-from tests.faults.raw import END, Raw, part
+from tests.faults.raw import END, Raw, part, send_slowly
 from tests.service import MIB, Service, User
+from tests.waiting import DEADLINE
+
+LIMITS = {"MIN_UPLOAD_RATE": "10", "MAX_FILE_SIZE": "2 MiB", "DEFAULT_QUOTA": "3 MiB"}
 
 
 @pytest.fixture(scope="module")
 def strict(start_service: Callable[..., Service]) -> Service:
-    return start_service(IDLE_TIMEOUT="1 s", MIN_UPLOAD_RATE="10", MAX_FILE_SIZE="2 MiB", DEFAULT_QUOTA="3 MiB")
+    """It waits for a client as long as a test does."""
+    return start_service(**LIMITS, IDLE_TIMEOUT="10 min")
+
+
+@pytest.fixture(scope="module")
+def impatient(start_service: Callable[..., Service]) -> Service:
+    return start_service(**LIMITS, IDLE_TIMEOUT="1 s")
 
 
 @pytest.fixture
@@ -26,11 +35,12 @@ def user(strict: Service) -> User:
 
 
 def nothing_is_left(user: User) -> None:
-    user.service.wait_until(lambda: not list((user.service.data_dir / "staging").iterdir()), 5)
+    user.service.wait_until(lambda: not list((user.service.data_dir / "staging").iterdir()))
     assert user.used() == 0 and user.items() == []
 
 
-def test_a_body_that_stops_gets_408(user: User) -> None:
+def test_a_body_that_stops_gets_408(impatient: Service) -> None:
+    user = impatient.user()
     raw = Raw(user)
     raw.head(2 * MIB)
     raw.send(part("file", b"x" * MIB, "film.bin"))
@@ -39,14 +49,9 @@ def test_a_body_that_stops_gets_408(user: User) -> None:
     nothing_is_left(user)
 
 
-def test_a_body_that_comes_slowly_but_steadily_is_taken(user: User) -> None:
-    body = part("file", b"slow", "slow.txt") + END
-    raw = Raw(user)
-    raw.head(len(body))
-    for start in range(0, len(body), 40):
-        raw.send(body[start : start + 40])
-        time.sleep(0.4)
-    assert raw.answer()[0] == 201
+def test_a_body_that_comes_slowly_but_steadily_is_taken(impatient: Service) -> None:
+    user, body = impatient.user(), part("file", b"slow", "slow.txt") + END
+    impatient.wait_until(lambda: send_slowly(user, body, len(body) // 4, 0.4) == 201)
 
 
 @pytest.mark.parametrize("sent", [0, 100, MIB])
@@ -54,7 +59,8 @@ def test_a_connection_that_is_cut_leaves_nothing(user: User, sent: int) -> None:
     raw = Raw(user)
     raw.head(2 * MIB)
     raw.send(part("file", b"x" * (2 * MIB), "film.bin")[:sent])
-    time.sleep(0.2)
+    if sent == MIB:
+        user.service.wait_until(lambda: list((user.service.data_dir / "staging").iterdir()))
     raw.close()
     nothing_is_left(user)
 
@@ -153,7 +159,7 @@ def test_a_body_for_parameters_is_limited(user: User) -> None:
 
 def test_garbage_is_no_request(strict: Service) -> None:
     for garbage in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n", b"\0" * 1000):
-        with socket.create_connection(("127.0.0.1", strict.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", strict.port), timeout=DEADLINE) as connection:
             connection.sendall(garbage)
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(65536):

@@ -101,7 +101,7 @@ def test_an_account_whose_deletion_was_cut_short_goes_soon_after_the_start(
     service.within(close)
     service.stop()
     service.start()
-    service.wait_until(lambda: service.http.get(url).status_code == 404, 25)
+    service.wait_until(lambda: service.http.get(url).status_code == 404)
 
 
 def test_processes_take_turns_at_upkeep(start_service: Callable[..., Service]) -> None:

@@ -62,7 +62,7 @@ def test_counts_are_repaired_while_files_come_and_go(start_service: Callable[...
     assert "miscounted" in told and "of category" in told and "and has 0" in told
     assert ", 0 wrong" in service.cli("fsck")
     for user in users:
-        assert user.used() == sum(item["size"] for item in user.items(obj_per_page=500))
+        assert user.used() == sum(item["size"] for item in user.everything())
 
 
 def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service]) -> None:

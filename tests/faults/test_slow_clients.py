@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.faults.raw import END, Raw, part
+from tests.faults.raw import END, Raw, part, send_slowly
 from tests.service import MIB, Service, User
+from tests.waiting import DEADLINE, wait_until
 
 IDLE = 2500
 """Connections held for nothing: more than wait to be accepted."""
@@ -29,32 +29,43 @@ def user(impatient: Service) -> User:
 
 
 def nothing_is_left(user: User) -> None:
-    user.service.wait_until(lambda: not list((user.service.data_dir / "staging").iterdir()), 10)
+    user.service.wait_until(lambda: not list((user.service.data_dir / "staging").iterdir()))
     assert user.used() == 0 and user.items() == []
 
 
 def drip(raw: Raw, piece: bytes, chunked: bool = False) -> tuple[int, str]:
     """Send a piece ten times a second until there is an answer; its status and sentence."""
     raw.socket.settimeout(0.1)
-    for _ in range(100):
+
+    def answered() -> tuple[int, str] | None:
         with suppress(OSError):  # the refusal came, and nothing more is read
             (raw.chunk if chunked else raw.send)(piece)
         with suppress(TimeoutError):
             status, body = raw.answer()
             assert body["status"] == status
             return status, body["error"]
-    raise AssertionError("no answer")
+        return None
+
+    answer: tuple[int, str] = wait_until(answered, pause=0)
+    return answer
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("before", [0, MIB])
 def test_a_body_that_drips_gets_408(user: User, chunked: bool, before: int) -> None:
-    """However much came at first, and although it never pauses."""
-    raw = Raw(user)
-    raw.head(None if chunked else 5 * MIB)
-    (raw.chunk if chunked else raw.send)(part("file", b"x" * before, "film.bin")[:-2])
-    assert drip(raw, b"x" * 50, chunked) == (408, "The client sends too slowly")
-    nothing_is_left(user)
+    """However much came at first, and although it never pauses; unless the machine does, then once more."""
+
+    def told() -> bool:
+        raw = Raw(user)
+        raw.head(None if chunked else 5 * MIB)
+        (raw.chunk if chunked else raw.send)(part("file", b"x" * before, "film.bin")[:-2])
+        status, sentence = drip(raw, b"x" * 50, chunked)
+        raw.close()
+        assert status == 408
+        nothing_is_left(user)
+        return sentence == "The client sends too slowly"
+
+    wait_until(told)
 
 
 @pytest.mark.parametrize("path", ["files/", "account/tokens/"])
@@ -69,23 +80,13 @@ def test_parameters_that_drip_get_408(user: User, path: str) -> None:
 
 def test_a_body_that_comes_fast_enough_is_taken(user: User) -> None:
     body = part("file", b"x" * 200_000, "slow.bin") + END
-    raw = Raw(user)
-    raw.head(len(body))
-    for start in range(0, len(body), 50_000):
-        raw.send(body[start : start + 50_000])
-        time.sleep(0.5)
-    assert raw.answer()[0] == 201
+    wait_until(lambda: send_slowly(user, body, 50_000, 0.5) == 201)
 
 
 def test_a_service_that_asks_for_no_rate(start_service: Callable[..., Service]) -> None:
     user = start_service(IDLE_TIMEOUT="1 s", MIN_UPLOAD_RATE="0").user()
     body = part("file", b"slow", "slow.txt") + END
-    raw = Raw(user)
-    raw.head(len(body))
-    for start in range(0, len(body), 20):
-        raw.send(body[start : start + 20])
-        time.sleep(0.3)
-    assert raw.answer()[0] == 201
+    wait_until(lambda: send_slowly(user, body, 20, 0.3) == 201)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_service_that_asks_for_no_rate(start_service: Callable[..., Service]) 
     ids=["nothing", "half a head", "an answered request"],
 )  # fmt: skip
 def test_a_head_that_does_not_end_is_closed(impatient: Service, begun: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=DEADLINE) as connection:
         connection.sendall(begun)
         while connection.recv(65536):
             pass  # an answer, if one was due; then the end
@@ -101,18 +102,24 @@ def test_a_head_that_does_not_end_is_closed(impatient: Service, begun: bytes) ->
 
 def test_a_head_that_drips_is_closed(impatient: Service) -> None:
     with socket.create_connection(("127.0.0.1", impatient.port), timeout=0.1) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
-        for number in range(100):
-            with suppress(TimeoutError):
-                if not connection.recv(65536):
-                    return
-            connection.sendall(f"X-{number}: x\r\n".encode())
-    raise AssertionError("still open")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+
+        def closed() -> bool:
+            try:
+                connection.sendall(b"x")
+                return not connection.recv(65536)
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        wait_until(closed, lambda: "still open", pause=0)
 
 
 @pytest.mark.parametrize("head", ["X: " + "x" * 3_000_000, "X: x\r\n" * 200], ids=["long", "many"])
 def test_a_head_that_is_too_large_is_refused(impatient: Service, head: str) -> None:
-    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as connection, suppress(ConnectionError):
+    address = ("127.0.0.1", impatient.port)
+    with socket.create_connection(address, timeout=DEADLINE) as connection, suppress(ConnectionError):
         connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: x\r\n{head.rstrip()}\r\n\r\n".encode())
         assert b" 431 " in connection.recv(65536).split(b"\r\n")[0]
     assert impatient.http.get("/healthz").is_success
@@ -127,15 +134,17 @@ def test_an_ordinary_head_passes(impatient: Service) -> None:
 def crowd(start_service: Callable[..., Service]) -> Iterator[Service]:
     """A service with thousands of connections: silent, with half a head, with half a body."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 3 * IDLE:
+        pytest.skip("a process may not have so many connections here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    service = start_service(WORKERS="1", IDLE_TIMEOUT="60 s", UPLOADS_AT_ONCE=str(IDLE))
+    service = start_service(WORKERS="1", IDLE_TIMEOUT="10 min", UPLOADS_AT_ONCE=str(IDLE))
     body = (
         f"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.user().token}\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000\r\n\r\n--x\r\n"
     )
     with ExitStack() as connections:
         for number in range(IDLE):
-            connection = connections.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=20))
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", service.port), DEADLINE))
             connection.sendall((b"", b"GET / HTTP/1.1\r\n", body.encode())[number % 3])
         yield service
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -149,14 +158,14 @@ def test_connections_held_for_nothing_are_in_nobodys_way(crowd: Service) -> None
     assert len(user.items()) == 5
 
 
-def test_a_download_that_is_not_read_is_in_nobodys_way(impatient: Service) -> None:
-    user = impatient.user()
+def test_a_download_that_is_not_read_is_in_nobodys_way(service: Service) -> None:
+    user = service.user()
     data = os.urandom(15 * MIB)
     file = user.upload(data)
     request = f"GET /media/{file['slot_id']}/{file['name']} HTTP/1.1\r\nHost: x\r\n".encode()
     with ExitStack() as connections:
         for number in range(100):
-            connection = connections.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=20))
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", service.port), DEADLINE))
             connection.sendall(request + (b"\r\n" if number % 2 else b"Range: bytes=1-\r\n\r\n"))
         assert user.http.get(file["file"]).content == data
         assert user.delete("files/", id=file["id"]).status_code == 204

@@ -7,14 +7,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.service import Service, assert_error, free_port
+from tests.ports import free_port, wait_for_ports
+from tests.service import MIB, Service, assert_error, http_client
+from tests.waiting import DEADLINE, wait_until
 
 PROGRAM = shutil.which("caddy")
 FILE = Path(__file__).parents[2] / "contrib" / "caddy" / "Caddyfile"
@@ -23,10 +25,14 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="caddy is not installed"
 
 @pytest.fixture
 def caddy(tmp_path: Path, start_service: Callable[..., Service]) -> Iterator[tuple[httpx.Client, Service]]:
+    with before(start_service(RATE_CODE_REQUEST_ADDRESS="1/day"), tmp_path) as client:
+        yield client
+
+
+@contextmanager
+def before(service: Service, tmp_path: Path) -> Iterator[tuple[httpx.Client, Service]]:
     """Without TLS: its certificate would come from elsewhere."""
-    service, port, text = (
-        start_service(IDLE_TIMEOUT="2", RATE_CODE_REQUEST_ADDRESS="1/minute"), free_port(), FILE.read_text(),
-    )  # fmt: skip
+    port, text = free_port(), FILE.read_text()
     for old, new in (("gallery.example.org {", f"http://127.0.0.1:{port} {{"), ("127.0.0.1:8080", service.url[7:])):
         assert old in text
         text = text.replace(old, new)
@@ -36,15 +42,8 @@ def caddy(tmp_path: Path, start_service: Callable[..., Service]) -> Iterator[tup
         env=os.environ | {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)},
         stderr=(tmp_path / "caddy.log").open("wb"),
     )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        end = time.monotonic() + 60
-        while True:
-            try:
-                client.get("/healthz")
-                break
-            except httpx.TransportError:
-                assert time.monotonic() < end and process.poll() is None, (tmp_path / "caddy.log").read_text()
-                time.sleep(0.05)
+    wait_for_ports(process, port, log=(tmp_path / "caddy.log").read_text)
+    with http_client(f"http://127.0.0.1:{port}") as client:
         yield client, service
     process.terminate()
     process.wait()
@@ -100,29 +99,50 @@ def test_the_client_s_address_is_told(caddy: tuple[httpx.Client, Service]) -> No
 
 def begun(client: httpx.Client, service: Service) -> socket.socket:
     """A connection with the first bytes of an upload."""
-    connection = socket.create_connection(("127.0.0.1", client.base_url.port or 0), 30)
+    connection = socket.create_connection(("127.0.0.1", client.base_url.port or 0), DEADLINE)
     connection.sendall(
         b"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
         b"Authorization: Bearer " + service.user().token.encode() + b"\r\nContent-Length: 15000000\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
-        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(100_000)
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(MIB)
     )
     return connection
 
 
+def has_come(service: Service) -> None:
+    service.wait_until(lambda: any((service.data_dir / "staging").iterdir()))
+
+
 def test_an_upload_is_not_buffered(caddy: tuple[httpx.Client, Service]) -> None:
-    """The service answers before the rest of a body has come, so Caddy has handed over what was there."""
-    with begun(*caddy) as connection:
+    """Caddy has handed over what was there before the rest of the body has come."""
+    with begun(*caddy):
+        has_come(caddy[1])
+
+
+def test_an_upload_that_stops_is_refused_through_caddy(tmp_path: Path, start_service: Callable[..., Service]) -> None:
+    with (
+        before(start_service(IDLE_TIMEOUT="1"), tmp_path) as (client, service),
+        begun(client, service) as connection,
+    ):
         assert connection.recv(4096).split()[1] == b"408"
 
 
 def test_an_upload_that_breaks_off_behind_caddy_is_told_of_in_json(caddy: tuple[httpx.Client, Service]) -> None:
+    """Caddy notices when it hands on what it reads, so the client must go on sending."""
     _, service = caddy
     with begun(*caddy) as connection:
-        time.sleep(0.5)
+        has_come(service)
         assert service.process
         os.killpg(service.process.pid, signal.SIGKILL)
         service.process.wait()
-        connection.sendall(bytes(1_000_000))  # Caddy answers once it has read some more
-        answer = connection.recv(4096)
+        connection.settimeout(0.05)
+
+        def answered() -> bytes:
+            with suppress(ConnectionError):
+                connection.sendall(b"x")
+            with suppress(TimeoutError):
+                return connection.recv(4096)
+            return b""
+
+        answer = wait_until(answered, pause=0)
     assert answer.split()[1] == b"503" and b"application/json" in answer

@@ -9,9 +9,12 @@ import pytest
 from tests.s3 import S3
 from tests.service import Service
 from tests.tcp import Way
+from tests.waiting import DEADLINE
 
 TIMEOUT = 3
-"""Seconds for which the store of a shaky service may stand still."""
+"""Seconds for which the store of a shaky service may stand still. A busy machine may stand still for as long: what
+shall be taken is sent until it is.
+"""
 LIMITS = {"MAX_FILE_SIZE": "60 MiB", "DEFAULT_QUOTA": "500 MiB"}
 
 
@@ -24,7 +27,14 @@ def way(bucket: S3) -> Iterator[Way]:
 
 
 @pytest.fixture
+def distant(bucket: S3, way: Way, start_service: Callable[..., Service]) -> Service:
+    """A service that reaches its store by that way, and waits for it."""
+    endpoint = {"S3_ENDPOINT": f"http://127.0.0.1:{way.port}", "S3_TIMEOUT": DEADLINE, "STOP_TIMEOUT": DEADLINE}
+    return start_service(**bucket.settings() | endpoint, **LIMITS)
+
+
+@pytest.fixture
 def shaky(bucket: S3, way: Way, start_service: Callable[..., Service]) -> Service:
-    """A service that reaches its store by that way."""
+    """One that does not wait."""
     endpoint = {"S3_ENDPOINT": f"http://127.0.0.1:{way.port}", "S3_TIMEOUT": TIMEOUT}
     return start_service(**bucket.settings() | endpoint, **LIMITS)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.servers import family
 from media_gallery.http.media import PLACEHOLDER
 from media_gallery.storage.staging import BATCH
 from tests import samples
@@ -131,9 +132,7 @@ def test_what_is_not_synced_is_made_again(start_service: Callable[..., Service])
 def traced(service: Service, trace: Path) -> Iterator[None]:
     """What the workers write, sync and send meanwhile goes to a file, in its order."""
     assert service.process
-    children = subprocess.run(
-        ["pgrep", "-P", str(service.process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
+    children = [str(pid) for pid in family(service.process.pid)[1:]]
     calls = "trace=openat,fsync,fdatasync,rename,pwrite64,sendto,write,writev,sendmsg"
     command = ["strace", "-f", "-y", "-e", calls, "-o", str(trace), *[word for pid in children for word in ("-p", pid)]]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

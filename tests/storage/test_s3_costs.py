@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,38 +33,37 @@ def held(service: Service) -> list[str]:
     return found
 
 
-def test_nothing_is_held_of_what_was_sent(shaky: Service) -> None:
-    user = shaky.user()
+def test_nothing_is_held_of_what_was_sent(distant: Service) -> None:
+    user = distant.user()
     for size in (1000, 3 * MIB):
         user.upload(os.urandom(size))
-    assert held(shaky) == []
+    assert held(distant) == []
 
 
-def test_a_thumbnail_is_made_of_what_is_here_still(way: Way, shaky: Service) -> None:
-    user = shaky.user()
+def test_a_thumbnail_is_made_of_what_is_here_still(way: Way, distant: Service) -> None:
+    user = distant.user()
     for data in (samples.noise("jpeg"), samples.noise("png", 900, 600)):
         came = way.received
         file = user.upload(data, "photo.png")
         assert file["thumbnail"]["width"] and way.received - came < len(data)
         assert samples.is_image(user.http.get(file["thumbnail"]["url"]).content)
-    shaky.wait_until(lambda: held(shaky) == [])
+    distant.wait_until(lambda: held(distant) == [])
 
 
 def test_a_large_upload_is_never_in_memory(bucket: S3, start_service: Callable[..., Service]) -> None:
     limits = {"MAX_FILE_SIZE": "300 MiB", "DEFAULT_QUOTA": "300 MiB"}
     service = start_service(**bucket.settings() | limits)
     user = service.user()
-    user.http.timeout = httpx.Timeout(300)
     user.upload(os.urandom(20 * MIB))  # what is loaded once
     assert service.process
     with Peak(service.process.pid) as peak:
         user.upload(os.urandom(MIB) * 200)
-    assert peak.growth < 80
+    assert peak.growth < 120
 
 
-def test_a_client_that_goes_while_the_store_takes_its_file(way: Way, shaky: Service) -> None:
+def test_a_client_that_goes_while_the_store_takes_its_file(way: Way, distant: Service) -> None:
     """The file was whole, so it is kept. Nothing is left of it in staging."""
-    user = shaky.user()
+    user = distant.user()
     way.delay = 0.05
     body = part("file", os.urandom(6 * MIB), "a.bin") + END
     head = (
@@ -73,26 +71,19 @@ def test_a_client_that_goes_while_the_store_takes_its_file(way: Way, shaky: Serv
         f"Content-Type: multipart/form-data; boundary=faults\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     sent = way.sent
-    with socket.create_connection(("127.0.0.1", shaky.port)) as client:
+    with socket.create_connection(("127.0.0.1", distant.port)) as client:
         client.sendall(head.encode() + body)
-        shaky.wait_until(lambda: way.sent > sent + MIB)
-    way_is_quiet(way)
+        distant.wait_until(lambda: way.sent > sent + MIB)
+    distant.wait_until(lambda: len(user.items()) == 1)
     way.delay = 0.0
-    shaky.wait_until(lambda: held(shaky) == [])
-    assert len(s3.objects(shaky.settings)) == len(user.items()) == 1
-    assert "0 wrong" in shaky.cli("fsck")
-    assert "Traceback" not in shaky.log() and "never retrieved" not in shaky.log()
+    distant.wait_until(lambda: held(distant) == [])
+    assert len(s3.objects(distant.settings)) == 1
+    assert "0 wrong" in distant.cli("fsck")
+    assert "Traceback" not in distant.log() and "never retrieved" not in distant.log()
 
 
-def way_is_quiet(way: Way) -> None:
-    sent = -1
-    while sent != way.sent:
-        sent = way.sent
-        time.sleep(1)
-
-
-def test_a_service_that_stops_while_the_store_takes_a_file(way: Way, shaky: Service) -> None:
-    user = shaky.user()
+def test_a_service_that_stops_while_the_store_takes_a_file(way: Way, distant: Service) -> None:
+    user = distant.user()
     way.delay = 0.05
     answers: list[int | str] = []
 
@@ -104,11 +95,11 @@ def test_a_service_that_stops_while_the_store_takes_a_file(way: Way, shaky: Serv
 
     client, sent = threading.Thread(target=send), way.sent
     client.start()
-    shaky.wait_until(lambda: way.sent > sent + MIB)
-    assert shaky.stop() == 0
+    distant.wait_until(lambda: way.sent > sent + MIB)
+    assert distant.stop() == 0
     client.join()
-    assert "Traceback" not in shaky.log() and "never retrieved" not in shaky.log()
+    assert "Traceback" not in distant.log() and "never retrieved" not in distant.log()
     way.delay = 0.0
-    shaky.start()
+    distant.start()
     assert answers == [201] and len(user.items()) == 1
-    assert "0 wrong" in shaky.cli("fsck")
+    assert "0 wrong" in distant.cli("fsck")

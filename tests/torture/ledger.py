@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from media_gallery.http.media import PLACEHOLDER
 from tests.service import Service, User
+from tests.waiting import wait_until
 
 ALL = "file,voice,avatar"
 _CATEGORIES = {"image": "images", "video": "videos", "voice": "voices", "file": "files", "avatar": "avatars"}
@@ -66,16 +67,15 @@ def patiently(ask: Callable[[], httpx.Response]) -> httpx.Response:
 
     Connections kept from before a kill may break while they are thrown away.
     """
-    end = time.monotonic() + 60
-    while True:
-        try:
+
+    def answered() -> httpx.Response | None:
+        with suppress(httpx.TransportError):
             answer = ask()
-            if answer.status_code != 503 or time.monotonic() > end:
-                return answer
-        except httpx.TransportError:
-            if time.monotonic() > end:
-                raise
-        time.sleep(0.1)
+            return answer if answer.status_code != 503 else None
+        return None
+
+    answer: httpx.Response = wait_until(answered, lambda: "no answer but 503", pause=0.1)
+    return answer
 
 
 class Ledger:

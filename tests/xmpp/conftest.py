@@ -11,6 +11,7 @@ import pytest
 from slixmpp import ClientXMPP
 
 from tests.service import Service
+from tests.waiting import DEADLINE
 from tests.xmpp.prosody import COMPONENT, HOST, SECRET, Prosody
 
 
@@ -76,7 +77,7 @@ class ChatClient(ClientXMPP):
 
     async def code(self) -> Any:
         """The next stanza with a code."""
-        return await asyncio.wait_for(self.codes.get(), 5)
+        return await asyncio.wait_for(self.codes.get(), DEADLINE)
 
 
 @asynccontextmanager
@@ -86,7 +87,7 @@ async def signed_in(jid: str, server: ChatServer) -> AsyncIterator[ChatClient]:
     client.add_event_handler("session_start", lambda _: started.set())
     client.enable_direct_tls = False
     client.connect("127.0.0.1", server.c2s_port)
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(started.wait(), DEADLINE)
     yield client
     await client.disconnect()
 
