@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,37 +32,56 @@ from tests.s3 import S3
 from tests.service import Service
 
 BIG, SMALL, MIDDLE = 100 * MB, 4096, MB
+FIGURES = 20
+"""How many share the time of a run."""
+TROUBLE = (OSError, RuntimeError, ValueError, subprocess.SubprocessError)
+"""What a server that cannot do a measurement makes of it."""
 console = Console(width=None if sys.stdout.isatty() else 150)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table: medians of ours and of the peers that do the same."""
+    """One line of the table: medians of ours and of the peers that do the same; None of who could not."""
 
     name: str
     unit: str
-    ours: float
-    peers: dict[str, float] = field(default_factory=dict)
+    ours: float | None
+    peers: dict[str, float | None] = field(default_factory=dict)
     note: str = ""
 
 
 class Run:
     """What all measurements share."""
 
-    def __init__(self, service: Service, peers: list[Peer], repeats: int, seconds: int) -> None:
-        self.service, self.peers, self.repeats, self.seconds = service, peers, repeats, seconds
+    def __init__(self, service: Service, peers: list[Peer], repeats: int, seconds: int, end: float) -> None:
+        self.service, self.peers, self.repeats, self.seconds, self._end = service, peers, repeats, seconds, end
         self.token = servers.token_of(service, "bench@example.org")
         self.ours = load.Gallery(service.port, self.token)
+        self._left = FIGURES
 
-    def figure(self, name: str, unit: str, measures: Mapping[str, Callable[[], float]]) -> Figure:
-        """Medians of measurements that take turns, so that a noisy minute falls on all."""
+    def turns(self) -> Iterator[int]:
+        """A figure's turns: as many as its share of the time that is left allows, and one at least."""
+        begun = time.monotonic()
+        share = (self._end - begun) / max(1, self._left)
+        self._left -= 1
+        for turn in range(self.repeats):
+            yield turn
+            if (time.monotonic() - begun) * (turn + 2) / (turn + 1) > share:
+                return
+
+    def figure(self, name: str, unit: str, measures: Mapping[str, Callable[[], float]], once: bool = False) -> Figure:
+        """Medians of measurements that take turns, so that a noisy minute falls on all. Who fails once is out."""
         values: dict[str, list[float]] = {who: [] for who in measures}
-        for _ in range(self.repeats):
-            for who, measure in measures.items():
+        failed: dict[str, str] = {}
+        for _ in range(1) if once else self.turns():
+            for who in [who for who in measures if who not in failed]:
                 os.sync()  # nobody starts with the dirty pages of another
-                values[who].append(measure())
-        medians = {who: statistics.median(found) for who, found in values.items()}
-        return Figure(name, unit, medians.pop("ours"), medians)
+                try:
+                    values[who].append(measures[who]())
+                except TROUBLE as error:
+                    failed[who] = f"{who}: {str(error) or type(error).__name__}"[:60]
+        medians = {who: None if who in failed else statistics.median(found) for who, found in values.items()}
+        return Figure(name, unit, medians.pop("ours"), medians, "; ".join(failed.values()))
 
     def uploads(self, name: str, unit: str, size: int, count: int, measure: Callable[[Target], float]) -> Figure:
         def prepared(peer: Peer) -> float:
@@ -89,10 +108,25 @@ def downloads(run: Run) -> Iterator[Figure]:
         ("GET 1 MB, 16 connections", MIDDLE, 16, "MB/s"),
         ("GET 100 MB, 4 connections", BIG, 4, "MB/s"),
     ):
-        places = {"ours": json.loads(load.upload(run.ours, size))["file"]}
-        places |= {peer.name: peer.place(size) for peer in run.peers}
-        measure = partial(_rate, connections, run.seconds, unit)
-        yield run.figure(name, unit, {who: partial(measure, url) for who, url in places.items()})
+        places: dict[str, Callable[[], str]] = {"ours": lambda size=size: _placed(run.ours, size)}  # type: ignore[misc]
+        places |= {peer.name: partial(peer.place, size) for peer in run.peers}
+        yield run.figure(name, unit, _reading(places, connections, run.seconds, unit))
+
+
+def _placed(gallery: load.Gallery, size: int) -> str:
+    return str(json.loads(load.upload(gallery, size))["file"])
+
+
+def _reading(
+    places: Mapping[str, Callable[[], str]], connections: int, seconds: int, unit: str
+) -> dict[str, Callable[[], float]]:
+    """For each who has a place a measurement of reading from it; it is made with the first."""
+
+    def measure(address: Callable[[], str]) -> float:
+        seen = load.read(address(), connections, seconds)
+        return seen.per_second if unit == "1/s" else seen.megabytes
+
+    return {who: partial(measure, cache(place)) for who, place in places.items()}
 
 
 def fronts(run: Run, directory: Path) -> Iterator[Figure]:
@@ -108,20 +142,15 @@ def fronts(run: Run, directory: Path) -> Iterator[Figure]:
         service.port, servers.token_of(service, "bench@example.org"), ext="mp3", media_type="audio/mpeg"
     )
     for name, size, unit in (("4 KB", SMALL, "1/s"), ("1 MB", MIDDLE, "MB/s")):
-        path = urlsplit(json.loads(load.upload(gallery, size))["file"]).path
-        measure = partial(_rate, 16, run.seconds, unit)
-        places = {peer.name: peer.place(size) for peer in peers}
+        path = urlsplit(_placed(gallery, size)).path
         for way, front in started.items():
-            measures = {who: partial(measure, url) for who, url in {"ours": front.url + path, **places}.items()}
+            places: dict[str, Callable[[], str]] = {"ours": lambda front=front, path=path: front.url + path}  # type: ignore[misc]
+            places |= {peer.name: partial(peer.place, size) for peer in peers}
+            measures = _reading(places, 16, run.seconds, unit)
             yield run.figure(f"GET {name}, 16 connections, behind nginx, {way}", unit, measures)
     for front in started.values():
         front.stop()
     service.stop()
-
-
-def _rate(connections: int, seconds: int, unit: str, url: str) -> float:
-    seen = load.read(url, connections, seconds)
-    return seen.per_second if unit == "1/s" else seen.megabytes
 
 
 def slots(run: Run) -> Iterator[Figure]:
@@ -144,7 +173,7 @@ def lists(run: Run) -> Iterator[Figure]:
             ("page of images by name", "files/?type=image&order_by=name"),
             ("statistics", "files/stats/"),
         ):
-            seen = [load.read(f"{base}/{path}", 8, run.seconds, token) for _ in range(run.repeats)]
+            seen = [load.read(f"{base}/{path}", 8, run.seconds, token) for _ in run.turns()]
             middle = sorted(seen, key=lambda reading: reading.per_second)[len(seen) // 2]
             yield Figure(f"{name}, {count:,} files", "1/s", middle.per_second, note=_latency(middle))
 
@@ -172,14 +201,15 @@ def pictures(run: Run, directory: Path) -> Iterator[Figure]:
     photo.write_bytes(samples.picture("jpeg", 4000, 3000))
     bare = subprocess.run([sys.executable, "-c", _BARE, photo], capture_output=True, text=True, check=True).stdout
     user = run.service.user(jid="bench@example.org")
+    user.avatar(samples.picture("jpeg", 4000, 2000), "photo.jpg")  # so that the decoder is warm
     times = []
-    for number in range(run.repeats + 1):
+    for number in run.turns():
         data = samples.picture("jpeg", 4000, 3000 - number)
         begun = time.perf_counter()
         user.avatar(data, "photo.jpg")
         times.append((time.perf_counter() - begun) * 1000)
     warm = [float(line) for line in bare.split()][1:]
-    yield Figure("avatar of 12 megapixels, ten thumbnails", "ms", statistics.median(times[1:]), {},
+    yield Figure("avatar of 12 megapixels, ten thumbnails", "ms", statistics.median(times), {},
                  f"bare libvips {statistics.median(warm):.0f} ms")  # fmt: skip
 
 
@@ -188,13 +218,17 @@ def family(run: Run, started: float, size: int) -> Iterator[Figure]:
     pid = run.service.process.pid
     yield Figure("start to the first answer", "s", started)
     yield Figure("memory of all processes", "MB", servers.memory(pid))
-    growth = {"ours": _growth(run.ours, pid, BIG)}
-    for peer in run.peers:
+
+    def grown(peer: Peer) -> float:
         peer.prepare(BIG, 4)
-        growth[peer.name] = _growth(peer, peer.pid, BIG)
-    yield Figure("memory growth, four 100 MB uploads", "MB", growth.pop("ours"), growth)
+        return _growth(peer, peer.pid, BIG)
+
+    measures: dict[str, Callable[[], float]] = {"ours": lambda: _growth(run.ours, pid, BIG)}
+    measures |= {peer.name: partial(grown, peer) for peer in run.peers}
+    yield run.figure("memory growth, four 100 MB uploads", "MB", measures, once=True)
     if size > BIG:
-        yield Figure(f"memory growth, four {size // MB:,} MB uploads", "MB", _growth(run.ours, pid, size))
+        large = {"ours": lambda: _growth(run.ours, pid, size)}
+        yield run.figure(f"memory growth, four {size // MB:,} MB uploads", "MB", large, once=True)
 
 
 def _growth(target: Target, pid: int, size: int) -> float:
@@ -213,10 +247,18 @@ def hashing(directory: Path) -> Iterator[Figure]:
 
 
 def _beside(figure: Figure, name: str) -> str:
-    theirs = figure.peers.get(name)
-    if theirs is None:
+    if name not in figure.peers:
         return ""
-    return f"{theirs:,.0f} ({figure.ours / theirs:.2f})" if theirs >= 1 else f"{theirs:.1f}"
+    theirs = figure.peers[name]
+    if theirs is None:
+        return "–"
+    return f"{theirs:,.0f} ({figure.ours / theirs:.2f})" if theirs >= 1 and figure.ours else f"{theirs:,.1f}"
+
+
+def _plain(figure: Figure) -> str:
+    if figure.ours is None:
+        return "–"
+    return f"{figure.ours:,.1f} {figure.unit}" if figure.ours < 10 else f"{figure.ours:,.0f} {figure.unit}"
 
 
 def show(figures: list[Figure]) -> None:
@@ -226,16 +268,14 @@ def show(figures: list[Figure]) -> None:
     for name in ("figure", "ours", *names, ""):
         table.add_column(name, justify="left" if name in ("figure", "") else "right")
     for figure in figures:
-        ours = f"{figure.ours:,.1f}" if figure.ours < 10 else f"{figure.ours:,.0f}"
-        cells = [_beside(figure, name) for name in names]
-        table.add_row(figure.name, f"{ours} {figure.unit}", *cells, figure.note)
+        table.add_row(figure.name, _plain(figure), *(_beside(figure, name) for name in names), figure.note)
     console.print(table)
 
 
 def _postgres(stack: ExitStack) -> dict[str, Any]:
     server = Postgres()
     stack.callback(server.stop)
-    return {"DATABASE_URL": server.new_database()}
+    return {"DATABASE_URL": server.ready_database()}
 
 
 def _s3(stack: ExitStack) -> dict[str, Any]:
@@ -252,35 +292,64 @@ BACKENDS: dict[str, Callable[[ExitStack], dict[str, Any]]] = {
 """Settings of a service on real servers of these kinds, which end with the stack."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short run of each figure")
-    parser.add_argument("--seconds", type=int, default=3, help="of each reading")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
-    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="default: all")
-    parser.add_argument("--backends", choices=list(BACKENDS), default="sqlite+local", help="what ours runs on")
-    options = parser.parse_args()
-    repeats, seconds = (1, 1) if options.quick else (5, options.seconds)
-    figures: list[Figure] = []
+def _peers(stack: ExitStack, names: list[str], directory: Path) -> Iterator[Peer]:
+    """Those that start; of another one it is told, and the run goes on without it."""
+    for name in names:
+        try:
+            yield stack.enter_context(PEERS[name](directory / name))
+        except (AssertionError, *TROUBLE) as error:
+            console.print(f"{name} does not start: {error}", highlight=False, markup=False)
+
+
+def _measured(options: argparse.Namespace) -> Generator[Figure, None, None]:
+    """The figures, each as soon as it is there."""
+    repeats, seconds = (1, 1) if options.quick else (options.repeats, options.seconds)
+    end = time.monotonic() + options.minutes * 60
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gallery-bench-")))
-        peers = [stack.enter_context(PEERS[name](directory / name)) for name in options.peers]
+        peers = list(_peers(stack, options.peers, directory))
         begun = time.perf_counter()
         service = servers.start_service(directory, **BACKENDS[options.backends](stack))
         started = time.perf_counter() - begun
         stack.callback(service.stop)
-        run = Run(service, peers, repeats, seconds)
-        for part in (
-            family(run, started, 100 * MB if options.quick else 1000 * MB),
-            uploads(run), slots(run), downloads(run), fronts(run, directory / "front"), lists(run),
-            pictures(run, directory), hashing(directory),
-        ):  # fmt: skip
-            for figure in part:
-                figures.append(figure)
-                console.print(f"[dim]{figure.name}: {figure.ours:,.1f} {figure.unit}[/dim]", highlight=False)
-    show(figures)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+        run = Run(service, peers, repeats, seconds, end)
+        yield from family(run, started, 100 * MB if options.quick else 1000 * MB)
+        yield from uploads(run)
+        yield from slots(run)
+        yield from downloads(run)
+        yield from fronts(run, directory / "front")
+        yield from lists(run)
+        yield from pictures(run, directory)
+        yield from hashing(directory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short turn of each figure")
+    parser.add_argument("--seconds", type=int, default=2, help="of each reading")
+    parser.add_argument("--repeats", type=int, default=5, help="most turns of each figure")
+    parser.add_argument(
+        "--minutes", type=float, default=6.5, help="of the whole run; figures get fewer turns to keep it"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="default: all")
+    parser.add_argument("--backends", choices=list(BACKENDS), default="sqlite+local", help="what ours runs on")
+    options = parser.parse_args()
+    figures: list[Figure] = []
+    console.print(f"This takes {'a minute or two' if options.quick else f'about {options.minutes:g} minutes'}.")
+    measured = _measured(options)
+    try:
+        for figure in measured:
+            figures.append(figure)
+            console.print(f"[dim]{figure.name}: {_plain(figure)}[/dim]", highlight=False)
+    except KeyboardInterrupt:
+        console.print("stopped")
+    finally:  # what was measured is shown, whatever ended the run
+        measured.close()
+        show(figures)
+        if options.json:
+            options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+    sys.exit(any(figure.ours is None for figure in figures))
 
 
 if __name__ == "__main__":

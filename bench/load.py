@@ -6,15 +6,18 @@ import os
 import re
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 MB = 1_000_000
 BLOCK = os.urandom(1 << 20)
 _BOUNDARY = "bench-boundary"
+PATIENCE = 20
+"""Seconds for which a server may stand still before it counts as too slow."""
 
 
 class Target(Protocol):
@@ -53,18 +56,25 @@ class Gallery:
 def _answer(connection: socket.socket) -> bytes:
     data = b""
     while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
+        data += _received(connection)
     head, _, body = data.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)content-length: (\d+)", head)
     while length and len(body) < int(length[1]):
-        body += connection.recv(65536)
+        body += _received(connection)
     if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201", b"HTTP/1.1 204")):
         raise RuntimeError(data[:300])
     return body
 
 
+def _received(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise ConnectionError("closed before the end of an answer")
+    return data
+
+
 def _connected(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port))
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
@@ -88,19 +98,18 @@ def upload(target: Target, size: int, number: int = 0) -> bytes:
         return _answer(connection)
 
 
-def _timed(jobs: Iterable[threading.Thread]) -> float:
-    jobs = list(jobs)
-    begun = time.perf_counter()
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-    return time.perf_counter() - begun
+def _timed(jobs: Sequence[Callable[[], object]]) -> float:
+    """Seconds that these take at once. Raises what one of them raises."""
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        begun = time.perf_counter()
+        for done in [threads.submit(job) for job in jobs]:
+            done.result()
+        return time.perf_counter() - begun
 
 
 def megabytes_per_second(target: Target, size: int, at_once: int) -> float:
     """Large uploads, each over a connection of its own."""
-    seconds = _timed(threading.Thread(target=upload, args=(target, size, n)) for n in range(at_once))
+    seconds = _timed([partial(upload, target, size, number) for number in range(at_once)])
     return size * at_once / MB / seconds
 
 
@@ -120,7 +129,7 @@ def uploads_per_second(target: Target, size: int, connections: int, count: int) 
                 connection.sendall(request)
                 _answer(connection)
 
-    seconds = _timed(threading.Thread(target=send, args=(requests,)) for requests in shares)
+    seconds = _timed([partial(send, requests) for requests in shares])
     return sum(map(len, shares)) / seconds
 
 
@@ -135,14 +144,15 @@ class Reading:
 
 
 def read(url: str, connections: int, seconds: int, token: str = "") -> Reading:
-    """Ask for one address as fast as the connections allow."""
+    """Ask for one address as fast as the connections allow. Raises RuntimeError for any answer but the wanted one."""
     headers = ["-H", f"Authorization: Bearer {token}"] if token else []
     text = subprocess.run(
-        ["wrk", "-t", "1", "-c", str(connections), "-d", str(seconds), "--latency", *headers, url],
-        capture_output=True, text=True, check=True,
+        ["wrk", "-t", "1", "-c", str(connections), "-d", str(seconds), "--timeout", str(PATIENCE), "--latency",
+         *headers, url],
+        capture_output=True, text=True, check=True, timeout=seconds + 2 * PATIENCE,
     ).stdout  # fmt: skip
     if "Non-2xx" in text or "Socket errors" in text:
-        raise RuntimeError(text)
+        raise RuntimeError(next(line.strip() for line in text.splitlines() if "Non-2xx" in line or "Socket" in line))
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
     amount, unit = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?)B", text).groups()  # type: ignore[union-attr]
     return Reading(

@@ -6,13 +6,19 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.postgres import Postgres
 from tests.s3 import S3
 from tests.service import Service, User
+
+# The same examples in every run, whatever was found before. `make fuzz` looks for new ones.
+hypothesis.settings.register_profile("tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +29,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="of the random load of tests/torture")
 
 
+ORDER = ("unit", "api", "attack", "xmpp", "front", "storage", "faults", "torture")
+"""What is quick and tells most comes first; files beside these folders come before the last three."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> float:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return ORDER.index(folder) if folder in ORDER else ORDER.index("storage") - 0.5
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> Iterator[Callable[[], dict[str, Any]]]:
     """Settings of a fresh database and a fresh store, of the kinds that the run is about."""
@@ -31,7 +49,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Callable[[], dict[str, A
         if request.config.getoption("--database") == "postgres":
             server = Postgres()
             stack.callback(server.stop)
-            fresh.append(lambda: {"DATABASE_URL": server.new_database()})
+            fresh.append(lambda: {"DATABASE_URL": server.ready_database()})
         if request.config.getoption("--storage") == "s3":
             fresh.append(request.getfixturevalue("bucket").settings)
         yield lambda: {name: value for settings in fresh for name, value in settings().items()}

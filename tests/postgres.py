@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+from media_gallery.db import migrate
+from media_gallery.settings import Settings
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -30,6 +32,7 @@ class Postgres:
         assert programs, "PostgreSQL is not installed: run make setup"
         self.directory = Path(tempfile.mkdtemp(prefix="gallery-postgres-"))
         self.port, self._numbers = free_port(), count(1)
+        self._template = ""
         self._user = "postgres" if os.getuid() == 0 else None
         if self._user:
             shutil.chown(self.directory, self._user, self._user)
@@ -86,11 +89,21 @@ class Postgres:
     def _run(self, *command: str | Path) -> None:
         subprocess.run(command, check=True, capture_output=True, user=self._user, group=self._user, cwd=self.directory)
 
-    def new_database(self) -> str:
+    def new_database(self, template: str = "template1") -> str:
         """The URL of an empty database."""
         name = f"gallery_{next(self._numbers)}"
-        self._run(self._programs / "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
+        self._run(
+            self._programs / "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-T", template, name
+        )
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+    def ready_database(self) -> str:
+        """The URL of one that has its tables. To make them takes longer than to copy them."""
+        if not self._template:
+            url = self.new_database()
+            migrate.upgrade(Settings.model_validate({"database_url": url}))
+            self._template = url.rpartition("/")[2]
+        return self.new_database(self._template)
 
     def stop(self) -> None:
         self.pause()

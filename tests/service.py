@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +21,7 @@ import httpx
 import pytest
 
 from media_gallery.app import Gallery, assemble, running
+from media_gallery.db import migrate
 from media_gallery.models import Jid
 from media_gallery.settings import Settings
 from tests import s3
@@ -38,6 +43,15 @@ def environment(**settings: Any) -> dict[str, str]:
     """The process's environment with our settings alone."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_GALLERY_")}
     return kept | {f"MEDIA_GALLERY_{name}": str(value) for name, value in settings.items()}
+
+
+@cache
+def empty_database() -> Path:
+    """A SQLite file with its tables. To make them takes as long as to start the service, so they are made once."""
+    directory = Path(tempfile.mkdtemp(prefix="gallery-empty-"))
+    atexit.register(shutil.rmtree, directory)
+    migrate.upgrade(settings := Settings.model_validate({"data_dir": directory}))
+    return settings.database_path
 
 
 def http_client(base_url: str = "", headers: dict[str, str] | None = None) -> httpx.Client:
@@ -62,7 +76,10 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
-        """Begin to start it."""
+        """Begin to start it; where there is nothing yet, on a database that has its tables."""
+        if not self.data_dir.exists() and not self.settings.get("DATABASE_URL"):
+            self.data_dir.mkdir(parents=True)
+            shutil.copy(empty_database(), self.data_dir)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=environment(**self.settings), stderr=log, start_new_session=True

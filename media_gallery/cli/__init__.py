@@ -10,16 +10,23 @@ from cyclopts import App
 from pydantic import SecretStr
 
 from media_gallery import __version__
-from media_gallery.cli import accounts, moving, upkeep
 from media_gallery.cli.common import AsJson, Complaint, Config, err, load, print_json, show
 from media_gallery.errors import GalleryError
 
 app = App(name="media-gallery", version=__version__, help="File sharing and media gallery for XMPP chat.")
-for _command in (accounts.tokens, accounts.accounts, upkeep.database):
-    app.command(_command)
-for _function in (upkeep.stats, upkeep.gc, upkeep.fsck, moving.backup, moving.move_database, moving.move_storage):
-    app.command(_function)
-app.command(moving.restore_backup, name="restore")
+for _name, _place, _help in (
+    ("token", "accounts:tokens", "Bearer tokens: create, list, revoke."),
+    ("account", "accounts:accounts", "Accounts: list, show, set a quota, delete."),
+    ("db", "upkeep:database", "The database's schema."),
+    ("stats", "upkeep:stats", "Count what is stored."),
+    ("gc", "upkeep:gc", "Remove what no link needs."),
+    ("fsck", "upkeep:fsck", "Compare the database with the stored files."),
+    ("backup", "moving:backup", "Copy the database and all files into a directory."),
+    ("restore", "moving:restore_backup", "Bring a backup back."),
+    ("move-database", "moving:move_database", "Copy the database to another one."),
+    ("move-storage", "moving:move_storage", "Copy the files to another store."),
+):
+    app.command(f"media_gallery.cli.{_place}", name=_name, help=_help)  # loaded when it is called
 
 
 @app.command

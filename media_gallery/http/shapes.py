@@ -310,7 +310,11 @@ def media_url(public_url: str, slot_id: str, name: str) -> str:
 
 def parse_media_url(url: str) -> tuple[str, str]:
     """Slot id and name of a file's URL. Raises BadRequest where it is none of ours."""
-    _, media, rest = urlsplit(url).path.rpartition("/media/")
+    try:
+        path = urlsplit(url).path
+    except ValueError:  # a host that is none
+        path = ""
+    _, media, rest = path.rpartition("/media/")
     slot_id, _, name = rest.partition("/")
     if not media or not slot_id.isalnum() or not name:
         raise BadRequest("Some parameters are wrong", fields={"file": "must be the URL of a file"})

@@ -39,7 +39,7 @@ def users(asked: Service) -> dict[str, User]:
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=EXAMPLES == 20,
+@settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate],
           suppress_health_check=list(HealthCheck))  # fmt: skip
 def test_no_answer_that_is_not_documented(asked: Service, users: dict[str, User], case: Any) -> None:
     name = case.operation.label
