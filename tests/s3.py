@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ QUESTIONS = 32
 """Objects that together lie in every part of the disk, as good as surely."""
 
 
+@cache
 def client(endpoint: str) -> Any:
     """A client of another kind than the service's own."""
     session = botocore.session.get_session()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -30,6 +30,7 @@ from tests.waiting import DEADLINE, wait_until
 
 PROGRAM = str(Path(sys.executable).with_name("media-gallery"))
 MIB = 1024 * 1024
+T = TypeVar("T")
 PATIENCE = 2 * DEADLINE
 """Seconds for one answer, or for one command: what they wait for has a deadline itself."""
 RATES = ("UPLOAD", "SLOT", "CODE_REQUEST_JID", "CODE_REQUEST_ADDRESS", "CODE_TRY_JID", "CODE_TRY_ADDRESS")
@@ -43,6 +44,12 @@ def environment(**settings: Any) -> dict[str, str]:
     """The process's environment with our settings alone."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_GALLERY_")}
     return kept | {f"MEDIA_GALLERY_{name}": str(value) for name, value in settings.items()}
+
+
+def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run it in a loop of its own, also below a test that has one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 @cache
@@ -59,6 +66,10 @@ def http_client(base_url: str = "", headers: dict[str, str] | None = None) -> ht
     than a request.
     """
     return httpx.Client(base_url=base_url, headers=headers, timeout=PATIENCE, verify=False)
+
+
+anyone = http_client()
+"""Somebody without a token."""
 
 
 class Service:
@@ -130,18 +141,27 @@ class Service:
         """Do something with the database and the store of the running service, from this process."""
 
         async def main() -> Any:
-            gallery = assemble(Settings(**{name.lower(): value for name, value in self.settings.items()}))
-            async with running(gallery):
+            async with running(self._assembled()) as gallery:
                 return await work(gallery)
 
-        with ThreadPoolExecutor(1) as thread:  # a loop of its own, also below a test that has one
-            return thread.submit(asyncio.run, main()).result()
+        return in_a_loop(main())
+
+    def _assembled(self) -> Gallery:
+        return assemble(Settings(**{name.lower(): value for name, value in self.settings.items()}))
 
     def user(self, name: str = "anna", *, jid: str | None = None, admin: bool = False) -> User:
         """A signed-in account that no other test knows."""
         jid = jid or f"{name}-{uuid4().hex[:12]}@example.org"
-        issued = self.within(lambda g: g.accounts.issue_token(Jid.parse(jid), "test", "pytest", admin))
-        return User(self, jid, issued.token)
+        return User(self, jid, in_a_loop(self._token(jid, admin)))
+
+    async def _token(self, jid: str, admin: bool) -> str:
+        gallery = self._assembled()
+        await gallery.db.start()  # no store is asked
+        try:
+            return (await gallery.accounts.issue_token(Jid.parse(jid), "test", "pytest", admin)).token
+        finally:
+            await gallery.rates.close()
+            await gallery.db.close()
 
     def stored(self, *kinds: str) -> set[str]:
         """Files in these of the directories `blobs`, `thumbs`, `links` and `staging`, on disk and in the bucket."""

@@ -12,22 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-import botocore.session
 import obstore
-from botocore.auth import S3SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
-from botocore.config import Config
-from botocore.credentials import ReadOnlyCredentials, RefreshableCredentials
-from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as Bucket
 
@@ -35,6 +29,9 @@ from media_gallery.errors import NoSpace, NotFound, Unavailable
 from media_gallery.settings import Settings
 from media_gallery.storage import Slot, Staged, Writer
 from media_gallery.storage.staging import PIECE, Staging
+
+if TYPE_CHECKING:
+    from media_gallery.storage.keys import Keys
 
 T = TypeVar("T")
 PART = 5 * 1024 * 1024
@@ -78,17 +75,14 @@ class S3Store:
         self._endpoint = settings.s3_endpoint or f"https://s3.{settings.s3_region}.amazonaws.com"
         self._staging = Staging(settings.data_dir / "staging", settings.min_free_space)
         self._sending: set[asyncio.Task[None]] = set()
-        self._refreshing = asyncio.Lock()
+
+    @cached_property
+    def _keys(self) -> Keys:
+        from media_gallery.storage.keys import Keys
+
+        return Keys(self._settings, self._endpoint)
 
     async def start(self) -> None:
-        settings = self._settings
-        session = botocore.session.get_session()
-        if settings.s3_access_key_id:
-            session.set_credentials(settings.s3_access_key_id, settings.s3_secret_access_key.get_secret_value())
-        self._credentials = session.get_credentials()
-        if self._credentials is None:
-            raise Unavailable("There are no S3 credentials: set S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY")
-        self._session = session
         self._bucket, self._senders = self._connect(0), {PART: self._connect(PART)}
         await self._staging.start()
 
@@ -101,7 +95,7 @@ class S3Store:
         return Bucket(
             self._name,
             prefix=self._prefix or None,
-            credential_provider=self._fresh_credentials,
+            credential_provider=self._given_keys if settings.s3_access_key_id else self._keys.fresh,
             region=settings.s3_region,
             endpoint=self._endpoint,
             client_options={
@@ -113,20 +107,15 @@ class S3Store:
             retry_config={"max_retries": 3, "retry_timeout": patience},
         )
 
-    def _current(self) -> tuple[ReadOnlyCredentials, float]:
-        """The credentials, fetched anew where that is due, and for how many seconds they hold. May take seconds."""
-        frozen = self._credentials.get_frozen_credentials()
-        end = getattr(self._credentials, "_expiry_time", None)  # of temporary ones
-        return frozen, math.inf if end is None else max(1.0, (end - datetime.now(UTC)).total_seconds())
-
-    def _fresh_credentials(self) -> Any:
-        """Asked by the store's client, in a thread of its own."""
-        frozen, seconds = self._current()
+    def _given_keys(self) -> Any:
+        """Those of the settings, for which botocore need not be loaded."""
+        settings = self._settings
+        secret = settings.s3_secret_access_key.get_secret_value()
         return {
-            "access_key_id": frozen.access_key,
-            "secret_access_key": frozen.secret_key,
-            "token": frozen.token,
-            "expires_at": datetime.now(UTC) + timedelta(seconds=min(300, seconds)),
+            "access_key_id": settings.s3_access_key_id,
+            "secret_access_key": secret,
+            "token": None,
+            "expires_at": None,
         }
 
     async def close(self) -> None:
@@ -224,33 +213,13 @@ class S3Store:
         return None
 
     async def address(self, key: str, media_type: str, disposition: str) -> tuple[str, float] | None:
-        settings = self._settings
-        if settings.s3_delivery != "redirect":
+        if self._settings.s3_delivery != "redirect":
             return None
-        credentials, seconds = await self._signing()
-        lifetime = min(settings.s3_url_lifetime, seconds)
-        endpoint = (
-            settings.s3_public_endpoint or settings.s3_endpoint or f"https://s3.{settings.s3_region}.amazonaws.com"
-        )
-        path = "/".join(filter(None, (self._name, self._prefix, _blob(key))))
-        request = AWSRequest(
-            "GET",
-            f"{endpoint}/{quote(path)}",
-            params={"response-content-type": media_type, "response-content-disposition": disposition},
-        )
-        S3SigV4QueryAuth(credentials, "s3", settings.s3_region, expires=int(lifetime)).add_auth(request)
-        return str(request.url), lifetime
+        return await self._keys.address("/".join((self._name, self._place(_blob(key)))), media_type, disposition)
 
-    async def _signing(self) -> tuple[ReadOnlyCredentials, float]:
-        """As `_current`, in a thread where they must be asked for. Raises Unavailable."""
-        try:
-            if not isinstance(self._credentials, RefreshableCredentials):
-                return self._current()
-            async with self._refreshing:  # one thread for all who wait
-                due = self._credentials.refresh_needed()
-                return await asyncio.to_thread(self._current) if due else self._current()
-        except (BotoCoreError, ClientError, RuntimeError) as error:
-            raise Unavailable("The storage cannot be reached") from error
+    def _place(self, path: str) -> str:
+        """The same in the whole bucket."""
+        return f"{self._prefix}/{path}" if self._prefix else path
 
     async def thumbnail(self, key: str, name: str) -> bytes | None:
         try:
@@ -310,25 +279,8 @@ class S3Store:
 
     async def sweep_staging(self, older_than: float) -> tuple[int, int]:
         count, size = await self._staging.sweep(older_than)
-        return count + await self._staging.run(lambda: self._abort_unfinished(older_than)), size
-
-    def _abort_unfinished(self, older_than: float) -> int:
-        """End what a process that was killed has left of its sending: parts that no listing of the bucket shows."""
-        settings, before = self._settings, datetime.fromtimestamp(time.time() - older_than, UTC)
-        config = Config(s3={"addressing_style": "path"}, read_timeout=settings.s3_timeout, retries={"max_attempts": 2})
-        client = self._session.create_client("s3", settings.s3_region, endpoint_url=self._endpoint, config=config)
-        count, prefix = 0, "/".join(filter(None, (self._prefix, "blobs/")))
-        try:
-            for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=self._name, Prefix=prefix):
-                for upload in page.get("Uploads", ()):
-                    if upload["Initiated"] <= before:
-                        client.abort_multipart_upload(Bucket=self._name, Key=upload["Key"], UploadId=upload["UploadId"])
-                        count += 1
-        except (BotoCoreError, ClientError) as error:
-            raise translate(error) from error
-        finally:
-            client.close()
-        return count
+        abort, place = self._keys.abort_unfinished, self._place("blobs/")
+        return count + await self._staging.run(lambda: abort(self._name, place, older_than)), size
 
 
 def _blob(key: str) -> str:

@@ -19,7 +19,7 @@ from media_gallery.http import API, PLAIN
 from media_gallery.models import Jid
 from media_gallery.settings import Settings
 from tests import samples
-from tests.service import Service, User, assert_error
+from tests.service import Service, User, anyone, assert_error
 
 OPEN = {("GET", ""), ("POST", "account/xmpp_code_request"), ("POST", "account/xmpp_auth")}
 """Calls that need no token."""
@@ -202,7 +202,7 @@ def test_no_call_without_a_valid_token(
 
 def test_a_token_in_the_query_or_a_cookie_opens_nothing(anna: User) -> None:
     for how in ({"params": {"token": anna.token, "access_token": anna.token}}, {"cookies": {"token": anna.token}}):
-        assert_error(httpx.get(f"{anna.service.url}/api/v1/files/", **how), 401)  # type: ignore[arg-type]
+        assert_error(anyone.get(f"{anna.service.url}/api/v1/files/", **how), 401)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPEN))

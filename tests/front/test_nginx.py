@@ -20,7 +20,7 @@ import pytest
 
 from tests import samples
 from tests.front.nginx import PROGRAM, Nginx, has_ipv6
-from tests.service import MIB, PATIENCE, Service, User, assert_error
+from tests.service import MIB, PATIENCE, Service, User, anyone, assert_error, http_client
 from tests.waiting import DEADLINE, wait_until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
@@ -324,7 +324,7 @@ def test_the_client_s_address_is_told(tmp_path: Path, start_service: Callable[..
 
 def test_plain_http_is_sent_to_tls(accel: httpx.Client) -> None:
     nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
-    answer = httpx.get(f"{nginx.plain_url}/media/a/b?c=d")
+    answer = anyone.get(f"{nginx.plain_url}/media/a/b?c=d")
     assert answer.status_code == 308
     assert answer.headers["Location"] == "https://127.0.0.1/media/a/b?c=d"
 
@@ -343,7 +343,7 @@ def test_what_nginx_refuses_by_itself_has_the_contract_s_shape(accel: httpx.Clie
     refused_by_nginx(accel.request("TRACE", "/api/v1/"), 405)
     refused_by_nginx(accel.get("/" + "x" * 40_000), 414)
     refused_by_nginx(accel.get("/", headers={"X-Long": "x" * 40_000}), 400)
-    refused_by_nginx(httpx.get(nginx.url.replace("https", "http")), 400)
+    refused_by_nginx(anyone.get(nginx.url.replace("https", "http")), 400)
 
 
 def test_sign_in_is_limited_by_address_and_by_network(accel: httpx.Client) -> None:
@@ -371,9 +371,9 @@ def test_connections_of_an_address_are_limited(tmp_path: Path, start_service: Ca
     with ExitStack() as held:
         for _ in range(200):
             held.enter_context(socket.create_connection(("127.0.0.1", nginx.port))).sendall(begun)
-        wait_until(lambda: httpx.get(f"{nginx.url}/healthz").is_error)
-        refused_by_nginx(httpx.get(f"{nginx.url}/healthz"), 429)
-        other = httpx.get(f"{nginx.url}/healthz", headers={"X-Test-Address": "192.0.2.7"})
+        wait_until(lambda: http_client().get(f"{nginx.url}/healthz").is_error)
+        refused_by_nginx(http_client().get(f"{nginx.url}/healthz"), 429)
+        other = http_client().get(f"{nginx.url}/healthz", headers={"X-Test-Address": "192.0.2.7"})
         assert other.status_code == 200
     nginx.stop()
 
@@ -381,8 +381,8 @@ def test_connections_of_an_address_are_limited(tmp_path: Path, start_service: Ca
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_ipv6_is_served(accel: httpx.Client) -> None:
     nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
-    assert httpx.get(nginx.url.replace("127.0.0.1", "[::1]"), verify=False).status_code != 502
-    assert httpx.get(nginx.plain_url.replace("127.0.0.1", "[::1]")).status_code == 308
+    assert anyone.get(nginx.url.replace("127.0.0.1", "[::1]")).status_code != 502
+    assert anyone.get(nginx.plain_url.replace("127.0.0.1", "[::1]")).status_code == 308
 
 
 def test_an_upload_is_not_sent_twice(tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ def test_an_upload_is_not_sent_twice(tmp_path: Path) -> None:
             running.callback(server.shutdown)
             hosts.append(SimpleNamespace(port=server.server_address[1], data_dir=tmp_path))
         nginx = Nginx(tmp_path / "nginx", hosts[0], tls=False, others=hosts[1:])  # type: ignore[arg-type]
-        refused_by_nginx(httpx.post(f"{nginx.url}/api/v1/files/upload/", files={"file": b"x" * 1000}), 503)
+        refused_by_nginx(anyone.post(f"{nginx.url}/api/v1/files/upload/", files={"file": b"x" * 1000}), 503)
         assert reached == [b"POST"]
         nginx.stop()
 

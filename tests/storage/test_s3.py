@@ -16,7 +16,7 @@ import pytest
 from media_gallery.storage.s3 import PART
 from tests import s3, samples
 from tests.s3 import BUCKET, KEY, S3, SECRET
-from tests.service import MIB, PATIENCE, Service, User, assert_error
+from tests.service import MIB, PATIENCE, Service, User, anyone, assert_error
 from tests.storage.conftest import LIMITS, TIMEOUT
 from tests.tcp import Way
 
@@ -51,26 +51,26 @@ def test_files_come_through_the_service_with_ranges(through: Service) -> None:
 def test_a_redirect_leads_to_the_bytes_with_our_headers(redirecting: Service) -> None:
     user, data = redirecting.user(), samples.picture("jpeg")
     file = user.upload(data, 'ein "Büro".jpg')
-    answer = httpx.get(file["file"])
+    answer = anyone.get(file["file"])
     assert answer.status_code == 302 and answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cache-Control"] == "private, max-age=50"
     address = answer.headers["Location"]
     assert SECRET not in address and user.token not in address
     assert parse_qs(urlsplit(address).query)["X-Amz-Expires"] == ["100"]
-    followed = httpx.get(file["file"], follow_redirects=True)
+    followed = anyone.get(file["file"], follow_redirects=True)
     assert followed.content == data and followed.headers["Content-Type"] == "image/jpeg"
     whole = user.http.head(file["file"])
     assert whole.status_code == 200 and int(whole.headers["Content-Length"]) == len(data)
     assert followed.headers["Content-Disposition"] == whole.headers["Content-Disposition"]
-    part = httpx.get(file["file"], headers={"Range": "bytes=5-9"}, follow_redirects=True)
+    part = anyone.get(file["file"], headers={"Range": "bytes=5-9"}, follow_redirects=True)
     assert (part.status_code, part.content) == (206, data[5:10])
-    assert httpx.get(file["file"], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
-    assert httpx.get(file["thumbnail"]["url"]).status_code == 200
-    assert httpx.put(address, content=b"other").status_code == 403  # it is good for reading alone
-    assert httpx.get(address.replace("image%2Fjpeg", "text%2Fhtml")).status_code == 403
+    assert anyone.get(file["file"], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+    assert anyone.get(file["thumbnail"]["url"]).status_code == 200
+    assert anyone.put(address, content=b"other").status_code == 403  # it is good for reading alone
+    assert anyone.get(address.replace("image%2Fjpeg", "text%2Fhtml")).status_code == 403
     user.delete("files/", id=file["id"])
-    assert_error(httpx.get(file["file"]), 404)
-    assert httpx.get(address).status_code == 404
+    assert_error(anyone.get(file["file"]), 404)
+    assert anyone.get(address).status_code == 404
 
 
 def test_a_redirect_leads_to_the_address_that_clients_know(
@@ -81,9 +81,9 @@ def test_a_redirect_leads_to_the_address_that_clients_know(
     user, data = service.user(), os.urandom(1000)
     file = user.upload(data)
     assert way.sent == 0
-    answer = httpx.get(file["file"])
+    answer = anyone.get(file["file"])
     assert answer.headers["Location"].startswith(f"{public}/{BUCKET}/")
-    assert httpx.get(answer.headers["Location"]).content == data and way.sent > 0
+    assert anyone.get(answer.headers["Location"]).content == data and way.sent > 0
 
 
 @pytest.fixture
@@ -111,11 +111,11 @@ def test_a_redirect_ends_with_the_keys_that_signed_it(
     settings = bucket.settings() | {"S3_ACCESS_KEY_ID": "", "S3_SECRET_ACCESS_KEY": ""}
     service = start_service(**settings, S3_DELIVERY="redirect", S3_URL_LIFETIME="12 h")
     file = service.user().upload(b"data")
-    answer = httpx.get(file["file"])
+    answer = anyone.get(file["file"])
     [seconds] = parse_qs(urlsplit(answer.headers["Location"]).query)["X-Amz-Expires"]
     kept = int(answer.headers["Cache-Control"].removeprefix("private, max-age="))
     assert 600 < int(seconds) <= 1200 and kept <= int(seconds) / 2
-    assert httpx.get(answer.headers["Location"]).content == b"data"
+    assert anyone.get(answer.headers["Location"]).content == b"data"
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -134,21 +134,21 @@ def test_keys_are_asked_for_beside_all_else(
     file = service.user().upload(b"data")
     temporary_keys.unlink()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(httpx.get, file["file"], timeout=PATIENCE)
+        asked = pool.submit(anyone.get, file["file"], timeout=PATIENCE)
         for _ in range(10):
             assert service.http.get("/healthz").status_code == 200
         assert not asked.done()
         replace_text(temporary_keys, "1")
         assert asked.result().status_code == 302
     replace_text(temporary_keys, "none")
-    assert_error(httpx.get(file["file"]), 503)
+    assert_error(anyone.get(file["file"]), 503)
 
 
 def test_two_links_of_the_same_bytes_keep_their_types_and_names(redirecting: Service) -> None:
     user, data = redirecting.user(), os.urandom(500)
     one, two = user.upload(data, "a.pdf", "application/pdf"), user.upload(data, "b.txt", "text/plain")
     for file, media_type in ((one, "application/pdf"), (two, "text/plain")):
-        answer = httpx.get(file["file"], follow_redirects=True)
+        answer = anyone.get(file["file"], follow_redirects=True)
         assert answer.headers["Content-Type"] == media_type and answer.content == data
         assert answer.headers["Content-Disposition"].startswith(f'attachment; filename="{file["name"]}"')
 
