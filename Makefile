@@ -7,7 +7,7 @@ BACKENDS ?= sqlite+local postgres+local postgres+s3
 # Three at once, of which one waits most of the time; files in their order, which tests/conftest.py makes.
 TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder --durations 20
 # What hangs on the database or the store.
-ON_ALL := tests/api tests/faults tests/torture tests/test_backup.py tests/test_cli.py tests/test_moving.py
+ON_ALL := -m "not same_everywhere" tests/api tests/faults tests/torture tests/test_backup.py tests/test_cli.py
 FUZZ_SECONDS ?= 600
 FUZZ_EXAMPLES ?= 1000
 STAMP := $(VENV)/.ready

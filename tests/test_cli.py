@@ -284,3 +284,17 @@ def test_a_database_of_another_version_is_not_touched(tmp_path: Path) -> None:
     assert "run `media-gallery db upgrade`" in service.cli("stats", code=1)
     for command in (["db", "upgrade"], ["serve"]):
         assert "a newer version made" in service.cli(*command, code=1)
+
+
+def test_a_filled_database_stays_filled_when_it_is_migrated_again(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user = service.user()
+    file = user.upload(b"kept")
+    for _ in range(2):
+        assert "up to date" in service.cli("db", "upgrade")
+    service.stop()
+    assert "up to date" in service.cli("db", "upgrade")
+    service.start()
+    assert [item["id"] for item in user.items()] == [file["id"]]
+    assert user.http.get(file["file"]).content == b"kept"
+    assert "0 wrong" in service.cli("fsck")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from media_gallery.models import Jid
 from tests.faults.raw import END, Raw, part
 from tests.service import Service, User, assert_error
+from tests.waiting import DEADLINE
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def ask(user: User, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[in
     """One request as these bytes; status, headers and body. 0 where the connection was closed without an answer."""
     lines = [line, b"Host: x", b"Connection: close", f"Authorization: Bearer {user.token}".encode(), *headers, b"", b""]
     data = b""
-    with socket.create_connection(("127.0.0.1", user.service.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", user.service.port), timeout=DEADLINE) as connection:
         try:
             connection.sendall(b"\r\n".join(lines) + body)
             while more := connection.recv(65536):

@@ -15,6 +15,9 @@ from tests.faults.raw import END, Raw, part, send_slowly
 from tests.service import MIB, Service, User
 from tests.waiting import DEADLINE
 
+# The same on every back end, or on those that the tests name.
+pytestmark = pytest.mark.same_everywhere
+
 LIMITS = {"MIN_UPLOAD_RATE": "10", "MAX_FILE_SIZE": "2 MiB", "DEFAULT_QUOTA": "3 MiB"}
 
 

@@ -26,6 +26,9 @@ from tests.postgres import Postgres
 from tests.service import PROGRAM, Service, assert_error, environment
 from tests.waiting import wait_until
 
+# The same on every back end, or on those that the tests name.
+pytestmark = pytest.mark.same_everywhere
+
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
@@ -177,20 +180,6 @@ main()
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = subprocess.run([PROGRAM, "db", "upgrade"], env=settings, capture_output=True, text=True)
     assert "Migrated from nothing" in done.stdout, done.stderr
-
-
-def test_a_filled_database_stays_filled_when_it_is_migrated_again(start_service: Callable[..., Service]) -> None:
-    service = start_service()
-    user = service.user()
-    file = user.upload(b"kept")
-    for _ in range(2):
-        assert "up to date" in service.cli("db", "upgrade")
-    service.stop()
-    assert "up to date" in service.cli("db", "upgrade")
-    service.start()
-    assert [item["id"] for item in user.items()] == [file["id"]]
-    assert user.http.get(file["file"]).content == b"kept"
-    assert "0 wrong" in service.cli("fsck")
 
 
 def test_options_and_several_hosts_in_the_address(postgres: Postgres, start_service: Callable[..., Service]) -> None:

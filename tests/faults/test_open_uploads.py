@@ -21,7 +21,7 @@ BODY = part("file", os.urandom(3 * MIB), "held.bin")[:-2]
 
 @pytest.fixture(scope="module")
 def tight(start_service: Callable[..., Service]) -> Service:
-    return start_service(DEFAULT_QUOTA=str(4 * MIB), UPLOADS_AT_ONCE="3", IDLE_TIMEOUT="20 s")
+    return start_service(DEFAULT_QUOTA=str(4 * MIB), UPLOADS_AT_ONCE="3", IDLE_TIMEOUT="10 min")
 
 
 @pytest.fixture

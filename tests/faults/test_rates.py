@@ -13,6 +13,9 @@ import pytest
 from tests.redis import Redis
 from tests.service import Service, User, assert_error
 
+# The same on every back end, or on those that the tests name.
+pytestmark = pytest.mark.same_everywhere
+
 
 @pytest.fixture
 def redis() -> Iterator[Redis]:

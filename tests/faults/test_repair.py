@@ -78,14 +78,17 @@ def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service])
         new = links.NewLink("ab" * 16, "late", "text/plain", "file", {}, False)
         await gallery.store.publish(known.blob.key, Slot(new.slot_id, new.name, new.media_type, {}))
 
+        begun = threading.Event()
+
         async def slow(c: Connection) -> None:
             await links.charge(c, known.account, known.blob.size, "file", 10**9)
             await links.link_known_blob(c, known.blob)
             await links.insert_link(c, known.account, new, known.blob, gallery.clock())
+            begun.set()
             await c.one("SELECT pg_sleep(1)") if c.kind == "postgresql" else time.sleep(1)  # noqa: ASYNC251
 
         inserting = asyncio.create_task(gallery.db.write(slow))
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(begun.wait)
         assert (await gallery.maintenance.fsck(repair=True)).wrong
         await inserting
         assert (await gallery.maintenance.fsck()).wrong == 0

@@ -14,6 +14,9 @@ from tests.faults.raw import END, Raw, part, send_slowly
 from tests.service import MIB, Service, User
 from tests.waiting import DEADLINE, wait_until
 
+# The same on every back end, or on those that the tests name.
+pytestmark = pytest.mark.same_everywhere
+
 IDLE = 2500
 """Connections held for nothing: more than wait to be accepted."""
 

@@ -23,10 +23,19 @@ FILE = Path(__file__).parents[2] / "contrib" / "caddy" / "Caddyfile"
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="caddy is not installed")
 
 
+@pytest.fixture(scope="module")
+def caddy(
+    tmp_path_factory: pytest.TempPathFactory, start_service: Callable[..., Service]
+) -> Iterator[tuple[httpx.Client, Service]]:
+    with before(start_service(RATE_CODE_REQUEST_ADDRESS="1/day"), tmp_path_factory.mktemp("caddy")) as both:
+        yield both
+
+
 @pytest.fixture
-def caddy(tmp_path: Path, start_service: Callable[..., Service]) -> Iterator[tuple[httpx.Client, Service]]:
-    with before(start_service(RATE_CODE_REQUEST_ADDRESS="1/day"), tmp_path) as client:
-        yield client
+def doomed(tmp_path: Path, start_service: Callable[..., Service]) -> Iterator[tuple[httpx.Client, Service]]:
+    """Where the service may be ended."""
+    with before(start_service(), tmp_path) as both:
+        yield both
 
 
 @contextmanager
@@ -68,8 +77,8 @@ def test_the_service_answers_through_caddy(caddy: tuple[httpx.Client, Service]) 
     assert_error(client.get("/api/v1/files/"), 401)
 
 
-def test_a_service_that_is_away_is_told_of_in_json(caddy: tuple[httpx.Client, Service]) -> None:
-    client, service = caddy
+def test_a_service_that_is_away_is_told_of_in_json(doomed: tuple[httpx.Client, Service]) -> None:
+    client, service = doomed
     service.stop()
     answer = client.get("/api/v1/files/")
     assert_error(answer, 503)
@@ -127,10 +136,10 @@ def test_an_upload_that_stops_is_refused_through_caddy(tmp_path: Path, start_ser
         assert connection.recv(4096).split()[1] == b"408"
 
 
-def test_an_upload_that_breaks_off_behind_caddy_is_told_of_in_json(caddy: tuple[httpx.Client, Service]) -> None:
+def test_an_upload_that_breaks_off_behind_caddy_is_told_of_in_json(doomed: tuple[httpx.Client, Service]) -> None:
     """Caddy notices when it hands on what it reads, so the client must go on sending."""
-    _, service = caddy
-    with begun(*caddy) as connection:
+    _, service = doomed
+    with begun(*doomed) as connection:
         has_come(service)
         assert service.process
         os.killpg(service.process.pid, signal.SIGKILL)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -54,12 +55,20 @@ class Hosts:
         return reached
 
 
-@pytest.fixture
-def hosts(shared: dict[str, str], start_service: Callable[..., Service], tmp_path: Path) -> Iterator[Hosts]:
+@contextmanager
+def two_hosts(shared: dict[str, str], start_service: Callable[..., Service], directory: Path) -> Iterator[Hosts]:
     one, two = (start_service(**shared, RATE_SLOT="6/day") for _ in range(2))
-    front = Nginx(tmp_path / "nginx", one, tls=False, others=[two])
+    front = Nginx(directory / "nginx", one, tls=False, others=[two])
     yield Hosts(one, two, front)
     front.stop()
+
+
+@pytest.fixture(scope="module")
+def hosts(
+    shared: dict[str, str], start_service: Callable[..., Service], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hosts]:
+    with two_hosts(shared, start_service, tmp_path_factory.mktemp("front")) as hosts:
+        yield hosts
 
 
 def test_begun_on_one_and_finished_on_the_other(hosts: Hosts) -> None:
@@ -102,7 +111,15 @@ class Kept:
     failed: int = 0
 
 
-def test_a_host_that_is_killed_under_load_loses_nothing(hosts: Hosts) -> None:
+@pytest.fixture
+def doomed(shared: dict[str, str], start_service: Callable[..., Service], tmp_path: Path) -> Iterator[Hosts]:
+    """One of which may be ended."""
+    with two_hosts(shared, start_service, tmp_path) as hosts:
+        yield hosts
+
+
+def test_a_host_that_is_killed_under_load_loses_nothing(doomed: Hosts) -> None:
+    hosts = doomed
     stop, accounts = threading.Event(), [hosts.one.user() for _ in range(4)]
 
     def live(user: User, kept: Kept) -> None:
