@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from contextlib import suppress
@@ -154,7 +155,18 @@ async def _try_out(settings: Settings) -> None:
         await open_rates(settings).close()
 
 
+def _let_children_begin_clean() -> None:
+    """Without threads and connections of ours, and without the command line: what is spawned would load our main module
+    again, wherever that lies.
+    """
+    multiprocessing.set_start_method("spawn", force=True)
+    ours = vars(sys.modules["__main__"])
+    ours["__spec__"] = None
+    ours.pop("__file__", None)
+
+
 def _serve(settings: Settings, config: Path | None) -> None:
+    _let_children_begin_clean()
     runtime = Path(tempfile.mkdtemp(prefix="media-gallery-"))
     os.environ |= {MULTIPROCESS: str(runtime), **_MALLOC}
     if config is not None:
@@ -196,7 +208,6 @@ def _connections() -> int:
 
 
 def _server(settings: Settings) -> Any:
-    multiprocessing.set_start_method("spawn", force=True)  # workers begin clean: no threads, no connections of ours
     host, port = settings.address
     return Server(
         "media_gallery.serve:worker",

@@ -24,7 +24,7 @@ from media_gallery.app import Gallery, assemble, running
 from media_gallery.db import migrate
 from media_gallery.models import Jid
 from media_gallery.settings import Settings
-from tests import s3
+from tests import s3, warm
 from tests.ports import free_port
 from tests.waiting import DEADLINE, wait_until
 
@@ -127,15 +127,9 @@ class Service:
 
     def cli(self, *words: str, code: int = 0, **settings: Any) -> str:
         """What a command of `media-gallery` prints; checks its exit status."""
-        done = subprocess.run(
-            [PROGRAM, *words],
-            env=environment(**self.settings | settings),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert done.returncode == code, (done.stdout, done.stderr)
-        return done.stdout if code == 0 else done.stdout + done.stderr
+        done = warm.run(words, environment(**self.settings | settings), PATIENCE)
+        assert done.status == code, (done.output, done.errors)
+        return done.output if code == 0 else done.output + done.errors
 
     def within(self, work: Callable[[Gallery], Coroutine[Any, Any, Any]]) -> Any:
         """Do something with the database and the store of the running service, from this process."""
