@@ -13,7 +13,7 @@ FUZZ_EXAMPLES ?= 1000
 STAMP := $(VENV)/.ready
 SERVICE := $(VENV)/.service
 
-# Processes that compile all of it anew start half as fast.
+# Or each process of the service would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup run test torture fuzz check audit bench docs clean

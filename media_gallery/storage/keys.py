@@ -21,8 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
-
-AWAY, NO_BUCKET = "The storage cannot be reached", "The storage has no such bucket"
+from media_gallery.storage.staging import AWAY, NO_BUCKET
 
 
 class Keys:

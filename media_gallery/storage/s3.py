@@ -28,7 +28,7 @@ from obstore.store import S3Store as Bucket
 from media_gallery.errors import NoSpace, NotFound, Unavailable
 from media_gallery.settings import Settings
 from media_gallery.storage import Slot, Staged, Writer
-from media_gallery.storage.staging import PIECE, Staging
+from media_gallery.storage.staging import AWAY, NO_BUCKET, PIECE, Staging
 
 if TYPE_CHECKING:
     from media_gallery.storage.keys import Keys
@@ -43,19 +43,19 @@ SMALL = 64 * 1024
 SLOWEST = 128 * 1024
 """Bytes a second at which a part must get there. Nothing tells how far it is, so its time is limited by its size."""
 LISTED = 1000
-NO_BUCKET = "<Code>NoSuchBucket<"
+_NO_BUCKET = "<Code>NoSuchBucket<"
 _FULL = ("QuotaExceeded", "InsufficientStorage", "NoSpace", "status: 507")
 
 
 def translate(error: Exception) -> Exception:
     """The refusal that stands for what the store reports."""
-    if NO_BUCKET in str(error):
-        return Unavailable("The storage has no such bucket")
+    if _NO_BUCKET in str(error):
+        return Unavailable(NO_BUCKET)
     if isinstance(error, FileNotFoundError):
         return NotFound()
     if any(word in str(error) for word in _FULL) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace()
-    return Unavailable("The storage cannot be reached")
+    return Unavailable(AWAY)
 
 
 async def _asked(work: Awaitable[T]) -> T:
@@ -83,6 +83,7 @@ class S3Store:
         return Keys(self._settings, self._endpoint)
 
     async def start(self) -> None:
+        self._signed = self._keys.address if self._settings.s3_delivery == "redirect" else None
         self._bucket, self._senders = self._connect(0), {PART: self._connect(PART)}
         await self._staging.start()
 
@@ -213,9 +214,9 @@ class S3Store:
         return None
 
     async def address(self, key: str, media_type: str, disposition: str) -> tuple[str, float] | None:
-        if self._settings.s3_delivery != "redirect":
+        if self._signed is None:
             return None
-        return await self._keys.address("/".join((self._name, self._place(_blob(key)))), media_type, disposition)
+        return await self._signed("/".join((self._name, self._place(_blob(key)))), media_type, disposition)
 
     def _place(self, path: str) -> str:
         """The same in the whole bucket."""
@@ -279,8 +280,10 @@ class S3Store:
 
     async def sweep_staging(self, older_than: float) -> tuple[int, int]:
         count, size = await self._staging.sweep(older_than)
-        abort, place = self._keys.abort_unfinished, self._place("blobs/")
-        return count + await self._staging.run(lambda: abort(self._name, place, older_than)), size
+        place = self._place("blobs/")
+        # In the thread botocore is loaded, too, where this is the first that asks for it.
+        ended = await self._staging.run(lambda: self._keys.abort_unfinished(self._name, place, older_than))
+        return count + ended, size
 
 
 def _blob(key: str) -> str:

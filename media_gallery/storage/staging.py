@@ -33,12 +33,13 @@ the sync at the end finds little left, and what is read more often is not pushed
 TOUCH = 60.0
 """Seconds after which an unfinished file is touched, so that one that comes slowly is not taken for abandoned."""
 THREADS = 16
+AWAY, NO_BUCKET = "The storage cannot be reached", "The storage has no such bucket"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def translate(error: OSError) -> Exception:
     """The refusal that stands for what the file system reports. Who asks for bytes that may be gone says so."""
-    return NoSpace() if error.errno in _FULL else Unavailable("The storage cannot be reached")
+    return NoSpace() if error.errno in _FULL else Unavailable(AWAY)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -201,7 +201,10 @@ def test_no_call_without_a_valid_token(
 
 
 def test_a_token_in_the_query_or_a_cookie_opens_nothing(anna: User) -> None:
-    for how in ({"params": {"token": anna.token, "access_token": anna.token}}, {"cookies": {"token": anna.token}}):
+    for how in (
+        {"params": {"token": anna.token, "access_token": anna.token}},
+        {"headers": {"Cookie": f"token={anna.token}"}},
+    ):
         assert_error(anyone.get(f"{anna.service.url}/api/v1/files/", **how), 401)  # type: ignore[arg-type]
 
 

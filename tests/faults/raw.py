@@ -63,6 +63,11 @@ class Raw:
         self.socket.close()
 
 
+def nothing_is_left(user: User) -> None:
+    user.service.wait_until(lambda: not user.service.stored("staging"))
+    assert user.used() == 0 and user.items() == []
+
+
 def send_slowly(user: User, body: bytes, piece: int, pause: float) -> int:
     """Upload so many bytes at once with seconds in between; the status.
 

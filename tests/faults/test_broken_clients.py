@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.faults.raw import END, Raw, part, send_slowly
+from tests.faults.raw import END, Raw, nothing_is_left, part, send_slowly
 from tests.service import MIB, Service, User
 from tests.waiting import DEADLINE
 
@@ -37,11 +37,6 @@ def user(strict: Service) -> User:
     return strict.user()
 
 
-def nothing_is_left(user: User) -> None:
-    user.service.wait_until(lambda: not list((user.service.data_dir / "staging").iterdir()))
-    assert user.used() == 0 and user.items() == []
-
-
 def test_a_body_that_stops_gets_408(impatient: Service) -> None:
     user = impatient.user()
     raw = Raw(user)
@@ -63,7 +58,7 @@ def test_a_connection_that_is_cut_leaves_nothing(user: User, sent: int) -> None:
     raw.head(2 * MIB)
     raw.send(part("file", b"x" * (2 * MIB), "film.bin")[:sent])
     if sent == MIB:
-        user.service.wait_until(lambda: list((user.service.data_dir / "staging").iterdir()))
+        user.service.wait_until(lambda: user.service.stored("staging"))
     raw.close()
     nothing_is_left(user)
 

@@ -213,7 +213,13 @@ def test_a_deadlock_is_broken_and_nobody_sees_it(postgres: Postgres, start_servi
     url = postgres.new_database()
     service = start_service(DATABASE_URL=url)
     user = service.user()
-    taken = [user.upload(b"first")]
+    taken, others = [user.upload(b"first")], list[Exception]()
+
+    async def deadlocks() -> int:
+        one = await asyncpg.connect(url)
+        found = await one.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        await one.close()
+        return int(found)
 
     async def cross() -> bool:
         one, ours = await asyncpg.connect(url), True
@@ -225,8 +231,9 @@ def test_a_deadlock_is_broken_and_nobody_sees_it(postgres: Postgres, start_servi
                 while not await one.fetchval("SELECT COUNT(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 await one.execute("SELECT 1 FROM accounts FOR UPDATE")
-        except asyncpg.DeadlockDetectedError:
+        except asyncpg.DeadlockDetectedError as error:
             ours = False
+            others.append(error)
         answer = await sending
         await one.close()
         if answer.status_code == 201:
@@ -236,6 +243,7 @@ def test_a_deadlock_is_broken_and_nobody_sees_it(postgres: Postgres, start_servi
         return ours and answer.status_code == 201
 
     wait_until(lambda: asyncio.run(cross()))
+    wait_until(lambda: asyncio.run(deadlocks()) > len(others))
     assert user.used() == sum(file["size"] for file in taken)
     assert "0 wrong" in service.cli("fsck")
 

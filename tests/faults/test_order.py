@@ -36,6 +36,17 @@ async def _slot(gallery: Gallery, user: User, data: bytes) -> Any:
     return await gallery.uploads.slot(account.id, Offer("b.bin", len(data), digest))
 
 
+def break_after_commit(gallery: Gallery, how: type[BaseException]) -> None:
+    """Let the next transaction be the last thing that works."""
+    write = gallery.db.write
+
+    async def last(query: Any) -> Any:
+        await write(query)
+        raise how
+
+    gallery.db.write = last  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("come", [_upload, _slot])
 def test_known_bytes_are_published_before_a_row_names_them(
     start_service: Callable[..., Service], come: Callable[..., Any]
@@ -45,13 +56,7 @@ def test_known_bytes_are_published_before_a_row_names_them(
     user.upload(data)
 
     async def crash(gallery: Gallery) -> None:
-        write = gallery.db.write
-
-        async def last(query: Any) -> Any:
-            await write(query)
-            raise Crash
-
-        gallery.db.write = last  # type: ignore[method-assign]
+        break_after_commit(gallery, Crash)
         gallery.store.unpublish = gallery.store.delete = _nothing  # type: ignore[method-assign]
         with pytest.raises(Crash):
             await come(gallery, user, data)
@@ -67,13 +72,7 @@ def test_what_breaks_after_the_commit_takes_no_bytes_away(start_service: Callabl
     user, data = service.user(), os.urandom(1000)
 
     async def broken(gallery: Gallery) -> None:
-        write = gallery.db.write
-
-        async def last(query: Any) -> Any:
-            await write(query)
-            raise RuntimeError
-
-        gallery.db.write = last  # type: ignore[method-assign]
+        break_after_commit(gallery, RuntimeError)
         with pytest.raises(RuntimeError):
             await _upload(gallery, user, data)
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.faults.raw import END, Raw, part, send_slowly
+from tests.faults.raw import END, Raw, nothing_is_left, part, send_slowly
 from tests.service import MIB, Service, User
 from tests.waiting import DEADLINE, wait_until
 
@@ -29,11 +29,6 @@ def impatient(start_service: Callable[..., Service]) -> Service:
 @pytest.fixture
 def user(impatient: Service) -> User:
     return impatient.user()
-
-
-def nothing_is_left(user: User) -> None:
-    user.service.wait_until(lambda: not list((user.service.data_dir / "staging").iterdir()))
-    assert user.used() == 0 and user.items() == []
 
 
 def drip(raw: Raw, piece: bytes, chunked: bool = False) -> tuple[int, str]:

@@ -21,7 +21,7 @@ def begun(service: Service, size: int) -> tuple[Raw, bytes]:
     raw = Raw(service.user())
     raw.head(len(body))
     raw.send(body[: size // 2])
-    service.wait_until(lambda: any((service.data_dir / "staging").iterdir()))
+    service.wait_until(lambda: service.stored("staging"))
     return raw, body[size // 2 :]
 
 

@@ -119,7 +119,7 @@ def begun(client: httpx.Client, service: Service) -> socket.socket:
 
 
 def has_come(service: Service) -> None:
-    service.wait_until(lambda: any((service.data_dir / "staging").iterdir()))
+    service.wait_until(lambda: service.stored("staging"))
 
 
 def test_an_upload_is_not_buffered(caddy: tuple[httpx.Client, Service]) -> None:

@@ -284,7 +284,14 @@ def uploading(accel: httpx.Client, token: str, size: int) -> Iterator[ssl.SSLSoc
 def test_an_upload_is_not_buffered(accel: httpx.Client, user: User) -> None:
     """nginx has handed over what was there before the rest of the body has come."""
     with uploading(accel, user.token, 15 * MIB):
-        user.service.wait_until(lambda: any((user.service.data_dir / "staging").iterdir()))
+        user.service.wait_until(lambda: user.service.stored("staging"))
+
+
+def test_an_upload_that_stops_is_refused_through_nginx(tmp_path: Path, start_service: Callable[..., Service]) -> None:
+    service = start_service(IDLE_TIMEOUT="1")
+    for client in front(tmp_path, service):
+        with uploading(client, service.user().token, 15 * MIB) as connection:
+            assert connection.recv(4096).split()[1] == b"408"
 
 
 def test_refusals_come_through(accel: httpx.Client, user: User) -> None:
@@ -297,7 +304,8 @@ def test_refusals_come_through(accel: httpx.Client, user: User) -> None:
             while more := connection.recv(65536):
                 answer += more
         head, _, body = answer.partition(b"\r\n\r\n")
-        assert int(head.split()[1]) == json.loads(body)["status"] == status
+        told = json.loads(body)
+        assert int(head.split()[1]) == told["status"] == status and told["error"]
     assert accel.get("/api/v1/nothing").json()["status"] == 404
 
 
@@ -366,10 +374,14 @@ def test_sign_in_is_limited_by_address_and_by_network(accel: httpx.Client) -> No
 
 
 def test_connections_of_an_address_are_limited(tmp_path: Path, start_service: Callable[..., Service]) -> None:
-    nginx = Nginx(tmp_path / "nginx", start_service(), tls=False)
-    begun = b"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: gallery.example.org\r\nContent-Length: 1000\r\n\r\n"
+    service = start_service(IDLE_TIMEOUT="10 min", UPLOADS_AT_ONCE="1000")
+    nginx = Nginx(tmp_path / "nginx", service, tls=False)
+    begun = (  # an upload that is waited for; a refused one would end by itself
+        "POST /api/v1/files/upload/ HTTP/1.1\r\nHost: gallery.example.org\r\nContent-Length: 1000\r\n"
+        f"Authorization: Bearer {service.user().token}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
+    ).encode()
     with ExitStack() as held:
-        for _ in range(200):
+        for _ in range(220):  # some more: a question may take the place of one
             held.enter_context(socket.create_connection(("127.0.0.1", nginx.port))).sendall(begun)
         wait_until(lambda: http_client().get(f"{nginx.url}/healthz").is_error)
         refused_by_nginx(http_client().get(f"{nginx.url}/healthz"), 429)
