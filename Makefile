@@ -16,7 +16,7 @@ SERVICE := $(VENV)/.service
 # Or each process of the service would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test torture fuzz check audit bench docs clean
+.PHONY: setup run test test-all torture fuzz check audit bench docs clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,12 @@ run: $(SERVICE)
 test: $(STAMP)
 	$(BIN)/pytest $(TOGETHER) $(ARGS)
 	$(BIN)/pytest $(TOGETHER) --database postgres --storage s3 $(ON_ALL) $(ARGS)
+
+# All of it on each pair of back ends.
+test-all: $(STAMP)
+	for backends in $(BACKENDS); do \
+	  $(BIN)/pytest $(TOGETHER) --database $${backends%+*} --storage $${backends#*+} $(ARGS) || exit 1; \
+	done
 
 # The long forms, for an hour or so.
 torture: $(STAMP)

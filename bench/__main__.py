@@ -12,8 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -97,9 +98,9 @@ def uploads(run: Run) -> Iterator[Figure]:
     for name, at_once in (("one 100 MB upload", 1), ("four 100 MB uploads at once", 4)):
         measure = partial(load.megabytes_per_second, size=BIG, at_once=at_once)
         yield run.uploads(name, "MB/s", BIG, at_once, measure)
-    count = 400 * run.seconds
-    measure = partial(load.uploads_per_second, size=SMALL, connections=8, count=count)
-    yield run.uploads("4 KB uploads, 8 connections", "1/s", SMALL, count, measure)
+    many = 400 * run.seconds
+    measure = partial(load.uploads_per_second, size=SMALL, connections=8, count=many)
+    yield run.uploads("4 KB uploads, 8 connections", "1/s", SMALL, many, measure)
 
 
 def downloads(run: Run) -> Iterator[Figure]:
@@ -157,29 +158,36 @@ def slots(run: Run) -> Iterator[Figure]:
     """Ours over HTTP, for bytes that are not known; the peers' over one XMPP stream, as clients ask for them."""
     url = f"{run.service.url}/api/v1/files/slot/?name=a.bin&size=4096&hash={'0' * 64}"
     measures = {"ours": lambda: load.read(url, 16, run.seconds, run.token).per_second}
-    count = 1000 * run.seconds
-    measures |= {peer.name: partial(peer.slots_per_second, SMALL, count) for peer in run.peers if peer.service}
+    many = 1000 * run.seconds
+    measures |= {peer.name: partial(peer.slots_per_second, SMALL, many) for peer in run.peers if peer.service}
     yield run.figure("slots", "1/s", measures)
 
 
 def lists(run: Run) -> Iterator[Figure]:
     base = f"{run.service.url}/api/v1"
-    for count in (100, 100_000):
-        jid = f"bench-{count}@example.org"
-        fill_account(run.service, jid, count)
+    for files in (100, 100_000):
+        jid = f"bench-{files}@example.org"
+        fill_account(run.service, jid, files)
         token = servers.token_of(run.service, jid)
         for name, path in (
             ("page of the list", "files/"),
             ("page of images by name", "files/?type=image&order_by=name"),
             ("statistics", "files/stats/"),
         ):
-            seen = [load.read(f"{base}/{path}", 8, run.seconds, token) for _ in run.turns()]
-            middle = sorted(seen, key=lambda reading: reading.per_second)[len(seen) // 2]
-            yield Figure(f"{name}, {count:,} files", "1/s", middle.per_second, note=_latency(middle))
+            seen: list[load.Reading] = []
+
+            def measure(url: str, token: str, seen: list[load.Reading]) -> float:
+                seen.append(load.read(url, 8, run.seconds, token))
+                return seen[-1].per_second
+
+            measures = {"ours": partial(measure, f"{base}/{path}", token, seen)}
+            figure = run.figure(f"{name}, {files:,} files", "1/s", measures)
+            yield replace(figure, note=figure.note or _latency(seen))
 
 
-def _latency(reading: load.Reading) -> str:
-    return f"median {reading.median:.1f} ms, p99 {reading.p99:.1f} ms"
+def _latency(seen: list[load.Reading]) -> str:
+    middle = sorted(seen, key=lambda reading: reading.per_second)[len(seen) // 2]
+    return f"median {middle.median:.1f} ms, p99 {middle.p99:.1f} ms"
 
 
 _BARE = """
@@ -199,18 +207,20 @@ def pictures(run: Run, directory: Path) -> Iterator[Figure]:
     """The bare work is libvips alone in a process of its own, warm, without HTTP, disk or database."""
     photo = directory / "photo.jpg"
     photo.write_bytes(samples.picture("jpeg", 4000, 3000))
-    bare = subprocess.run([sys.executable, "-c", _BARE, photo], capture_output=True, text=True, check=True).stdout
     user = run.service.user(jid="bench@example.org")
-    user.avatar(samples.picture("jpeg", 4000, 2000), "photo.jpg")  # so that the decoder is warm
-    times = []
-    for number in run.turns():
-        data = samples.picture("jpeg", 4000, 3000 - number)
+    heights = count(3000, -1)  # bytes that are known already would not be decoded
+
+    def ours() -> float:
+        data = samples.picture("jpeg", 4000, next(heights))
         begun = time.perf_counter()
         user.avatar(data, "photo.jpg")
-        times.append((time.perf_counter() - begun) * 1000)
-    warm = [float(line) for line in bare.split()][1:]
-    yield Figure("avatar of 12 megapixels, ten thumbnails", "ms", statistics.median(times), {},
-                 f"bare libvips {statistics.median(warm):.0f} ms")  # fmt: skip
+        return (time.perf_counter() - begun) * 1000
+
+    ours()  # so that the decoder is warm
+    bare = subprocess.run([sys.executable, "-c", _BARE, photo], capture_output=True, text=True, check=True).stdout
+    warm = statistics.median(float(line) for line in bare.split()[1:])
+    figure = run.figure("avatar of 12 megapixels, ten thumbnails", "ms", {"ours": ours})
+    yield replace(figure, note=figure.note or f"bare libvips {warm:.0f} ms")
 
 
 def family(run: Run, started: float, size: int) -> Iterator[Figure]:
