@@ -7,11 +7,13 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,6 +108,16 @@ class Service:
         assert self.process
         self.process.terminate()
         return self.process.wait(PATIENCE)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Connections are taken, and nothing is answered."""
+        assert self.process
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
 
     def wait_until(self, condition: Callable[[], Any]) -> None:
         """The same for a service that may not listen yet, and must not end."""
