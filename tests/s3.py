@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -65,7 +65,7 @@ class S3:
         fsid = str(uuid4())
         (self.directory / "ceph.conf").write_text(CONFIGURATION.format(
             directory=self.directory, fsid=fsid, gateway=self.port, monitor=self.port + 1, first=self.port + 2,
-            last=self.port + PORTS - 1,
+            last=self.port + PORTS - 1, classes=next(Path("/usr/lib").glob("*/rados-classes")),
         ))  # fmt: skip
         monitor = f"[v2:127.0.0.1:{self.port + 1}]"
         self._run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", monitor, "monmap")
@@ -94,13 +94,17 @@ class S3:
 
     @staticmethod
     def _until(attempt: Callable[[], Any]) -> None:
+        said: list[str] = []
+
         def done() -> bool:
-            with suppress(subprocess.SubprocessError, BotoCoreError, ClientError):
+            try:
                 attempt()
                 return True
-            return False
+            except (subprocess.SubprocessError, BotoCoreError, ClientError) as error:
+                said[:] = [str(error), str(getattr(error, "stderr", ""))]
+                return False
 
-        wait_until(done, lambda: "the S3 store does not start", pause=0.2, deadline=3 * DEADLINE)
+        wait_until(done, lambda: "\n".join(["the S3 store does not start", *said]), pause=0.2, deadline=3 * DEADLINE)
 
     def settings(self) -> dict[str, Any]:
         """Those of a service with an empty store of its own."""
@@ -200,6 +204,7 @@ mon data avail crit = 1
 [osd]
 osd data = {directory}/osd
 osd objectstore = bluestore
+osd class dir = {classes}
 bluestore block size = 21474836480
 osd memory target = 939524096
 
