@@ -5,9 +5,10 @@ from __future__ import annotations
 import mimetypes
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import Any, Generic, Literal, NewType, TypeVar
 
 import idna
@@ -28,6 +29,8 @@ NAME_BYTES = 255
 _localpart = get_profile("UsernameCaseMapped")
 _resourcepart = get_profile("OpaqueString")
 _LOCALPART_EXCLUDED = frozenset("\"&'/:<>@")  # RFC 7622, section 3.3.1
+_PART_BYTES = 1023  # RFC 7622, section 3.1
+_IP_LITERAL = re.compile(r"\[([0-9A-Fa-f:.]+)\]")  # without a zone, which is this machine's alone (RFC 6874)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ class Jid:
             if (at and not local) or ("/" in text and not resource):
                 raise ValueError("empty part")
             return cls(
-                _prepare_local(local), _prepare_domain(domain), _resourcepart.enforce(resource) if resource else ""
+                _settled(_prepare_local, local) if local else "",
+                _settled(_prepare_domain, domain),
+                _settled(_resourcepart.enforce, resource) if resource else "",
             )
         except (ValueError, UnicodeError) as error:
             raise BadRequest(
@@ -62,28 +67,42 @@ class Jid:
         return f"{self.bare}/{self.resource}" if self.resource else self.bare
 
 
+def _settled(prepare: Callable[[str], str], part: str) -> str:
+    """Prepare a part of a JID until it no longer changes, as RFC 8264, section 7, asks for; else two spellings would be
+    two accounts. Raises ValueError where it goes on changing, or is too long.
+    """
+    for _ in range(4):
+        before, part = part, prepare(part)
+        if part == before:
+            break
+    else:
+        raise ValueError("no end of changes")
+    if not 1 <= len(part.encode()) <= _PART_BYTES:
+        raise ValueError("length")
+    return part
+
+
 def _prepare_local(local: str) -> str:
-    if not local:
-        return ""
     prepared: str = _localpart.enforce(local)
-    if _LOCALPART_EXCLUDED & set(prepared) or len(prepared.encode()) > 1023:
+    if _LOCALPART_EXCLUDED & set(prepared):
         raise ValueError("localpart")
     return prepared
 
 
 def _prepare_domain(domain: str) -> str:
-    """The domain with U-labels in lower case, or an IP address (RFC 7622, section 3.2)."""
+    """The domain with U-labels in lower case, or an IPv6 address in brackets (RFC 7622, section 3.2)."""
     if domain.startswith("["):
-        return f"[{IPv6Address(domain[1:-1])}]"
-    try:
-        return str(ip_address(domain))
-    except ValueError:
-        return prepared_domain(domain)
+        literal = _IP_LITERAL.fullmatch(domain)
+        if not literal:
+            raise ValueError("IP-literal")
+        return f"[{IPv6Address(literal[1])}]"
+    return prepared_domain(domain)
 
 
 def prepared_domain(domain: str) -> str:
     """A domain name as accounts' JIDs carry it. Raises ValueError where it is none."""
-    return idna.decode(idna.encode(domain.rstrip("."), uts46=True))
+    mapped = idna.uts46_remap(domain, std3_rules=False, transitional=False)  # all that is a dot is `.` from here on
+    return idna.decode(idna.encode(mapped.rstrip(".")))
 
 
 # --- Digests -----------------------------------------------------------------------------------------------------

@@ -1,3 +1,6 @@
+import unicodedata
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,10 +26,35 @@ from media_gallery.models import (
         ("anna@example.org.", "anna@example.org"),
         ("ｊｕｌｉｅｔ@example.com", "juliet@example.com"),
         ("ä@xn--mller-kva.example", "ä@müller.example"),
+        *((f"anna@example.org{dot}", "anna@example.org") for dot in "。．｡"),
+        *((f"anna@example{dot}org", "anna@example.org") for dot in "。．｡"),
+        ("anna@1２7.0.0.１。", "anna@127.0.0.1"),
     ],
 )
 def test_two_spellings_are_one_jid(one, other):
     assert Jid.parse(one).bare == Jid.parse(other).bare
+
+
+def test_what_is_prepared_is_prepared_for_good():
+    """With every character that some preparation changes: letters, digits and dots of all cases, widths and scripts."""
+    points = [*range(0xD800), *range(0xE000, 0x110000)]
+    changed = {c: unicodedata.normalize("NFKC", c).casefold() for c in map(chr, points)}
+    changed = {c: plain for c, plain in changed.items() if c != plain or c.isdigit() or c in "。｡"}
+    assert set("A。．｡․…⒈٠１²ßſẞǅΣ") <= changed.keys()
+    texts = [f"{c}@[::1]" for c in changed]
+    # Of domains, which are slow, those that come out as the letters, digits and dots of most.
+    texts += [f"a@b{c}" for c, plain in changed.items() if c in "。｡" or set(plain) & {*"19az."}]
+    for text in texts:
+        with suppress(BadRequest):
+            jid = Jid.parse(text)
+            assert Jid.parse(str(jid)) == jid and not jid.domain.endswith("."), ascii(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "prepared"), [("anna@[::1]", "anna@[::1]"), ("anna@[2001:DB8:0::1]/x", "anna@[2001:db8::1]/x")]
+)
+def test_addresses_of_ipv6_stand_in_brackets(text, prepared):
+    assert str(Jid.parse(text)) == prepared
 
 
 def test_parts_of_a_jid():
@@ -39,7 +67,10 @@ def test_parts_of_a_jid():
 
 @pytest.mark.parametrize(
     "text", ["", "@example.org", "anna@", "a b@example.org", "a@b@example.org", "anna@exa mple.org", "a@example.org/",
-             "a'b@example.org", "anna@-example.org", "a" * 1024 + "@example.org", "anna\0@example.org", "анна@[::z]"]
+             "a'b@example.org", "anna@-example.org", "a" * 1024 + "@example.org", "anna\0@example.org", "анна@[::z]",
+             "a@example.org/" + "x" * 1024, "a@example.org/" + "я" * 512, "a@" + "b" * 64, "a@" + "b." * 600 + "c",
+             "a@::1", "a@[::1", "a@::1]", "a@[::1]x", "a@[::1].", "a@[::1%1]", "a@::1%1", "a@[::1%\1]", "a@::1%\1",
+             "a@[]"]
 )  # fmt: skip
 def test_what_is_no_jid(text):
     with pytest.raises(BadRequest):

@@ -149,7 +149,8 @@ async def test_a_code_deletes_the_account(component: Service, romeo: ChatClient)
 
 
 async def test_denied_jids_and_domains_are_kept_out(component: Service) -> None:
-    for jid in ("tybalt@denied.test", f"paris@{HOST}", f"PARIS@{HOST}", HOST):
+    spelled = [f"tybalt@denied.test{dot}" for dot in ("", ".", "。", "．", "｡")]
+    for jid in (*spelled, "tybalt@ＤＥＮＩＥＤ．test", f"paris@{HOST}", f"PARIS@{HOST}", HOST):
         assert_error(await call(component, "xmpp_code_request", jid=jid), 403)
         assert_error(await call(component, "xmpp_auth", jid=jid, code="000000"), 403)
 
