@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from xml.sax.saxutils import quoteattr
 import structlog
 
 from media_gallery import __version__
-from media_gallery.errors import Unavailable
+from media_gallery.errors import BadRequest, Unavailable
 
 log = structlog.get_logger()
 HTTP_AUTH = "http://jabber.org/protocol/http-auth"
@@ -34,6 +35,8 @@ SENT_WITHIN = 4.0
 FRAME = 64 * 1024
 KEEPALIVE = 60.0
 CONNECT_WITHIN = 20.0
+_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What is no character of XML 1.0 (section 2.2)."""
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before each next try to connect."""
 
@@ -44,11 +47,21 @@ def _confirm(parent: ET.Element, code: str, url: str) -> None:
     ET.SubElement(parent, "confirm", {"xmlns": HTTP_AUTH, "id": code, "method": "POST", "url": url})
 
 
+def _written(stanza: ET.Element) -> str:
+    """The stanza's text. Raises BadRequest for what XML cannot say: a server closes the stream that it comes on."""
+    text = ET.tostring(stanza, "unicode")
+    if _UNWRITABLE.search(text):
+        raise BadRequest(
+            "This cannot be sent over XMPP", fields={"jid": "must hold no character that XML does not have"}
+        )
+    return text
+
+
 def code_iq(to: str, request_id: str, code: str, url: str) -> str:
     """The one-time code as a request (XEP-0070, section 4; contract, "The one-time code")."""
     iq = ET.Element("iq", {"type": "get", "to": to, "id": request_id})
     _confirm(iq, code, url)
-    return ET.tostring(iq, "unicode")
+    return _written(iq)
 
 
 def code_message(to: str, request_id: str, code: str, url: str, body: str, language: str) -> str:
@@ -59,7 +72,7 @@ def code_message(to: str, request_id: str, code: str, url: str, body: str, langu
     ET.SubElement(message, "private", {"xmlns": "urn:xmpp:carbons:2"})
     for hint in ("no-store", "no-copy"):
         ET.SubElement(message, hint, {"xmlns": "urn:xmpp:hints"})
-    return ET.tostring(message, "unicode")
+    return _written(message)
 
 
 # --- The worker's side -------------------------------------------------------------------------------------------

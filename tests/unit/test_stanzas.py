@@ -2,6 +2,9 @@
 
 from xml.etree import ElementTree as ET
 
+import pytest
+
+from media_gallery.errors import BadRequest
 from media_gallery.xmpp import code_iq, code_message
 
 CONFIRM = "{http://jabber.org/protocol/http-auth}confirm"
@@ -23,3 +26,18 @@ def test_the_message() -> None:
         "body", CONFIRM, "{urn:xmpp:carbons:2}private", "{urn:xmpp:hints}no-store", "{urn:xmpp:hints}no-copy",
     ]  # fmt: skip
     assert message.findtext("body") == "Code: 012345 & more"
+
+
+def test_what_xml_cannot_say_is_refused() -> None:
+    """XML 1.0, section 2.2. A server would close the stream, and with it the way of all other codes."""
+    words = ["romeo@example.org", "req-1", "012345", URL, "Code", "en"]
+    for character in map(chr, {*range(0x20), 0xD800, 0xDFFF, 0xFFFE, 0xFFFF} - {*b"\t\n\r"}):
+        for at in range(len(words)):
+            spoiled = [word + character * (at == place) for place, word in enumerate(words)]
+            with pytest.raises(BadRequest):
+                code_message(*spoiled)
+            if at < 4:
+                with pytest.raises(BadRequest):
+                    code_iq(*spoiled[:4])
+    for character in "\t\n\r\x20\x7f\x80\ud7ff\ue000\ufffd\U00010000\U0010ffff":
+        assert ET.fromstring(code_message(*words[:4], character, "en")).findtext("body")
