@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,13 +19,16 @@ from media_gallery.http.middleware import PRIVATE, Cors, Errors, Observe
 from media_gallery.http.request import Call, Services, read_parameters
 
 BASE = "/api/v1"
+Need = Literal["nothing", "token", "admin", "token or code"]
+"""Who may make a call. `token or code`: a token is checked as for others; without one, the handler takes a code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One call of the API.
 
-    `needs`: who may make it; `strict`: unknown parameters are refused; `form`: the fields of an upload's body.
+    `needs`: who may make it, checked before the handler runs; `strict`: unknown parameters are refused; `form`: the
+    fields of an upload's body.
     """
 
     method: str
@@ -34,9 +37,13 @@ class Operation:
     params: type[msgspec.Struct]
     answers: dict[int, Any]
     refusals: tuple[int, ...] = ()
-    needs: str = "token"
+    needs: Need = "token"
     strict: bool = False
     form: type[msgspec.Struct] | None = None
+
+    def __post_init__(self) -> None:
+        if self.needs not in get_args(Need):  # a need that nobody knows would be one that nobody checks
+            raise ValueError(self.needs)
 
 
 Files, Tokens, Infos = (
@@ -89,17 +96,22 @@ PLAIN = {
 }
 
 
+async def _check_need(call: Call, need: Need) -> None:
+    """Let those alone through who may make the call. Raises Unauthorized, Forbidden."""
+    if need == "nothing" or (need == "token or code" and call.token is None):
+        return
+    await call.authenticate()
+    if need == "admin":
+        call.services.accounts.check_admin(call.caller)
+
+
 def _answer(services: Services, operations: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
     """The endpoint of one path: the operation of the request's method, its parameters read, its answer written."""
 
     async def endpoint(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
         call = Call(services, request)
-        if operation.needs in ("token", "admin"):
-            await call.authenticate()
-            if operation.needs == "admin":
-                services.accounts.check_admin(call.caller)
-            request.scope["state"]["account"] = call.caller.account
+        await _check_need(call, operation.needs)
         params: Any = shapes.Nothing()
         if operation.params is not shapes.Nothing:
             params = await read_parameters(call, operation.params, operation.strict)

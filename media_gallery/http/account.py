@@ -58,7 +58,6 @@ async def delete_account(call: Call, params: shapes.AccountDelete) -> None:
     """Delete the account with all it has stored; by its token, or by `jid` and `code`."""
     accounts = call.services.accounts
     if call.token is not None:
-        await call.authenticate()
         if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
             raise Forbidden("This token belongs to another account")
         await accounts.delete(call.caller.account)

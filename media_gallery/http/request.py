@@ -59,6 +59,7 @@ class Call:
     async def authenticate(self) -> None:
         """Find the caller by the bearer token. Raises Unauthorized."""
         self._caller = await self.services.accounts.authenticate(self.token or "")
+        self.request.scope["state"]["account"] = self._caller.account
 
     @property
     def token(self) -> str | None:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from media_gallery.app import Gallery, build
-from media_gallery.db import Connection
-from media_gallery.http import API, PLAIN
+from media_gallery.db import Connection, migrate
+from media_gallery.http import API, PLAIN, Need, Operation, shapes
+from media_gallery.http.request import Call
 from media_gallery.models import Jid
 from media_gallery.settings import Settings
 from tests import samples
@@ -138,6 +140,44 @@ def test_every_other_path_is_known(tmp_path: Any) -> None:
     beside = {getattr(route, "path", "") for route in app.routes} - {f"/api/v1{operation.path}" for operation in API}
     assert beside == {*PLAIN, "/api/v1/openapi.json"}
     assert set(PLAIN) == {"/media/{slot_id}/{name}", "/healthz", "/readyz", "/metrics", "/api/docs"}
+
+
+async def test_a_new_call_is_guarded_by_its_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler checks nothing, and is not reached by whom the row does not let in."""
+    reached: list[str | None] = []
+
+    async def handler(call: Call, _: shapes.Nothing) -> None:
+        reached.append(call.token)
+
+    needs = {need: f"/new/{number}" for number, need in enumerate(get_args(Need))}
+    rows = [Operation("POST", path, handler, shapes.Nothing, {204: None}, needs=need) for need, path in needs.items()]
+    monkeypatch.setattr("media_gallery.http.API", (*API, *rows))
+    settings = Settings(data_dir=tmp_path, admins=["admin@example.org"])
+    migrate.upgrade(settings)
+    app = build(settings)
+    db, accounts = app.state.gallery.db, app.state.gallery.accounts
+    await db.start()
+    user, admin = [(await accounts.issue_token(Jid.parse(f"{name}@example.org"), "", "", False)).token
+                   for name in ("anna", "admin")]  # fmt: skip
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gallery/api/v1") as client:
+        for need, allowed in {
+            "nothing": [None, "wrong", user, admin],
+            "token": [user, admin],
+            "token or code": [None, user, admin],
+            "admin": [admin],
+        }.items():
+            for token in (None, "wrong", user, admin):
+                headers = {"Authorization": f"Bearer {token}"} if token else {}
+                answer = await client.post(needs[need], headers=headers)
+                if token in allowed:
+                    assert answer.status_code == 204
+                else:
+                    assert_error(answer, 403 if token == user else 401)
+            assert reached == allowed
+            reached.clear()
+    await db.close()
+    with pytest.raises(ValueError, match="Admin"):
+        Operation("POST", "/new", handler, shapes.Nothing, {204: None}, needs="Admin")  # type: ignore[arg-type]
 
 
 # --- Without a valid token ---
