@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 from starlette.applications import Starlette
 
@@ -75,8 +75,20 @@ class Gallery:
         await self.rates.check()
 
 
-def assemble(settings: Settings, **replaced: Any) -> Gallery:
-    """All parts, not yet started. `replaced` stands in by name: clock, db, store, courier, thumbnailer."""
+class Parts(TypedDict, total=False):
+    """What may stand in for a part that the settings would name."""
+
+    clock: Callable[[], int]
+    db: Database
+    store: BlobStore
+    courier: Courier
+    thumbnailer: Thumbnailer
+
+
+def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
+    """All parts, not yet started; `replaced` stands in by name. Raises TypeError for a name that is none."""
+    if unknown := replaced.keys() - Parts.__annotations__.keys():
+        raise TypeError(f"no parts of the service: {', '.join(sorted(unknown))}")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     clock = replaced.get("clock") or microseconds
     db = replaced.get("db") or open_database(settings)
@@ -106,11 +118,13 @@ def assemble(settings: Settings, **replaced: Any) -> Gallery:
 
 
 def open_courier(settings: Settings) -> Courier:
-    """The way to the host's courier; without XMPP, one that writes codes into the log."""
+    """The way to the host's courier. Only development mode, that is without an XMPP_JID, writes codes into the log:
+    where XMPP is configured, but `serve` has started no courier, none can be sent.
+    """
+    if not settings.xmpp_jid:
+        return LogCourier()
     socket = os.environ.get(COURIER_SOCKET)
-    if settings.xmpp_jid and socket:
-        return CourierClient(Path(socket), settings.xmpp_jid)
-    return LogCourier()
+    return CourierClient(Path(socket) if socket else None, settings.xmpp_jid)
 
 
 @asynccontextmanager
@@ -125,7 +139,7 @@ async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
         yield gallery
 
 
-def build(settings: Settings, **replaced: Any) -> Starlette:
+def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
     """The ASGI application; its lifespan starts and stops what it needs."""
     gallery = assemble(settings, **replaced)
     services = Services(settings, gallery.accounts, gallery.files, gallery.uploads, gallery.clock, gallery.check)

@@ -114,9 +114,12 @@ class LogCourier:
 
 
 class CourierClient:
-    """A worker's line to the courier of its host; opened with the first stanza, and again after it broke."""
+    """A worker's line to the courier of its host; opened with the first stanza, and again after it broke.
 
-    def __init__(self, path: Path, jid: str) -> None:
+    `path` is its socket; where there is none, nothing can be sent.
+    """
+
+    def __init__(self, path: Path | None, jid: str) -> None:
         self.path, self._jid = path, jid
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bool]] = {}
@@ -157,6 +160,8 @@ class CourierClient:
     async def _open(self) -> asyncio.StreamWriter:
         async with self._opening:
             if self._writer is None:
+                if self.path is None:
+                    raise ConnectionRefusedError("no courier was started")
                 reader, self._writer = await asyncio.open_unix_connection(str(self.path), limit=FRAME)
                 self._reading = asyncio.create_task(self._read(reader, self._writer))
             return self._writer

@@ -9,9 +9,11 @@ import httpx
 import pytest
 
 from media_gallery import __version__
-from media_gallery.app import build
+from media_gallery.app import COURIER_SOCKET, assemble, build, open_courier
+from media_gallery.errors import Unavailable
 from media_gallery.http import API
 from media_gallery.settings import Settings
+from media_gallery.xmpp import LogCourier, code_iq
 from tests.service import MIB, Service, User, assert_error
 
 ORIGIN = {"Origin": "https://chat.example.com"}
@@ -104,6 +106,34 @@ async def test_an_unforeseen_fault_tells_nothing_of_itself(tmp_path: Path) -> No
         answer = await client.get("/api/v1/files/", headers=ORIGIN | {"Authorization": "Bearer some-token"})
     assert_error(answer, 500)
     assert "detail" not in answer.text and answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+# --- Parts ---
+
+
+async def test_parts_are_replaced_by_name_and_a_typing_error_is_told(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert build(settings, clock=lambda: 42).state.gallery.uploads.clock() == 42
+    for make in (assemble, build):
+        with pytest.raises(TypeError, match="clcok"):
+            make(settings, clcok=lambda: 42)
+
+
+async def test_codes_are_logged_in_development_mode_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(COURIER_SOCKET, raising=False)
+    assert isinstance(open_courier(Settings(data_dir=tmp_path)), LogCourier)
+    monkeypatch.setenv(COURIER_SOCKET, str(tmp_path / "courier"))
+    assert isinstance(open_courier(Settings(data_dir=tmp_path)), LogCourier)  # of another service, in this environment
+    configured = Settings(data_dir=tmp_path, xmpp_jid="gallery.example.org", xmpp_component_secret="secret")
+    for socket in (None, "", str(tmp_path / "none")):
+        if socket is None:
+            monkeypatch.delenv(COURIER_SOCKET)
+        else:
+            monkeypatch.setenv(COURIER_SOCKET, socket)
+        courier = open_courier(configured)
+        for ask in (courier.check(), courier.send(code_iq("romeo@example.org/x", "1", "012345", "https://x"))):
+            with pytest.raises(Unavailable):
+                await ask
 
 
 # --- CORS ---

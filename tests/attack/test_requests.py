@@ -245,7 +245,8 @@ def test_look_alikes_are_others(attacked: Service, other: str) -> None:
     "text",
     ["", "@", "a@", "@b", "a@b/", "a@b@c", "a b@c", "a\0@b", "a@b\0", "a@b/\0", "a\u202eb@c", "a\u200b@b", "a@b..c",
      "a@-b", "a@[::1",
-     "a@[x]", "a@::1", "a@::1%\0", "a@[::1%\u0001]", "a@b/" + "я" * 512, "a@b\r\nX: y", "a" * 1024 + "@b", "a@" + "b" * 70, "\ud7ff@b", "\uffff@b", "a@\u0660",
+     "a@[x]", "a@::1", "a@::1%\0", "a@[::1%\u0001]", "a@b/" + "я" * 512,
+     "a@b\r\nX: y", "a" * 1024 + "@b", "a@" + "b" * 70, "\ud7ff@b", "\uffff@b", "a@\u0660",
      '"a"@b', "a'@b", "a&@b", "<a>@b",
      "\u0300a@b", "a@b/\ufffe", "a@xn--a", "a@" + "b." * 1000 + "c"],
 )  # fmt: skip
