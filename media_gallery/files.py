@@ -26,8 +26,10 @@ CHUNK = 500
 NEAR = 2000
 """Links that a list may pass over in the event loop; deeper pages go elsewhere."""
 
-TRIES, REMEMBERED = 3, 10_000
-"""Crashes and hangs after which a decoder is spared a file, and of how many files they are remembered."""
+TRIES, SPARED, REMEMBERED = 3, 3600 * 1_000_000, 10_000
+"""Failures of decoders over a file after which they are spared it, for how many microseconds, and of how many files
+this is remembered: not beyond the process, since the machine may have been at fault.
+"""
 
 
 @contextmanager
@@ -62,7 +64,7 @@ class Files:
         self.db, self.store, self.thumbnailer, self.clock = db, store, thumbnailer, clock
         self.default_quota = default_quota
         self._making: dict[str, asyncio.Task[Blob]] = {}
-        self._failures: dict[str, int] = {}
+        self._failures: dict[str, tuple[int, int]] = {}
 
     # --- Looking ---
 
@@ -125,7 +127,7 @@ class Files:
         size, _, ext = stored.partition(".")
         fd = await self.store.open(link.blob.key)
         try:
-            made = await self.thumbnailer.more(fd, [int(size)], ext)
+            made = await self.thumbnailer.more(fd, [int(size)], ext, owner=link.account)
             await self.keep_thumbnails(link.blob, made)
         except (Undecodable, DecoderFailed) as error:
             log.warning("thumbnail failed", link=link.id, reason=str(error))
@@ -139,6 +141,8 @@ class Files:
         `source` is a descriptor of the bytes where the caller has one, at their begin: the store is not asked for them.
         """
         key = link.blob.key
+        if self._is_spared(key):
+            return link.blob
         task = self._making.get(key)
         if task is None:
             task = self._making[key] = asyncio.create_task(self._see(link, None if source is None else os.dup(source)))
@@ -166,28 +170,32 @@ class Files:
         try:
             if kind is None:
                 return None
-            picture = await self.thumbnailer.picture(fd, kind)
+            picture = await self.thumbnailer.picture(fd, kind, owner=link.account)
         except Busy:
             return None
         except (Undecodable, DecoderFailed) as error:
             metrics.decodes.labels(kind, "failed").inc()
             log.info("no thumbnail", link=link.id, reason=str(error))
-            hopeless = isinstance(error, Undecodable) or self._failed_often(blob.key)
-            return replace(blob, decodable=False) if hopeless else None
+            if isinstance(error, Undecodable):  # the decoder itself says so of the file
+                return replace(blob, decodable=False)
+            self._note_failure(blob.key)
+            return None
         finally:
             os.close(fd)
         metrics.decodes.labels(kind, "made").inc()
         await self.keep_thumbnails(blob, picture.thumbnails)
         return replace(blob, width=picture.width, height=picture.height, decodable=True)
 
-    def _failed_often(self, key: str) -> bool:
-        """A decoder crashed or hung once more, which may be the machine's fault: whether it is to be the file's now."""
-        failures = self._failures.pop(key, 0) + 1
-        if failures < TRIES:
-            self._failures[key] = failures
-            if len(self._failures) > REMEMBERED:
-                del self._failures[next(iter(self._failures))]
-        return failures >= TRIES
+    def _note_failure(self, key: str) -> None:
+        """A decoder crashed or hung over a file once more."""
+        count, _ = self._failures.pop(key, (0, 0))
+        self._failures[key] = count + 1, self.clock()
+        if len(self._failures) > REMEMBERED:
+            del self._failures[next(iter(self._failures))]
+
+    def _is_spared(self, key: str) -> bool:
+        count, last = self._failures.get(key, (0, 0))
+        return count >= TRIES and self.clock() < last + SPARED
 
     async def keep_thumbnails(self, blob: Blob, thumbnails: Mapping[str, bytes]) -> None:
         """Keep thumbnails of a stored blob; nothing of one that was deleted meanwhile. Raises NoSpace, Unavailable."""

@@ -12,8 +12,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,8 @@ RECYCLE = 500
 """Jobs after which a decoder is replaced, so that what a library leaks does not add up."""
 START = 60.0
 """Seconds a decoder may take to load its libraries."""
+PATIENCE = 60.0
+"""Seconds that a job waits for a decoder at most."""
 HEADER, ANSWER = 16 * 1024, 256 * 1024 * 1024
 """Longest first line of a decoder's answer, and most bytes behind it."""
 PROGRAM = Path(__file__).with_name("decoder.py")
@@ -39,11 +42,13 @@ class Undecodable(Exception):
 
 
 class DecoderFailed(Exception):
-    """The decoder crashed, or took too long."""
+    """Two decoders crashed or took too long over the file, one after the other: that may be the machine's fault."""
 
 
 class Busy(DecoderFailed):
-    """Too many jobs wait, no decoder could be started, or the service is stopping: nothing was tried."""
+    """Too many jobs wait, or one for too long, no decoder could be started, or the service is stopping: nothing was
+    tried.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,56 @@ class Avatar:
     thumbnails: dict[str, bytes]
 
 
+class _Turns:
+    """So many jobs at once. Those that wait get their turns account by account, each account's in their order."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}
+
+    @asynccontextmanager
+    async def taken(self, owner: int) -> AsyncIterator[None]:
+        """A place among those that work. Raises Busy."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(owner)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, owner: int) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(owner, deque()).append(turn)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await turn
+        except BaseException as error:
+            if not turn.cancelled():  # it came in the same moment
+                self._pass_on()
+            if isinstance(error, TimeoutError):
+                raise Busy("the decoders are busy") from error
+            raise
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            owner, turns = next(iter(self._waiting.items()))
+            del self._waiting[owner]
+            turn = turns.popleft()
+            if turns:
+                self._waiting[owner] = turns  # behind all others
+            if not turn.done():  # nobody waits for it any more
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class Thumbnailer:
-    """A pool of decoder processes. Times in seconds, `memory` in bytes."""
+    """A pool of decoder processes. Times in seconds, `memory` in bytes.
+
+    At most `queue` jobs wait or are done, at most `queue_each` of them of one account, which each is told as `owner`.
+    """
 
     def __init__(
         self,
@@ -76,13 +129,15 @@ class Thumbnailer:
         cpu_seconds: int,
         memory: int,
         max_pixels: int,
-        queue: int = 256,
+        queue: int = 512,
+        queue_each: int = 64,
     ) -> None:
-        self.timeout, self.queue = timeout, queue
+        self.timeout, self.queue, self.queue_each = timeout, queue, queue_each
         self._limits = json.dumps({"cpu_seconds": cpu_seconds, "memory": memory, "max_pixels": max_pixels})
-        self._free = asyncio.Semaphore(processes)
+        self._turns = _Turns(processes)
         self._idle: list[_Decoder] = []
         self._jobs: set[asyncio.Task[Any]] = set()
+        self._owned = Counter[int]()
         self._closing = False
 
     async def start(self) -> None:
@@ -96,29 +151,37 @@ class Thumbnailer:
         while self._idle:
             await self._idle.pop().end()
 
-    async def picture(self, fd: int, kind: Literal["image", "video"]) -> Picture:
+    async def picture(self, fd: int, kind: Literal["image", "video"], *, owner: int = 0) -> Picture:
         """Measures and the thumbnail of a file. Raises Undecodable, DecoderFailed, Busy."""
-        answer, parts = await self._run(fd, {"job": "picture", "kind": kind})
+        answer, parts = await self._run(fd, {"job": "picture", "kind": kind}, owner)
         return Picture(answer["width"], answer["height"], parts)
 
-    async def avatar(self, fd: int) -> Avatar:
+    async def avatar(self, fd: int, *, owner: int = 0) -> Avatar:
         """The avatar that is kept of an image. Raises Undecodable, DecoderFailed, Busy."""
-        answer, parts = await self._run(fd, {"job": "avatar"})
+        answer, parts = await self._run(fd, {"job": "avatar"}, owner)
         return Avatar(parts.pop(""), f"image/{answer['format']}", answer["width"], parts)
 
-    async def more(self, fd: int, sizes: Sequence[int], ext: str) -> dict[str, bytes]:
+    async def more(self, fd: int, sizes: Sequence[int], ext: str, *, owner: int = 0) -> dict[str, bytes]:
         """Thumbnails of a stored avatar: file name -> bytes. Raises Undecodable, DecoderFailed, Busy."""
-        return (await self._run(fd, {"job": "more", "sizes": list(sizes), "ext": ext}))[1]
+        return (await self._run(fd, {"job": "more", "sizes": list(sizes), "ext": ext}, owner))[1]
 
-    async def _run(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    async def _run(self, fd: int, job: dict[str, Any], owner: int) -> tuple[dict[str, Any], dict[str, bytes]]:
         """One job in a task of its own with a descriptor of its own: a caller that is cancelled leaves it whole."""
-        if self._closing or len(self._jobs) >= self.queue:
+        if self._closing or len(self._jobs) >= self.queue or self._owned[owner] >= self.queue_each:
             raise Busy("too many images wait")
         copy = os.dup(fd)
-        task = asyncio.create_task(self._attempt(copy, job))
+        task = asyncio.create_task(self._attempt(copy, job, owner))
         self._jobs.add(task)
-        task.add_done_callback(lambda _: os.close(copy))  # also of a task that is cancelled before it begins
-        task.add_done_callback(self._jobs.discard)
+        self._owned[owner] += 1
+
+        def ended(_: object) -> None:  # also of a task that is cancelled before it begins
+            os.close(copy)
+            self._jobs.discard(task)
+            self._owned[owner] -= 1
+            if not self._owned[owner]:
+                del self._owned[owner]
+
+        task.add_done_callback(ended)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -126,9 +189,15 @@ class Thumbnailer:
                 raise Busy("the service is stopping") from None
             raise
 
-    async def _attempt(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
-        async with self._free:
-            answer, data = await self._ask(fd, job)
+    async def _attempt(self, fd: int, job: dict[str, Any], owner: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+        async with self._turns.taken(owner):
+            try:
+                answer, data = await self._ask(fd, job, self._idle.pop() if self._idle else await self._fresh())
+            except Busy:
+                raise
+            except DecoderFailed as error:  # it may have been ended for want of memory, or before the file came
+                log.info("another decoder tries", reason=str(error))
+                answer, data = await self._ask(fd, job, await self._fresh())
         if "error" in answer:
             raise Undecodable(answer["error"])
         parts, at = {}, 0
@@ -137,8 +206,10 @@ class Thumbnailer:
             at += length
         return answer, parts
 
-    async def _ask(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        decoder = self._idle.pop() if self._idle else await _Decoder.start(self._limits)
+    async def _fresh(self) -> _Decoder:
+        return await _Decoder.start(self._limits)
+
+    async def _ask(self, fd: int, job: dict[str, Any], decoder: _Decoder) -> tuple[dict[str, Any], bytes]:
         try:
             async with asyncio.timeout(self.timeout):
                 answer = await decoder.ask(fd, job)

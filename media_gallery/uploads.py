@@ -38,7 +38,7 @@ from media_gallery.models import (
 )
 from media_gallery.rates import Rates
 from media_gallery.storage import BlobStore, Slot, Staged
-from media_gallery.thumbnails import Avatar, Busy, DecoderFailed, Thumbnailer, Undecodable
+from media_gallery.thumbnails import Avatar, DecoderFailed, Thumbnailer, Undecodable
 
 log = structlog.get_logger()
 HEAD = 4096
@@ -296,13 +296,15 @@ class Upload:
         return kept
 
     async def _crop(self, staged: Staged) -> Avatar:
-        """The square that is kept of an avatar; the original bytes go. Raises UnsupportedMedia."""
+        """The square that is kept of an avatar; the original bytes go. Raises UnsupportedMedia, Unavailable."""
         fd = await self._uploads.store.open_staged(staged)
         try:
-            avatar = await self._uploads.thumbnailer.avatar(fd)
-        except Busy as error:
-            raise Unavailable("The image decoders are busy") from error
-        except (Undecodable, DecoderFailed) as error:
+            avatar = await self._uploads.thumbnailer.avatar(fd, owner=self.account)
+        except DecoderFailed as error:
+            metrics.decodes.labels("avatar", "failed").inc()
+            log.warning("avatar not decoded", reason=str(error))
+            raise Unavailable("The image cannot be decoded right now") from error
+        except Undecodable as error:
             metrics.decodes.labels("avatar", "failed").inc()
             log.info("avatar refused", reason=str(error))
             raise UnsupportedMedia from error
