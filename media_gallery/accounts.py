@@ -17,7 +17,7 @@ from media_gallery.db import Connection, Database
 from media_gallery.db import accounts as queries
 from media_gallery.db.accounts import Token
 from media_gallery.errors import BadRequest, Forbidden, GalleryError, NotFound, Unauthorized, Unavailable
-from media_gallery.files import Files
+from media_gallery.files import Files, only_logged
 from media_gallery.models import Account, AccountId, Caller, Jid, Page
 from media_gallery.rates import Rates, place_of
 from media_gallery.settings import Settings
@@ -218,7 +218,8 @@ class Accounts:
     async def delete(self, account: AccountId) -> None:
         """Remove an account: its tokens at once, then all it has stored."""
         await self.db.write(lambda c: queries.close_account(c, account))
-        await self.finish_closing(account)
+        with only_logged("account not emptied yet", account=account):
+            await self.finish_closing(account)
 
     async def finish_closing(self, account: AccountId) -> None:
         """Remove what is left of a closed account; also after a crash in the middle of it."""

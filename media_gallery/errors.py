@@ -113,6 +113,10 @@ class Unavailable(GalleryError):
         super().__init__(sentence, retry_after=retry_after, **extra)
 
 
+class InDoubt(Unavailable):
+    """The same, where a connection broke while it was to commit: nobody knows whether what was asked has happened."""
+
+
 class NoSpace(GalleryError):
     status = 507
     condition = "resource-constraint"

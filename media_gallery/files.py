@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,12 +33,17 @@ this is remembered: not beyond the process, since the machine may have been at f
 
 
 @contextmanager
-def after_commit(what: str, **about: int) -> Iterator[None]:
-    """What fails behind a commit is logged alone: a refusal would tell the client to come again, and to pay again."""
+def only_logged(what: str, **about: int) -> Iterator[None]:
+    """What fails behind a commit is logged alone: a refusal would tell the client to come again, and to pay again.
+
+    Upkeep, or a later request, makes up for it.
+    """
     try:
         yield
     except GalleryError as error:
         log.warning(what, reason=str(error), **about)
+    except Exception:
+        log.exception(what, **about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ class Files:
 
     async def _see(self, link: Link, source: int | None) -> Blob:
         blob = link.blob
-        with after_commit("thumbnail not kept", link=link.id):
+        with only_logged("thumbnail not kept", link=link.id):
             seen = await self._decoded(link, source)
             if seen is not None:
                 width, height, decodable = seen.width, seen.height, bool(seen.decodable)
@@ -242,20 +247,26 @@ class Files:
 
     async def delete_ids(self, account: AccountId, ids: Sequence[int]) -> int:
         """Remove the account's links among `ids`, the bytes that nothing else links with them."""
-        count = 0
+        count, reached = 0, True
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
-            count += await self._delete_chunk(account, chunk)
+            removed = await self._delete_rows(account, chunk)
+            # From here on the links are gone. What is left of the bytes, the trash rows tell upkeep to remove.
+            reached = reached and await self._clear(removed)
+            count += len(removed.slot_ids)
         metrics.removed.inc(count)
         return count
 
-    async def _delete_chunk(self, account: AccountId, ids: Sequence[int]) -> int:
-        removed = await self.db.write(lambda c: links.delete_links(c, account, ids, self.clock()))
-        # From here on the links are gone. What a crash leaves of the bytes, the trash rows tell to be swept.
-        if removed.slot_ids:
-            await self.store.unpublish(removed.slot_ids)
-        if removed.keys:
-            await self.store.delete(removed.keys)
-            with suppress(GalleryError):
+    async def _delete_rows(self, account: AccountId, ids: Sequence[int]) -> links.Removed:
+        return await self.db.write(lambda c: links.delete_links(c, account, ids, self.clock()))
+
+    async def _clear(self, removed: links.Removed) -> bool:
+        """Take what was removed out of the store; whether that could be reached."""
+        with only_logged("bytes not removed", files=len(removed.slot_ids)):
+            if removed.slot_ids:
+                await self.store.unpublish(removed.slot_ids)
+            if removed.keys:
+                await self.store.delete(removed.keys)
                 await self.db.write(lambda c: upkeep.empty_trash(c, removed.keys))
-        return len(removed.slot_ids)
+            return True
+        return False

@@ -18,13 +18,14 @@ from media_gallery.db.links import NewLink
 from media_gallery.errors import (
     BadRequest,
     GalleryError,
+    InDoubt,
     QuotaExceeded,
     TooLarge,
     TooManyRequests,
     Unavailable,
     UnsupportedMedia,
 )
-from media_gallery.files import Files, after_commit
+from media_gallery.files import Files, only_logged
 from media_gallery.models import (
     GENERIC_TYPE,
     AccountId,
@@ -209,17 +210,18 @@ class Uploads:
             raise
         upload.arriving.used = kept.used
         if known is not None:
-            with after_commit("spare bytes not removed", link=kept.link.id):
+            with only_logged("spare bytes not removed", link=kept.link.id):
                 await (self.store.delete([staged.key]) if committed else self.store.discard(staged))
         metrics.uploads.labels(kept.link.category, "known" if known else "new").inc()
         return kept
 
     async def _take_back(self, refusal: GalleryError, slot_id: str, keys: list[str]) -> None:
-        """Leave nothing of a link that was refused. After anything but a refusal the row may be there: gc tells."""
-        if not isinstance(refusal, Unavailable):
-            await self.store.unpublish([slot_id])
-            if keys:
-                await self.store.delete(keys)
+        """Leave nothing of a link that was refused. In doubt the row may be there: upkeep sees."""
+        if not isinstance(refusal, InDoubt):
+            with only_logged("spare bytes not removed"):
+                await self.store.unpublish([slot_id])
+                if keys:
+                    await self.store.delete(keys)
 
 
 class Upload:
@@ -266,8 +268,9 @@ class Upload:
             kept = await self._uploads.keep(self, staged, new, None)
             link = kept.link
             if link.thumbnails and link.pictured and not link.blob.decodable:  # it may have failed under a wrong type
-                blob = await self._uploads.files.see(link, self._uploads.limits.thumbnail_wait, fd)
-                kept = replace(kept, link=replace(link, blob=blob))
+                with only_logged("thumbnail not made", link=link.id):
+                    blob = await self._uploads.files.see(link, self._uploads.limits.thumbnail_wait, fd)
+                    kept = replace(kept, link=replace(link, blob=blob))
         return kept
 
     @asynccontextmanager
@@ -291,7 +294,7 @@ class Upload:
         new = NewLink(new_slot_id(), offer.name, avatar.media_type, "avatar", offer.metadata, offer.thumbnails)
         kept = await self._uploads.keep(self, cropped, new, avatar)
         if offer.thumbnails:
-            with after_commit("thumbnails not kept", link=kept.link.id):  # made again when they are asked for
+            with only_logged("thumbnails not kept", link=kept.link.id):  # made again when they are asked for
                 await self._uploads.files.keep_thumbnails(kept.link.blob, avatar.thumbnails)
         return kept
 

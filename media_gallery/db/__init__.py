@@ -57,7 +57,7 @@ class Database(Protocol):
     async def write(self, query: Query[T], *, long: bool = False) -> T:
         """Run a query as one durable transaction: all of it is on disk on return, nothing of it on an exception.
 
-        Unavailable is the exception that leaves it open: the connection may have broken while the commit was under way.
+        InDoubt is the exception that leaves it open: the connection may have broken while the commit was under way.
         A query may run more than once, where transactions collided, and does nothing but speak to its connection.
         One that is not `long`, which may touch many rows, has a few seconds.
         """

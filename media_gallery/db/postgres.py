@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from media_gallery.db import Connection, Query, Row
-from media_gallery.errors import NoSpace, Unavailable
+from media_gallery.errors import InDoubt, NoSpace, Unavailable
 
 T = TypeVar("T")
 CONNECTIONS = 10
@@ -26,6 +26,7 @@ PROMPT = 4.5
 STATEMENT = 60.0
 """Seconds one statement may take of those that touch many rows."""
 ATTEMPTS = 10
+AWAY = "The database cannot be reached"
 _TURN = 0x74696479  # "tidy", an advisory lock
 _COLLISIONS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _GONE = (
@@ -48,7 +49,7 @@ def translate(error: Exception) -> Exception:
     """The refusal that stands for what PostgreSQL reports, or the error itself where it is a fault of ours."""
     if isinstance(error, asyncpg.DiskFullError):
         return NoSpace()
-    return Unavailable("The database cannot be reached") if isinstance(error, _GONE) else error
+    return Unavailable(AWAY) if isinstance(error, _GONE) else error
 
 
 class _PostgresConnection:
@@ -148,15 +149,19 @@ class PostgresDatabase:
     async def _write(self, query: Query[T], long: bool) -> T:
         end = _soon()
         for attempt in range(ATTEMPTS):
+            committing = False
             try:
                 async with self._connection(end) as (raw, timer), raw.transaction():
                     if long:
                         timer.cancel()
-                    return await query(_PostgresConnection(raw))
+                    result = await query(_PostgresConnection(raw))
+                    committing = True
+                return result
             except _COLLISIONS as error:
                 if attempt == ATTEMPTS - 1:
                     raise translate(error) from error
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311, spreads, guards nothing
             except Exception as error:
-                raise translate(error) from error
+                refusal = translate(error)
+                raise InDoubt(AWAY) if committing and isinstance(refusal, Unavailable) else refusal from error
         raise AssertionError

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import structlog
 
 from media_gallery.db import Connection, Query, Row
-from media_gallery.errors import NoSpace, Unavailable
+from media_gallery.errors import InDoubt, NoSpace, Unavailable
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -170,15 +170,19 @@ class _Writer(threading.Thread):
 
     def _commit(self, group: list[_Job]) -> list[Any]:
         """A result or an exception for each transaction of the group, whatever happens: somebody waits for each."""
-        raw = self._connection.raw
+        raw, committing = self._connection.raw, False
         try:
             raw.execute("BEGIN IMMEDIATE")
             results = [self._one(job.query) for job in group]
+            committing = True
             raw.execute("COMMIT")
         except Exception as error:
             with suppress(sqlite3.Error):
                 raw.rollback()
-            return [translate(error) if isinstance(error, sqlite3.Error) else error] * len(group)
+            refusal = translate(error) if isinstance(error, sqlite3.Error) else error
+            if committing and isinstance(refusal, Unavailable):  # a start after a crash may find all of it in the log
+                refusal = InDoubt(AWAY)
+            return [refusal] * len(group)
         return results
 
     def _one(self, query: Query[Any]) -> Any:

@@ -23,7 +23,7 @@ from media_gallery.db.postgres import translate
 from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
 from tests.postgres import Postgres
-from tests.service import PROGRAM, Service, assert_error, environment
+from tests.service import MIB, PROGRAM, Service, assert_error, environment
 from tests.waiting import wait_until
 
 # The same on every back end, or on those that the tests name.
@@ -95,12 +95,18 @@ def test_a_locked_file_is_503_and_then_works_again(start_service: Callable[..., 
     service = start_service(DATABASE_URL="")
     user = service.user()
     lock = sqlite3.connect(service.data_dir / "gallery.sqlite", isolation_level=None)
+    kept = user.upload(b"before")
+    before = service.stored("blobs", "links", "staging")
     lock.execute("BEGIN IMMEDIATE")
     assert user.get("files/").status_code == 200  # reading goes on
-    assert_error(user.send(b"cannot be written"), 503)
+    for data in (b"cannot be written", os.urandom(MIB), b"before"):
+        assert_error(user.send(data), 503)
+    assert_error(user.get("files/slot/", name="b.txt", size=6, hash=kept["hash"]), 503)
+    assert_error(service.http.get("/readyz"), 503)
     assert user.get("files/stats/").status_code == 200
+    assert service.stored("blobs", "links", "staging") == before, "nothing of what surely has not happened"
     lock.execute("ROLLBACK")
-    assert user.upload(b"can be")["used"] == 6
+    assert user.upload(b"can be")["used"] == 12
     lock.close()
 
 

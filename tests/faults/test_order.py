@@ -12,8 +12,8 @@ import pytest
 
 from media_gallery.app import Gallery
 from media_gallery.db import links
-from media_gallery.errors import Unauthorized
-from media_gallery.models import Digest, Jid
+from media_gallery.errors import InDoubt, Unauthorized, Unavailable
+from media_gallery.models import Digest, Filter, Jid
 from media_gallery.uploads import Kept, Offer
 from tests import samples
 from tests.service import Service, User
@@ -80,6 +80,58 @@ def test_what_breaks_after_the_commit_takes_no_bytes_away(start_service: Callabl
     [file] = user.items()
     assert user.http.get(file["file"]).content == data
     assert "0 wrong" in service.cli("fsck")
+
+
+def test_what_is_in_doubt_alone_is_left_for_upkeep(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user, known = service.user(), os.urandom(1000)
+    user.upload(known)
+    before = service.stored("blobs", "links")
+
+    async def broken(gallery: Gallery) -> None:
+        refusal: type[Unavailable] = Unavailable
+
+        async def refuse(_: Any) -> None:
+            raise refusal
+
+        gallery.db.write = refuse  # type: ignore[method-assign, assignment]
+        for refusal in (Unavailable, InDoubt):
+            for come, data in ((_upload, os.urandom(1000)), (_upload, known), (_slot, known)):
+                with pytest.raises(refusal):
+                    await come(gallery, user, data)
+            assert (service.stored("blobs", "links") == before) == (refusal is Unavailable)
+
+    service.within(broken)
+    service.stop()
+    service.cli("gc", "--older-than", "0")
+    assert service.stored("blobs", "links") == before
+
+
+def test_a_deletion_is_done_once_its_rows_are_gone(start_service: Callable[..., Service]) -> None:
+    """Whatever the store says then, or the database that is to empty a closed account; upkeep makes up for it."""
+    service = start_service()
+    users = [service.user(), service.user()]
+    urls = [user.upload(os.urandom(1000))["file"] for user in users]
+
+    async def refuse(*_: Any) -> None:
+        raise Unavailable
+
+    async def broken(gallery: Gallery) -> None:
+        one, other = [(await gallery.accounts.get(Jid.parse(user.jid))).id for user in users]
+        with pytest.MonkeyPatch.context() as patch:
+            for call in ("delete", "unpublish"):
+                patch.setattr(gallery.store, call, refuse)
+            assert await gallery.files.delete(one, Filter(size_gte=0)) == 1
+            patch.setattr(gallery.files, "delete_all", refuse)
+            await gallery.accounts.delete(other)
+        assert len(service.stored("blobs")) == 2 and users[0].used() == 0
+        for _ in range(2):  # the first time, the request itself may be emptying the account
+            await gallery.maintenance.tidy()
+
+    service.within(broken)
+    assert not service.stored("blobs")
+    assert [users[0].http.get(url).status_code for url in urls] == [404, 404]
+    assert "0 blobs, 0 links" in service.cli("fsck")
 
 
 def test_bytes_that_became_known_meanwhile_are_stored_once(start_service: Callable[..., Service]) -> None:

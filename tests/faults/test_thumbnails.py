@@ -32,7 +32,7 @@ def assert_shown(user: User, made: dict[str, Any]) -> None:
     assert "immutable" in answer.headers["Cache-Control"]
 
 
-@pytest.mark.parametrize("refusal", [NoSpace, Unavailable])
+@pytest.mark.parametrize("refusal", [NoSpace, Unavailable, RuntimeError])
 @pytest.mark.parametrize(
     ("what", "context"), [("put_thumbnails", "file"), ("put_thumbnails", "avatar"), ("open", None)]
 )
