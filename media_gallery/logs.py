@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
-from typing import Any
+from contextlib import suppress
+from select import PIPE_BUF
+from typing import Any, TextIO, cast
 
 import structlog
 
 from media_gallery.settings import Settings
 
 _QUIET = ("slixmpp", "asyncio", "alembic", "av", "PIL", "_granian")
+
+_LONG = 2000
+"""Characters that stay of a text in a line that is too long."""
+
+
+class _WholeLines(io.TextIOBase):
+    """Standard error, written to a line at a time: workers share it, and what is written at once stays together.
+
+    A disk without room for a log breaks no request.
+    """
+
+    def write(self, line: str) -> int:
+        with suppress(OSError):
+            os.write(2, line.encode(errors="backslashreplace"))
+        return len(line)
+
+
+def _fitting(render: Any) -> Any:
+    """The same lines, none longer than what a pipe takes at once (POSIX, `write`): of long texts the ends are left out,
+    of a traceback its begin.
+    """
+
+    def rendered(logger: Any, method: str, event: dict[str, Any]) -> str:
+        line, most = render(logger, method, dict(event)), _LONG
+        while len(line.encode(errors="backslashreplace")) >= PIPE_BUF and most:
+            line = render(logger, method, {name: _cut(name, value, most) for name, value in event.items()})
+            most //= 2
+        return str(line)
+
+    return rendered
+
+
+def _cut(name: str, value: Any, most: int) -> Any:
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) <= most:
+        return value
+    return f"… {text[-most:]}" if name == "exception" else f"{text[:most]} …"
 
 
 def set_up(settings: Settings) -> None:
@@ -21,22 +62,18 @@ def set_up(settings: Settings) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if settings.log_format == "json":
-        renderer: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    else:
-        renderer = [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,  # not the default one: it prints local variables
-            )
-        ]
+    render: Any = structlog.processors.JSONRenderer()
+    if settings.log_format == "text":
+        plain = structlog.dev.plain_traceback  # not the default one: it prints local variables
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    renderer, lines = [structlog.processors.format_exc_info, _fitting(render)], cast(TextIO, _WholeLines())
     structlog.configure(
         processors=[structlog.processors.add_log_level, *shared[:1], *shared[2:], *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(lines),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
