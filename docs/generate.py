@@ -31,8 +31,16 @@ _GROUPS = {
     "Processes and limits": "workers",
 }
 """Headings, each with the first setting below it."""
-_SIZES = {"default_quota", "max_file_size", "decoder_memory", "min_free_space"}
-_TIMES = {"token_lifetime", "code_lifetime", "decoder_timeout", "idle_timeout", "stop_timeout", "gc_grace"}
+_SIZES = {"default_quota", "max_file_size", "decoder_memory", "min_free_space", "linger_size"}
+_TIMES = {
+    "token_lifetime",
+    "code_lifetime",
+    "decoder_timeout",
+    "idle_timeout",
+    "linger_time",
+    "stop_timeout",
+    "gc_grace",
+}
 
 
 def settings_page() -> str:

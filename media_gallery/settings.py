@@ -310,6 +310,12 @@ class Settings(BaseSettings):
     min_upload_rate: Bytes = Field(
         500, description="Bytes a second that a body must bring, averaged over `IDLE_TIMEOUT`, or it gets `408`; 0: any"
     )
+    linger_time: Seconds = Field(
+        60,
+        description="How long the rest of a request that is refused already is still read and thrown away, so that its"
+        " client sees the answer, not a broken connection",
+    )
+    linger_size: Bytes = Field(128 * 1024**2, description="How much of it is read")
     stop_timeout: Seconds = Field(60, description="How long running requests may go on after a stop signal")
     min_free_space: Bytes = Field(
         64 * 1024**2,

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from media_gallery.http import account, files, media, multipart, openapi, shapes, status
-from media_gallery.http.middleware import PRIVATE, Cors, Errors, Observe
+from media_gallery.http.middleware import PRIVATE, Cors, Errors, Linger, Observe
 from media_gallery.http.request import Call, Services, read_parameters
 
 BASE = "/api/v1"
@@ -177,7 +177,9 @@ def application(services: Services, lifespan: Any) -> Starlette:
         max_age=86400,
     )
     app = _Application(
-        routes=routes(services), middleware=[Middleware(Observe), cors, Middleware(Errors)], lifespan=lifespan
+        routes=routes(services),
+        middleware=[Middleware(Linger, services.settings), Middleware(Observe), cors, Middleware(Errors)],
+        lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     return app

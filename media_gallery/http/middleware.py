@@ -20,7 +20,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from media_gallery import metrics
-from media_gallery.errors import BadRequest, GalleryError, MethodNotAllowed, NotFound, Unauthorized
+from media_gallery.errors import BadRequest, ClientTimeout, GalleryError, MethodNotAllowed, NotFound, Unauthorized
+from media_gallery.settings import Settings
 
 log = structlog.get_logger()
 METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
@@ -34,10 +35,10 @@ ALWAYS = {
 PRIVATE = {**ALWAYS, "Cache-Control": "no-store"}
 """Those of the API, whose answers are one account's."""
 
-LINGER, UNSENT = 30.0, 64 * 1024 * 1024
-"""Seconds for which the rest of a refused body is still read, and how many bytes of it."""
-PAUSE = 5.0
-"""Seconds without a byte after which it is not."""
+UNASKED = 1.0
+"""Seconds that an answer has to go out before a body is read which its client waits to be asked for
+(`Expect: 100-continue`): if that is read sooner, the server may send `100` first.
+"""
 
 
 def error_response(error: GalleryError, headers: Mapping[str, str] | None = None) -> Response:
@@ -51,31 +52,53 @@ def error_response(error: GalleryError, headers: Mapping[str, str] | None = None
     return Response(msgspec.json.encode(body), error.status, given, "application/json")
 
 
-class _Lingering(Response):
-    """An answer before its request's end. What the client is still sending is read, or its system would tell it, and a
-    proxy in between, of a broken connection instead of the answer. The server closes behind the answer's last byte, so
-    that one is kept until then.
+class Linger:
+    """Reads and throws away what is still coming of a request that is answered already (contract, "Errors").
+
+    A client that is not read while it sends, and a proxy in front, see a broken connection instead of the answer.
+    Granian goes on reading for the application behind an answer that was sent whole, not behind one sent in pieces.
     """
 
-    def __init__(self, given: Response) -> None:
-        super().__init__(given.body, given.status_code)
-        self.raw_headers = given.raw_headers
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body[:-1], "more_body": True})
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER):
-                await self._read(receive)
-        await send({"type": "http.response.body", "body": self.body[-1:], "more_body": False})
+        headers = dict(scope.get("headers", ()))
+        more = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        if not more:
+            return await self.app(scope, receive, send)
+        unasked, late = headers.get(b"expect", b"").lower() == b"100-continue", False
 
-    async def _read(self, receive: Receive) -> None:
-        rest, more = UNSENT, True
-        while more and rest >= 0:
-            async with asyncio.timeout(PAUSE):
-                message = await receive()
-            rest -= len(message.get("body", b""))
+        async def read() -> Message:
+            nonlocal more, unasked
+            unasked = False
+            message = await receive()
             more = message.get("more_body", False)
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal late
+            if message["type"] == "http.response.start" and more:
+                late = message["status"] == ClientTimeout.status
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self.app(scope, read, answer)
+        if more and not late:  # who is too slow has been waited for
+            if unasked:
+                await asyncio.sleep(UNASKED)
+            await self._throw_away(read)
+        return None
+
+    async def _throw_away(self, read: Receive) -> None:
+        rest, more = self.settings.linger_size, True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.linger_time):
+                while more and rest > 0:
+                    async with asyncio.timeout(self.settings.idle_timeout):
+                        message = await read()
+                    rest -= len(message.get("body", b""))
+                    more = message.get("more_body", False)
 
 
 class Cors(CORSMiddleware):
@@ -109,15 +132,8 @@ class Errors:
             elif begun or answer.status_code == 500:
                 log.exception("unforeseen error", method=scope["method"], route=route_of(scope))
             if not begun:
-                waits = _unread(scope) and answer.status_code != 408  # who was too slow has been waited for
-                await (_Lingering(answer) if waits else answer)(scope, receive, send)
+                await answer(scope, receive, send)
         return None
-
-
-def _unread(scope: Scope) -> bool:
-    """Whether the request has a body that nobody has read to its end."""
-    names = {name for name, _ in scope["headers"]}
-    return bool({b"content-length", b"transfer-encoding"} & names) and not scope["state"].get("read")
 
 
 def _answer(error: Exception) -> Response:

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from media_gallery.errors import BadRequest
-from media_gallery.http.request import BODY, Call, Raw, chunks, convert, query_parameters
+from media_gallery.http.request import BODY, Call, Raw, chunks, convert, declared_length, query_parameters
 from media_gallery.http.shapes import Count, Text
 from media_gallery.models import METADATA_DEPTH, Context, Digest, clean_name, nested_deeper
 from media_gallery.uploads import Kept, Offer, Upload
@@ -74,8 +74,7 @@ async def receive(call: Call, context: Context | None) -> Kept:
     content_type, options = parse_options_header(call.request.headers.get("content-type", ""))
     if content_type != "multipart/form-data" or not options.get("boundary"):
         raise BadRequest("An upload must be multipart/form-data")
-    length = call.request.headers.get("content-length", "")
-    declared = max(0, int(length) - OVERHEAD) if length.isdigit() else 0
+    declared = max(0, declared_length(call.request) - OVERHEAD)
     form = _Form(call, context, options["boundary"])
     body = chunks(call.request, call.services.settings)
     try:

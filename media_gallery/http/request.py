@@ -87,6 +87,14 @@ class Call:
         return best
 
 
+def declared_length(request: Request) -> int:
+    """Bytes of the body as its head says; 0 where it comes in chunks, beside which a length counts for nothing
+    (RFC 9112, section 6.3).
+    """
+    chunked = "transfer-encoding" in request.headers
+    return 0 if chunked else int(request.headers.get("content-length", "0"))
+
+
 async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
     """The body as it comes. Raises ClientDisconnect, and ClientTimeout where nothing comes for `idle_timeout` seconds,
     or less than `min_upload_rate` over as many seconds of waiting: the time that we take ourselves does not count.
@@ -107,7 +115,6 @@ async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
             waited, came = 0.0, 0
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        request.scope.setdefault("state", {})["read"] = not message.get("more_body")
         if message.get("body"):
             yield message["body"]
         if not message.get("more_body"):
@@ -131,6 +138,8 @@ def query_parameters(request: Request) -> Raw:
 
 
 async def _body_parameters(call: Call) -> Raw:
+    if declared_length(call.request) > BODY:
+        raise TooLarge("The request is too large")
     body = b""
     async for chunk in chunks(call.request, call.services.settings):
         body += chunk

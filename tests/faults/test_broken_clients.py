@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.raw import END, Raw, nothing_is_left, part, send_slowly
 from tests.service import MIB, Service, User
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, wait_until
 
 # The same on every back end, or on those that the tests name.
 pytestmark = pytest.mark.same_everywhere
@@ -24,12 +24,12 @@ LIMITS = {"MIN_UPLOAD_RATE": "10", "MAX_FILE_SIZE": "2 MiB", "DEFAULT_QUOTA": "3
 @pytest.fixture(scope="module")
 def strict(start_service: Callable[..., Service]) -> Service:
     """It waits for a client as long as a test does."""
-    return start_service(**LIMITS, IDLE_TIMEOUT="10 min")
+    return start_service(**LIMITS, IDLE_TIMEOUT="10 min", LINGER_TIME="10 min", LINGER_SIZE="16 MiB")
 
 
 @pytest.fixture(scope="module")
 def impatient(start_service: Callable[..., Service]) -> Service:
-    return start_service(**LIMITS, IDLE_TIMEOUT="1 s")
+    return start_service(**LIMITS, IDLE_TIMEOUT="1 s", LINGER_TIME="2 s")
 
 
 @pytest.fixture
@@ -126,13 +126,51 @@ def test_a_client_that_goes_on_sending_still_reads_the_refusal(user: User) -> No
     nothing_is_left(user)
 
 
-def test_a_refusal_is_sent_at_once_and_the_connection_stays_for_a_while(user: User) -> None:
+def test_a_refusal_is_whole_at_once_and_what_still_comes_is_read(user: User) -> None:
     raw = Raw(user)
+    raw.head(12 * MIB)
+    assert raw.answer()[0] == 413  # nothing was sent of a body that is waited for ten minutes
+    for _ in range(12):
+        raw.send(bytes(MIB))
+    assert raw.socket.recv(1) == b""  # the end of the body was reached, and the connection closed in order
+
+
+def test_what_still_comes_is_read_for_a_limited_time(impatient: Service) -> None:
+    raw = Raw(impatient.user())
     raw.head(100 * MIB)
-    assert raw.socket.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 413"
-    for _ in range(20):
-        raw.send(bytes(65536))
-        time.sleep(0.02)
+    assert raw.answer()[0] == 413
+
+    def closed() -> bool:
+        try:
+            raw.send(b"x")
+        except OSError:
+            return True
+        return False
+
+    wait_until(closed)
+
+
+def test_a_client_that_waits_to_be_asked_is_refused_without_being_asked(user: User) -> None:
+    """`Expect: 100-continue`: with a good token `100` comes first, else the refusal; also if it sends all the same."""
+    asks = "Expect: 100-continue"
+    body = part("file", b"x", "a.txt") + END
+    stranger = User(user.service, "stranger@example.org", "unknown")
+    for who, length, status in ((user, 100 * MIB, 413), (stranger, len(body), 401), (user, len(body), 100)):
+        raw = Raw(who)
+        raw.head(length, "files/upload/", asks)
+        assert int(raw.socket.recv(12, socket.MSG_PEEK).split()[1]) == status
+        if status != 100:
+            assert raw.answer()[0] == status
+        raw.send(body)
+        if status == 100:
+            assert raw.socket.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert raw.answer()[0] == 201
+        raw.close()
+
+
+def test_parameters_that_are_too_long_are_refused_by_their_declared_length(user: User) -> None:
+    raw = Raw(user)
+    raw.head(MIB, "account/xmpp_code_request/", "Expect: 100-continue")
     assert raw.answer()[0] == 413
 
 
