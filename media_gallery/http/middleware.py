@@ -24,6 +24,8 @@ from media_gallery.errors import BadRequest, ClientTimeout, GalleryError, Method
 from media_gallery.settings import Settings
 
 log = structlog.get_logger()
+GONE = 499
+"""What is noted of a client that went away before its answer."""
 METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -124,7 +126,7 @@ class Errors:
         try:
             await self.app(scope, receive, send)
         except ClientDisconnect:
-            pass
+            await self._break_off(scope, receive, send)
         except Exception as error:
             answer, begun = _answer(error), "status" in scope["state"]
             if begun and isinstance(error, GalleryError):  # the server closes what has no end, so the client knows
@@ -134,6 +136,14 @@ class Errors:
             if not begun:
                 await answer(scope, receive, send)
         return None
+
+    @staticmethod
+    async def _break_off(scope: Scope, receive: Receive, send: Send) -> None:
+        """The server tells a client that has gone and one whose chunks are malformed in the same way: answer either."""
+        if "status" not in scope["state"]:
+            await error_response(BadRequest("The body ends too early, or is malformed"))(scope, receive, send)
+            if b"transfer-encoding" not in dict(scope["headers"]):
+                scope["state"]["status"] = GONE
 
 
 def _answer(error: Exception) -> Response:
@@ -179,7 +189,7 @@ class Observe:
         try:
             await self.app(scope, receive, watch)
         finally:
-            self._note(scope, state.get("status", 499), time.perf_counter() - begun)
+            self._note(scope, state.get("status", GONE), time.perf_counter() - begun)
         return None
 
     @staticmethod

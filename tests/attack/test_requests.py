@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from uuid import uuid4
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from media_gallery.models import Jid
-from tests.faults.raw import END, Raw, part
+from tests.faults.raw import BOUNDARY, END, Raw, part
 from tests.service import Service, User, assert_error
 from tests.waiting import DEADLINE
 
@@ -145,6 +146,63 @@ def test_a_body_of_two_lengths_smuggles_nothing(user: User) -> None:
     ask(user, line, length, b"Transfer-Encoding: chunked", body=body)
     ask(user, line, b"Transfer-Encoding: chunked", length, body=body)
     assert user.get("account/quota/").status_code == 200
+
+
+# --- Chunks (RFC 9112, sections 6 and 7.1) ---
+
+
+EMPTY = b"2\r\n{}\r\n0\r\n"
+BROKEN = {
+    "negative": b"-5\r\nhello\r\n0\r\n\r\n",
+    "no hex": b"zz\r\nhello\r\n0\r\n\r\n",
+    "prefix": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "sign": b"+5\r\nhello\r\n0\r\n\r\n",
+    "spaces": b" 5 \r\nhello\r\n0\r\n\r\n",
+    "no size": b"\r\nhello\r\n0\r\n\r\n",
+    "huge": b"F" * 17 + b"\r\nhello\r\n0\r\n\r\n",
+    "line feeds": b"5\nhello\n0\n\n",
+    "line feed in an extension": b"5;a=b\nhello\r\n0\r\n\r\n",
+    "more data": b"3\r\nhello\r\n0\r\n\r\n",
+    "no line behind the data": b"5\r\nhelloXX0\r\n\r\n",
+    "long extension": b"5;" + b"a" * 100_000 + b"\r\nhello\r\n0\r\n\r\n",
+    "many extensions": (b"1;" + b"a" * 1000 + b"\r\n \r\n") * 100 + b"0\r\n\r\n",
+    "long trailer": EMPTY + b"X: " + b"a" * 100_000 + b"\r\n\r\n",
+    "many trailers": EMPTY + b"X: a\r\n" * 2000 + b"\r\n",
+    "no trailer": EMPTY + b"X a\0\r\n\r\n",
+}
+
+
+@pytest.mark.same_everywhere
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+def test_chunks_that_are_none_are_refused(user: User, body: bytes) -> None:
+    form = b"Content-Type: multipart/form-data; boundary=x"
+    for line in (b"POST /api/v1/files/upload/", b"POST /api/v1/account/xmpp_auth/", b"DELETE /api/v1/avatar/"):
+        status, headers, told = ask(user, line + b" HTTP/1.1", b"Transfer-Encoding: chunked", form, body=body)
+        answer = json.loads(told)
+        assert status == answer["status"] == 400 and answer["error"]
+        assert headers["content-type"] == "application/json" and headers["connection"] == "close"
+
+
+@pytest.mark.same_everywhere
+@pytest.mark.parametrize("length", [None, 1000], ids=["chunks", "length"])
+def test_a_body_that_breaks_off_is_refused_where_somebody_still_listens(user: User, length: int | None) -> None:
+    raw = Raw(user)
+    raw.head(length)
+    raw.send(b"ff\r\n" + part("file", b"", "a"))
+    raw.socket.shutdown(socket.SHUT_WR)
+    status, answer = raw.answer()
+    assert status == answer["status"] == 400
+    raw.close()
+
+
+@pytest.mark.same_everywhere
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000, b"-1", b"1000000000000"])
+def test_a_length_beside_chunks_counts_for_nothing(user: User, length: bytes) -> None:
+    form = part("file", b"x", "a.txt") + END
+    content_type = f"Content-Type: multipart/form-data; boundary={BOUNDARY}".encode()
+    framing = b"Transfer-Encoding: chunked\r\nContent-Length: " + length
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(form), form)
+    assert ask(user, b"POST /api/v1/files/upload/ HTTP/1.1", framing, content_type, body=body)[0] == 201
 
 
 # --- Methods ---
