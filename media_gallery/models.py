@@ -1,8 +1,7 @@
-"""The words of the domain as values: JIDs, digests, file names, media types, pages. Pure: no I/O, no clock."""
+"""The words of the domain as values: JIDs, digests, file names, kinds, pages. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
-import mimetypes
 import re
 import unicodedata
 from collections.abc import Callable
@@ -197,52 +196,7 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
-# --- Media types -------------------------------------------------------------------------------------------------
-
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
-GENERIC_TYPE = "application/octet-stream"
-
-
-def parse_media_type(text: str) -> tuple[str, bool] | None:
-    """Type without parameters, and whether `+voice` marked a voice message; None where it is no media type."""
-    essence = text.partition(";")[0].strip().lower()
-    voice = essence.endswith("+voice")
-    essence = essence.removesuffix("+voice")
-    return (essence, voice) if _MEDIA_TYPE.fullmatch(essence) else None
-
-
-_OFFICE = "application/vnd.openxmlformats-officedocument"
-_NAMED = mimetypes.MimeTypes()  # Python's own table, not the machine's: a file has one type on every host
-for _extension, _media_type in {
-    ".7z": "application/x-7z-compressed",
-    ".amr": "audio/amr",
-    ".apk": "application/vnd.android.package-archive",
-    ".docx": f"{_OFFICE}.wordprocessingml.document",
-    ".epub": "application/epub+zip",
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
-    ".m4v": "video/x-m4v",
-    ".md": "text/markdown",
-    ".mka": "audio/x-matroska",
-    ".mkv": "video/x-matroska",
-    ".odp": "application/vnd.oasis.opendocument.presentation",
-    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
-    ".odt": "application/vnd.oasis.opendocument.text",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".ogv": "video/ogg",
-    ".opus": "audio/ogg",
-    ".pptx": f"{_OFFICE}.presentationml.presentation",
-    ".rar": "application/vnd.rar",
-    ".xlsx": f"{_OFFICE}.spreadsheetml.sheet",
-}.items():
-    _NAMED.add_type(_media_type, _extension)
-
-
-def named_type(name: str) -> str | None:
-    """The media type that a file name's extension tells."""
-    media_type, packed = _NAMED.guess_type(f"_{split_name(name)[1].lower()}", strict=False)
-    return "application/gzip" if packed == "gzip" else media_type
+# --- Kinds -------------------------------------------------------------------------------------------------------
 
 
 def category_of(media_type: str, context: Context) -> Category:

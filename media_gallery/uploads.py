@@ -9,10 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import puremagic
 import structlog
 
-from media_gallery import metrics
+from media_gallery import media_types, metrics
 from media_gallery.db import Connection, Database, links
 from media_gallery.db.links import NewLink
 from media_gallery.errors import (
@@ -27,25 +26,18 @@ from media_gallery.errors import (
 )
 from media_gallery.files import Files, only_logged
 from media_gallery.models import (
-    GENERIC_TYPE,
     AccountId,
     Blob,
     Context,
     Digest,
     Link,
     category_of,
-    named_type,
-    parse_media_type,
 )
 from media_gallery.rates import Rates
 from media_gallery.storage import BlobStore, Slot, Staged
 from media_gallery.thumbnails import Avatar, DecoderFailed, Thumbnailer, Undecodable
 
 log = structlog.get_logger()
-HEAD = 4096
-"""First bytes of an upload, kept to tell its type by."""
-SURE = 0.3
-"""Least confidence of puremagic that is believed: three bytes that are always the same."""
 COME_AGAIN = 5
 """Seconds after which a client may try again that has too many uploads under way."""
 
@@ -140,8 +132,9 @@ class Uploads:
         known = await self.db.read(lambda c: links.find_by_digest(c, account, digest, size, avatar))
         if known is None:
             return quota, used
-        said = parse_media_type(offer.media_type) if offer.media_type and not avatar else None
-        media_type = said[0] if said else known.media_type
+        # Its bytes are not here to be looked at: a type that has to be looked at says nothing.
+        said = media_types.parse(offer.media_type)[0] if offer.media_type and not avatar else None
+        media_type = said if said and said != "text/plain" else known.media_type
         context = _context(offer) or ("file" if known.context == "avatar" else known.context)
         new = NewLink(new_slot_id(), offer.name, media_type, context, offer.metadata, known.thumbnails)
         try:
@@ -246,8 +239,8 @@ class Upload:
             raise QuotaExceeded(quota=arriving.quota, used=arriving.used, required=size)
         arriving.size += len(chunk)
         self._counted += len(chunk)
-        if len(self._head) < HEAD:
-            self._head += chunk[: HEAD - len(self._head)]
+        if len(self._head) < media_types.HEAD:
+            self._head += chunk[: media_types.HEAD - len(self._head)]
         await self._writer.write(chunk)
 
     async def finish(self, offer: Offer) -> Kept:
@@ -367,41 +360,13 @@ def _check(staged: Staged, offer: Offer) -> None:
 
 def decide_type(offer: Offer, head: bytes) -> tuple[str, Context]:
     """The one media type and context of a link: what was said of it, else what content and name say."""
-    context: Context = _context(offer) or "file"
-    for said in (offer.media_type, offer.part_type):
-        parsed = parse_media_type(said) if said else None
-        if parsed and (parsed[0] != GENERIC_TYPE or said is offer.media_type):
-            return parsed[0], context
-    return _shown_type(offer.name, head) or GENERIC_TYPE, context
+    media_type = media_types.decide((offer.media_type, offer.part_type), offer.name, head)
+    # COMPAT: iOS marks its voice messages by their loudness alone
+    recorded = offer.context != "avatar" and media_type.startswith("audio/") and "meters" in offer.metadata
+    return media_type, "voice" if recorded else _context(offer) or "file"
 
 
 def _context(offer: Offer) -> Context | None:
     """What was said of it: a `+voice` of either type makes a voice message of anything but an avatar."""
-    parsed = (parse_media_type(said) for said in (offer.media_type, offer.part_type) if said)
-    if offer.context != "avatar" and any(voice for _, voice in filter(None, parsed)):
-        return "voice"
-    return offer.context
-
-
-def _shown_type(name: str, head: bytes) -> str | None:
-    """The media type that content and name show together.
-
-    The name decides among the types of one kind (`image/…`, `video/…`), where first bytes tell little: HEIC begins like
-    a film, a DOCX like any ZIP. Where the content is of another kind than the name, the content decides.
-    """
-    named, shown = named_type(name), _sniff(head)
-    kinds = {kind.partition("/")[0] for kind in shown}
-    if named and (not shown or kinds == {"application"} or named.partition("/")[0] in kinds):
-        return named
-    return shown[0] if shown else None
-
-
-def _sniff(head: bytes) -> list[str]:
-    """The media types that the first bytes allow, the likeliest first."""
-    try:
-        matches = [match for match in puremagic.magic_string(head) if match.mime_type and match.confidence >= SURE]
-    except (puremagic.PureError, ValueError):
-        return []
-    matches.sort(key=lambda match: (-match.confidence, not match.mime_type.startswith("image/")))
-    parsed = (parse_media_type(match.mime_type) for match in matches)
-    return [media_type for media_type, _ in filter(None, parsed)]
+    voice = any(media_types.parse(said)[1] for said in (offer.media_type, offer.part_type) if said)
+    return "voice" if voice and offer.context != "avatar" else offer.context

@@ -18,39 +18,8 @@ from media_gallery.errors import NotFound, RangeNotSatisfiable
 from media_gallery.files import Content
 from media_gallery.http.middleware import ALWAYS
 from media_gallery.http.request import Call
+from media_gallery.media_types import is_safe_inline
 
-SAFE_INLINE = frozenset(
-    [
-        "image/png",
-        "image/jpeg",
-        "image/gif",
-        "image/webp",
-        "image/avif",
-        "image/heic",
-        "image/heif",
-        "image/bmp",
-        "audio/aac",
-        "audio/flac",
-        "audio/m4a",
-        "audio/mp4",
-        "audio/mpeg",
-        "audio/ogg",
-        "audio/opus",
-        "audio/wav",
-        "audio/webm",
-        "audio/x-m4a",
-        "audio/x-wav",
-        "video/3gpp",
-        "video/mp4",
-        "video/mpeg",
-        "video/ogg",
-        "video/quicktime",
-        "video/webm",
-        "video/x-m4v",
-        "video/x-matroska",
-    ]
-)
-"""Types that a browser shows without running anything of theirs; all others are downloads."""
 PLACEHOLDER = (Path(__file__).parent / "placeholder.webp").read_bytes()
 AT_ONCE = 64 * 1024
 """Bytes up to which a file is read whole and sent as one message: faster than any way of handing over a file."""
@@ -143,7 +112,7 @@ def _headers(content: Content) -> dict[str, str]:
 
 def disposition(media_type: str, name: str) -> str:
     """`Content-Disposition` (RFC 6266): inline for safe types alone, with the name for downloads of either."""
-    kind = "inline" if media_type in SAFE_INLINE else "attachment"
+    kind = "inline" if is_safe_inline(media_type) else "attachment"
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 

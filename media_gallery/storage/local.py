@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 from media_gallery.errors import NotFound
-from media_gallery.models import named_type
+from media_gallery.media_types import named_type
 from media_gallery.storage import Slot, Staged, Writer
 from media_gallery.storage.staging import PIECE, Staging, write_all
 

@@ -56,12 +56,18 @@ def test_an_empty_file_is_a_file(anna: User) -> None:
         (b"x", "a.bin", "video/mp4; codecs=avc1", None, "video/mp4"),
         (b"x", "a.bin", "IMAGE/PNG", None, "image/png"),
         (b"x", "a.pdf", "application/octet-stream", None, "application/pdf"),
-        (b"x", "a.pdf", "application/octet-stream", "application/octet-stream", "application/octet-stream"),
+        (b"x", "a.pdf", "application/octet-stream", "application/octet-stream", "application/pdf"),
+        (samples.picture("png"), "a", "multipart/form-data", None, "image/png"),
+        (samples.picture("png"), "a.txt", "text/plain", "binary/octet-stream", "image/png"),
+        (samples.picture("png"), "a.dat", '"image/x-png"', None, "image/png"),
+        (b"x", "a.bin", "audio/mpeg", "image/pjpeg", "image/jpeg"),
+        (b"x", "a.bin", "audio/mpeg", "*/*", "audio/mpeg"),
+        (samples.film("3gp", width=176, height=144), "a.3gp", None, None, "video/3gpp"),
         (b"x", "a.unknown", None, "no type at all", "application/octet-stream"),
         (samples.picture("png"), "a.unknown", None, None, "image/png"),
         (samples.picture("jpeg"), "a.txt", None, None, "image/jpeg"),
         (samples.picture("heic"), "a.heic", None, None, "image/heic"),
-        (samples.picture("heic"), "a", None, None, "image/heif"),
+        (samples.picture("heic"), "a", None, None, "image/heic"),
         (samples.film("mp4"), "a.mp4", None, None, "video/mp4"),
         (samples.film("webm", "libvpx"), "a.webm", None, None, "video/webm"),
         (b"OggS\0\2" + b"\0" * 22 + b"\1\x13OpusHead", "a.ogg", None, None, "audio/ogg"),
@@ -86,11 +92,22 @@ def test_a_voice_suffix_means_a_voice_message(anna: User) -> None:
     assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
     file = anna.upload(b"OggS", "voice.ogg", "audio/ogg+voice")
     assert file["context"] == "voice"
+    file = anna.upload(b"OggS", "voice.ogg", media_type="audio/ogg; codecs=opus+voice")
+    assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
     file = anna.upload(b"OggS", "voice.ogg", "audio/ogg+voice", media_type="audio/ogg", context="file")
     assert file["context"] == "voice"
     file = anna.upload(b"OggS", "music.ogg", media_type="audio/ogg", context="voice")
     assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
     assert_error(anna.send(b"x", context="music"), 400, "context")
+
+
+def test_sound_with_meters_is_a_voice_message(anna: User) -> None:
+    file = anna.upload(b"OggS", "a.ogg", media_type="audio/ogg", metadata={"meters": "1 2 3", "duration": 1})
+    assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
+    file = anna.upload(b"x", "a.ogg", "multipart/form-data", metadata={"meters": []})
+    assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
+    assert anna.upload(b"x", "a.txt", "text/plain", metadata={"meters": []})["context"] == "file"
+    assert anna.upload(b"x", "a.ogg", "audio/ogg", metadata={"width": 1})["context"] == "file"
 
 
 # --- Metadata ---

@@ -17,7 +17,8 @@ from media_gallery.http import API, multipart, shapes
 from media_gallery.http.account import _code
 from media_gallery.http.media import disposition, parse_range
 from media_gallery.http.request import Call, read_parameters
-from media_gallery.models import Jid, clean_name, parse_media_type, thumbnail_name
+from media_gallery.media_types import parse
+from media_gallery.models import Jid, clean_name, thumbnail_name
 from media_gallery.settings import Settings
 from media_gallery.uploads import Offer, decide_type
 
@@ -120,8 +121,7 @@ class Parsers:
         """JIDs, names, types and ranges."""
         text = data.decode("utf-8", "replace")
         name(clean_name(text))
-        parsed = parse_media_type(text)
-        header(parsed[0] if parsed else "")
+        header(parse(text)[0] or "")
         try:
             span = parse_range(data.decode("latin-1"), 1000)
             assert span is None or 0 <= span[0] < span[1] <= 1000

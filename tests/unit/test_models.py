@@ -14,7 +14,6 @@ from media_gallery.models import (
     clean_name,
     folded,
     iso,
-    parse_media_type,
     thumbnail_name,
 )
 
@@ -141,14 +140,6 @@ def test_digest_by_length(value):
     assert Digest.parse(value.hex().upper()) == Digest("sha-256", value.hex())
     assert Digest.parse(value[:20].hex()) == Digest("sha-1", value[:20].hex())
     assert Digest.parse(value[:16].hex()).algorithm == "other"
-
-
-def test_media_types():
-    assert parse_media_type("Image/PNG; q=1") == ("image/png", False)
-    assert parse_media_type("audio/ogg+voice") == ("audio/ogg", True)
-    assert parse_media_type("image/svg+xml") == ("image/svg+xml", False)
-    for text in ("", "image", "image/", "a/b/c", "text/html\r\nX: y", "ünï/code"):
-        assert parse_media_type(text) is None
 
 
 def test_categories():
