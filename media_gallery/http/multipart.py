@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Meta, Struct
-from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    content_disposition_unquote,
+    parse_options_header,
+)
 
 from media_gallery.errors import BadRequest
 from media_gallery.http.request import BODY, Call, Raw, chunks, convert, declared_length, query_parameters
@@ -19,6 +28,11 @@ OVERHEAD = BODY
 METADATA = 16 * 1024
 """Most bytes of an upload's metadata."""
 _FIELDS = 32
+_NAME = re.compile(r";\s*filename\s*=\s*", re.IGNORECASE)
+_VALUE = re.compile(r'("(?:\\.|[^\\])*?"(?=\s*(?:$|;\s*[\w*-]+\s*=))|[^";][^;]*+)')
+"""A file name up to the quote that ends it: one that is not escaped and stands before the next parameter."""
+_FOREIGN_WORD, _LATIN_LETTER = re.compile(rb"[\x80-\xff]{3}"), re.compile(rb"[A-Za-z]")
+_EXTENDED = re.compile(r";\s*filename\*\s*=\s*([\w-]*)'[^';]*'([^;\s]*)", re.IGNORECASE)
 
 
 class UploadParams(Struct):
@@ -66,6 +80,32 @@ def _metadata(given: str | dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def file_name(part: MultipartSegment) -> str:
+    """The name that a part's head gives its file, however the client wrote it; the head is read as Latin-1.
+
+    `filename*` stands over `filename` (RFC 6266, section 4.3; its coding is that of RFC 8187). A quote within a name
+    should be escaped as browsers do it (`%22`, HTML) or as RFC 2616 has it, and often is not.
+    """
+    head = next(value for name, value in part.headerlist if name == "Content-Disposition")
+    begin = _NAME.search(head)
+    plain = _VALUE.match(head, begin.end()) if begin else None
+    extended = _EXTENDED.search(head.replace(plain[0], "", 1) if plain else head)
+    if extended and (given := unquote_to_bytes(extended[2])):
+        return given.decode("latin-1") if extended[1].lower() == "iso-8859-1" else _decoded(given)
+    name: str = content_disposition_unquote(plain[1].strip(), filename=True) if plain else part.filename or ""
+    return _decoded(name.encode("latin-1"))
+
+
+def _decoded(name: bytes) -> str:
+    """A name as text: UTF-8, as it should be, or one of the two likeliest code pages, told by its words."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        stem = name.rpartition(b".")[0] or name
+        cyrillic = _FOREIGN_WORD.search(stem) or not _LATIN_LETTER.search(stem)
+        return name.decode("cp1251" if cyrillic else "cp1252", errors="replace")
+
+
 async def receive(call: Call, context: Context | None) -> Kept:
     """Take the upload that a request carries. What is refused leaves nothing behind.
 
@@ -95,7 +135,10 @@ class _Form:
         self.call, self.context = call, context
         self.upload: Upload | None = None
         try:
-            self.parser = PushMultipartParser(boundary, max_segment_count=_FIELDS, strict=True)
+            # Latin-1 takes every byte: a name in another coding is no reason to lose an upload.
+            self.parser = PushMultipartParser(
+                boundary, max_segment_count=_FIELDS, max_header_size=METADATA, header_charset="latin-1", strict=True
+            )
         except MultipartError as error:
             raise BadRequest("The form's boundary is malformed") from error
         self.fields: dict[str, bytearray] = {}
@@ -178,5 +221,6 @@ class _Form:
             raise BadRequest("The form ends too early") from error
         if self.file is None:
             raise BadRequest("There is no file in the upload", fields={"file": "is required"})
-        said: dict[str, Any] = {"name": self.file.filename or "", "part_type": self.file.content_type or None}
-        return await self.upload.finish(self._params().offer(**said, context=self.context))
+        part_type = next((value for name, value in self.file.headerlist if name == "Content-Type"), None)
+        offer = self._params().offer(file_name(self.file), part_type, self.context)
+        return await self.upload.finish(offer)

@@ -13,6 +13,10 @@ from tests.faults.raw import BOUNDARY, END, part
 from tests.service import MIB, User, assert_error
 
 
+NEW_LETTERS = "\U0001fae8🏴\U000e0067\U000e007f\U00032390.png"
+"""A face of Unicode 15, a flag of tag characters, an ideograph of Unicode 15.1."""
+
+
 def send_form(user: User, *parts: bytes) -> tuple[int, dict[str, object]]:
     """A form as it is, in the order of its parts."""
     answer = user.http.post(
@@ -221,6 +225,25 @@ def test_names(anna: User, sent: str, kept: str) -> None:
         return
     assert (status, file.get("name")) == (201, kept)
     assert len(str(file["name"]).encode()) <= 255
+    assert anna.http.get(str(file["file"])).content == b"x"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kept"),
+    [
+        (b"filename=\"x.txt\"; filename*=UTF-8''%E2%82%AC.txt", "€.txt"),
+        (b'filename="he said "hi".png"', 'he said "hi".png'),
+        (b'filename="caf\xe9.png"', "café.png"),
+        (b'filename="%s"' % "Привет.png".encode("cp1251"), "Привет.png"),
+        (b'filename="%s"' % NEW_LETTERS.encode(), NEW_LETTERS),
+    ],
+)  # fmt: skip
+def test_names_however_they_are_written(anna: User, parameters: bytes, kept: str) -> None:
+    """More of them in tests/unit/test_names.py."""
+    head = b'--%s\r\nContent-Disposition: form-data; name="file"; ' % BOUNDARY.encode() + parameters
+    status, file = send_form(anna, head + b"\r\nContent-Type: audio/ogg; codecs=opus+voice\r\n\r\nx\r\n")
+    assert (status, file.get("name")) == (201, kept)
+    assert (file["media_type"], file["context"]) == ("audio/ogg", "voice")
     assert anna.http.get(str(file["file"])).content == b"x"
 
 
