@@ -11,6 +11,7 @@ from ipaddress import IPv6Address
 from typing import Any, Generic, Literal, NewType, TypeVar
 
 import idna
+import unicodedata2
 from precis_i18n import get_profile
 
 from media_gallery.errors import BadRequest
@@ -26,7 +27,9 @@ NAME_BYTES = 255
 # --- JIDs (RFC 7622) ---------------------------------------------------------------------------------------------
 
 _localpart = get_profile("UsernameCaseMapped")
-_resourcepart = get_profile("OpaqueString")
+# Letters and emoji younger than this Python. Not for localparts: whether two of those are one account must not hang on
+# what Python knows of upper and lower case.
+_resourcepart = get_profile("OpaqueString", unicodedata=unicodedata2)
 _LOCALPART_EXCLUDED = frozenset("\"&'/:<>@")  # RFC 7622, section 3.3.1
 _PART_BYTES = 1023  # RFC 7622, section 3.1
 _IP_LITERAL = re.compile(r"\[([0-9A-Fa-f:.]+)\]")  # without a zone, which is this machine's alone (RFC 6874)

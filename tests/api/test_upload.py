@@ -12,7 +12,6 @@ from tests import samples
 from tests.faults.raw import BOUNDARY, END, part
 from tests.service import MIB, User, assert_error
 
-
 NEW_LETTERS = "\U0001fae8🏴\U000e0067\U000e007f\U00032390.png"
 """A face of Unicode 15, a flag of tag characters, an ideograph of Unicode 15.1."""
 

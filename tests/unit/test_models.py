@@ -64,6 +64,17 @@ def test_parts_of_a_jid():
     assert Jid.parse("anna@[2001:DB8::1]").domain == "[2001:db8::1]"
 
 
+@pytest.mark.parametrize("resource", ["\U0001fae8", "\U00032390", "Téléphone \U0001f600"])  # Unicode 15, 15.1
+def test_a_resource_may_have_letters_younger_than_this_python(resource):
+    assert Jid.parse(f"anna@example.org/{resource}").resource == resource
+
+
+@pytest.mark.parametrize("character", ["\u0378", "\U000e0067", "\u200d", "\u0007", "\ue000"])
+def test_a_resource_has_nothing_that_rfc_8264_leaves_out(character):
+    with pytest.raises(BadRequest):
+        Jid.parse(f"anna@example.org/a{character}b")
+
+
 @pytest.mark.parametrize(
     "text", ["", "@example.org", "anna@", "a b@example.org", "a@b@example.org", "anna@exa mple.org", "a@example.org/",
              "a'b@example.org", "anna@-example.org", "a" * 1024 + "@example.org", "anna\0@example.org", "анна@[::z]",
