@@ -10,8 +10,8 @@ class GalleryError(Exception):
     """A refusal that a person can be told about.
 
     `status` is the HTTP status, `condition` the XMPP stanza error condition (RFC 6120, 8.3.3) for a
-    transport that answers over XMPP. `fields` names what was wrong, `extra` joins the body as it is,
-    `retry_after` is in seconds.
+    transport that answers over XMPP. `fields` names what was wrong, `details` tells the numbers that decided,
+    `headers` belong to the answer over HTTP, `retry_after` is in seconds.
     """
 
     status: ClassVar[int] = 500
@@ -23,19 +23,25 @@ class GalleryError(Exception):
         sentence: str | None = None,
         *,
         fields: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         retry_after: int | None = None,
-        **extra: Any,
+        **details: int,
     ) -> None:
         super().__init__(sentence or self.sentence)
         self.fields = dict(fields or {})
+        self.headers = dict(headers or {})
         self.retry_after = retry_after
-        self.extra = extra
+        self.details = details
 
     def body(self) -> dict[str, Any]:
-        """The error body of the contract."""
-        answer: dict[str, Any] = {"status": self.status, "error": str(self), **self.extra}
+        """The error body of the contract. Details have an object of their own: a `quota` beside `status` would be a yes
+        for web clients.
+        """
+        answer: dict[str, Any] = {"status": self.status, "error": str(self)}
         if self.fields:
             answer["fields"] = self.fields
+        if self.details:
+            answer["details"] = self.details
         return answer
 
 
@@ -109,8 +115,8 @@ class Unavailable(GalleryError):
     condition = "service-unavailable"
     sentence = "The service is not available right now"
 
-    def __init__(self, sentence: str | None = None, *, retry_after: int | None = 10, **extra: Any) -> None:
-        super().__init__(sentence, retry_after=retry_after, **extra)
+    def __init__(self, sentence: str | None = None, *, retry_after: int | None = 10) -> None:
+        super().__init__(sentence, retry_after=retry_after)
 
 
 class InDoubt(Unavailable):

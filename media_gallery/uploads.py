@@ -108,13 +108,16 @@ class Uploads:
         self.clock, self.limits = clock, limits
         self.arriving: dict[AccountId, Arriving] = {}
 
-    async def admit(self, account: AccountId, size: int) -> tuple[int, int]:
-        """Whether a file of so many bytes may come; quota and used. Raises TooLarge, QuotaExceeded, NoSpace."""
+    async def admit(self, account: AccountId, size: int, whole: int = 0) -> tuple[int, int]:
+        """Whether a file of so many bytes may come; quota and used. Raises TooLarge, QuotaExceeded, NoSpace.
+
+        `whole`: what a refusal names as its size, where `size` is only what it has at least.
+        """
         if size > self.limits.max_file_size:
             raise TooLarge(max_file_size=self.limits.max_file_size)
         quota, used = await self.files.quota(account)
         if used + size > quota:
-            raise QuotaExceeded(quota=quota, used=used, required=size)
+            raise QuotaExceeded(quota=quota, used=used, required=max(size, whole))
         self.store.check_room()
         return quota, used
 
@@ -149,10 +152,12 @@ class Uploads:
         metrics.slot_hits.inc()
         return kept
 
-    async def begin(self, account: AccountId, declared: int) -> Upload:
-        """Start an upload of at least `declared` bytes. Raises TooManyRequests, TooLarge, QuotaExceeded."""
+    async def begin(self, account: AccountId, declared: int, whole: int = 0) -> Upload:
+        """Start an upload of at least `declared` and about `whole` bytes. Raises TooManyRequests, TooLarge,
+        QuotaExceeded.
+        """
         await self.rates.hit("upload", self.limits.rate_upload, account)
-        quota, used = await self.admit(account, declared)
+        quota, used = await self.admit(account, declared, whole)
         arriving = self.arriving.setdefault(account, Arriving())
         if arriving.uploads >= self.limits.uploads_at_once:
             raise TooManyRequests("Too many uploads at once", retry_after=COME_AGAIN)
@@ -225,6 +230,8 @@ class Upload:
         self._writer = uploads.store.writer()
         self._head = b""
         self._open = True
+        self.whole = 0
+        """Size of the file as far as it is known before its end, for a refusal to name."""
         arriving.uploads += 1
 
     async def write(self, chunk: bytes) -> None:
@@ -236,7 +243,7 @@ class Upload:
         if size > self._uploads.limits.max_file_size:
             raise TooLarge(max_file_size=self._uploads.limits.max_file_size)
         if arriving.used + arriving.size + len(chunk) > arriving.quota:
-            raise QuotaExceeded(quota=arriving.quota, used=arriving.used, required=size)
+            raise QuotaExceeded(quota=arriving.quota, used=arriving.used, required=max(size, self.whole))
         arriving.size += len(chunk)
         self._counted += len(chunk)
         if len(self._head) < media_types.HEAD:

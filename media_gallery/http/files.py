@@ -69,7 +69,7 @@ async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
     if params.file:
         wanted = replace(wanted, slot_id=shapes.parse_media_url(params.file)[0])
     if wanted == Filter():
-        raise BadRequest("Say which files to delete", fields={"id": "this, `file` or a filter is required"})
+        raise BadRequest("Say which files to delete", fields={"id": "is required, or else file or a filter"})
     removed = await call.services.files.delete(call.caller.account, replace(wanted, with_avatars=params.names_avatars))
     if not removed and (params.file or params.id):
         raise NotFound("There is no such file")
@@ -85,7 +85,7 @@ async def delete_avatar(call: Call, params: shapes.IdParams) -> None:
 def _percent(call: Call) -> int:
     text = call.request.path_params["percent"]
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
-        raise BadRequest("Some parameters are wrong", fields={"percent": "must be a whole number from 1 to 100"})
+        raise BadRequest("Some parameters are wrong", fields={"percent": "must be an integer from 1 to 100"})
     return int(text)
 
 

@@ -45,13 +45,12 @@ UNASKED = 1.0
 
 def error_response(error: GalleryError, headers: Mapping[str, str] | None = None) -> Response:
     """The contract's error body with the headers that belong to it."""
-    body = error.body()
-    given = {**PRIVATE, **(headers or {}), **body.pop("headers", {})}
+    given = {**PRIVATE, **(headers or {}), **error.headers}
     if error.retry_after is not None:
         given["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         given["WWW-Authenticate"] = "Bearer"
-    return Response(msgspec.json.encode(body), error.status, given, "application/json")
+    return Response(msgspec.json.encode(error.body()), error.status, given, "application/json")
 
 
 class Linger:

@@ -114,11 +114,11 @@ async def receive(call: Call, context: Context | None) -> Kept:
     content_type, options = parse_options_header(call.request.headers.get("content-type", ""))
     if content_type != "multipart/form-data" or not options.get("boundary"):
         raise BadRequest("An upload must be multipart/form-data")
-    declared = max(0, declared_length(call.request) - OVERHEAD)
-    form = _Form(call, context, options["boundary"])
+    length = declared_length(call.request)
+    form = _Form(call, context, options["boundary"], length)
     body = chunks(call.request, call.services.settings)
     try:
-        form.upload = await call.services.uploads.begin(call.caller.account, declared)
+        form.upload = await call.services.uploads.begin(call.caller.account, max(0, length - OVERHEAD), length)
         async for chunk in body:
             await form.feed(chunk)
         return await form.finish()
@@ -131,8 +131,11 @@ async def receive(call: Call, context: Context | None) -> Kept:
 class _Form:
     """The parts of one upload, in whatever order they come."""
 
-    def __init__(self, call: Call, context: Context | None, boundary: str) -> None:
+    def __init__(self, call: Call, context: Context | None, boundary: str, length: int) -> None:
         self.call, self.context = call, context
+        self._around = len(f"--{boundary}\r\n\r\n\r\n")
+        self._left = length - len(f"--{boundary}--\r\n")
+        """Bytes of the body that neither its end nor a part so far has taken."""
         self.upload: Upload | None = None
         try:
             # Latin-1 takes every byte: a name in another coding is no reason to lose an upload.
@@ -185,7 +188,9 @@ class _Form:
             raise BadRequest("The form goes on behind its end")
 
     async def _start(self, part: MultipartSegment) -> None:
+        assert self.upload
         self._part = part
+        self._left -= self._around + sum(len(f"{name}: {value}\r\n") for name, value in part.headerlist)
         if part.name != "file":
             self.fields[part.name.removesuffix("[]")] = bytearray()
             return
@@ -193,12 +198,14 @@ class _Form:
             raise BadRequest("One file at a time", fields={"file": "must come once"})
         self.file = part
         size = self._params().size
+        self.upload.whole = size or self._left
         if size is not None:  # said before the bytes: refused before they are read
             await self.call.services.uploads.admit(self.call.caller.account, size)
 
     def _gather(self, data: bytes | bytearray) -> None:
         assert self._part
         self._beside += len(data)
+        self._left -= len(data)
         field = self.fields[self._part.name.removesuffix("[]")]
         field += data
         if self._beside > OVERHEAD or len(field) > METADATA:
@@ -211,7 +218,7 @@ class _Form:
                 raw[name] = [value.decode()]
             except UnicodeDecodeError:
                 raise BadRequest("Some parameters are wrong", fields={name: "must be UTF-8"}) from None
-        return convert(raw, UploadParams, strict=False)
+        return convert(raw, UploadParams)
 
     async def finish(self) -> Kept:
         assert self.upload

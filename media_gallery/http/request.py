@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from time import monotonic
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -124,13 +125,13 @@ async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
 async def read_parameters(call: Call, kind: type[S], strict: bool) -> S:
     """The parameters of a request as a struct. Raises BadRequest with the fields that were wrong.
 
-    `strict` refuses parameters that the struct does not know, and empty ones: for deletions, which an ignored one would
-    widen.
+    `strict` refuses parameters that the struct does not know: for deletions, which an ignored one would widen. Every
+    deletion refuses known ones that are empty or come twice.
     """
     raw = query_parameters(call.request)
     if call.request.method != "GET" or not raw:
         raw.update(await _body_parameters(call))
-    return convert(raw, kind, strict)
+    return convert(raw, kind, strict, exact=strict or call.request.method == "DELETE")
 
 
 def query_parameters(request: Request) -> Raw:
@@ -185,8 +186,11 @@ def _form(body: bytes, boundary: str) -> Raw:
     return _pairs(pairs)
 
 
-def convert(raw: Raw, kind: type[S], strict: bool) -> S:
-    """Raw parameters -> struct. Text stands for numbers and truth values; lists may come comma-separated."""
+def convert(raw: Raw, kind: type[S], strict: bool = False, exact: bool = False) -> S:
+    """Raw parameters -> struct. Text stands for numbers and truth values; lists may come comma-separated.
+
+    `strict`: nothing unknown; `exact`: nothing empty, and nothing twice but lists.
+    """
     values: dict[str, Any] = {}
     wrong: dict[str, str] = {}
     known = _fields(kind)
@@ -199,16 +203,16 @@ def convert(raw: Raw, kind: type[S], strict: bool) -> S:
         given = [value for value in everything if value is not None and value != ""]
         if field.listed:
             given = _listed(given)
-        if strict and not field.listed and len(given) > 1:
+        if exact and not field.listed and len(given) > 1:
             wrong[name] = "must come once"
         elif given:
             try:
                 values[name] = msgspec.convert(given if field.listed else given[-1], field.type, strict=False)
             except (msgspec.ValidationError, ValueError, OverflowError) as error:
-                wrong[name] = _sentence(str(error))
-        elif field.required and field.nullable:
+                wrong[name] = _sentence(str(error), field.choices)
+        elif field.required and field.nullable and None in everything:
             values[name] = None
-        elif strict:
+        elif exact:
             wrong[name] = "must not be empty"
     wrong |= {
         name: "is required"
@@ -226,13 +230,17 @@ class _Field:
     listed: bool
     required: bool
     nullable: bool
+    choices: tuple[str, ...]
+    """The words that it may be, where they are given."""
 
 
 @cache
 def _fields(kind: type[msgspec.Struct]) -> dict[str, _Field]:
     """What a struct takes, by name; looked up once, since types are resolved slowly."""
     return {
-        field.name: _Field(field.type, _is_list(field.type), field.required, _is_nullable(field.type))
+        field.name: _Field(
+            field.type, _is_list(field.type), field.required, _is_nullable(field.type), tuple(_choices(field.type))
+        )
         for field in msgspec.structs.fields(kind)
     }
 
@@ -249,6 +257,14 @@ def _is_nullable(kind: Any) -> bool:
     return type(None) in get_args(_bare(kind))
 
 
+def _choices(kind: Any) -> Iterator[str]:
+    for part in get_args(kind):
+        if get_origin(kind) is Literal:
+            yield part
+        else:
+            yield from _choices(part)
+
+
 def _listed(given: list[Any]) -> list[Any]:
     listed: list[Any] = []
     for value in given:
@@ -256,18 +272,46 @@ def _listed(given: list[Any]) -> list[Any]:
     return listed
 
 
-def _sentence(message: str) -> str:
+_NOUNS = {"int": "an integer", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
+          "object": "an object", "null": ""}  # fmt: skip
+_LIMITS = {
+    ">=": "must be {} or more",
+    "<=": "must be {} or less",
+    "length >=": "must have {} characters at least",
+    "length <=": "must have {} characters at most",
+}
+_EXPECTED = re.compile(r"Expected `([\w |]+)`(?: of)?(?: (length )?([<>]=) (\d+))?")
+
+
+def _sentence(message: str, choices: tuple[str, ...]) -> str:
     """msgspec's words -> what a person reads behind the field's name."""
-    message = message.partition(" - at `")[0]
-    return message.removeprefix("Expected ").join(("must be ", "")) if message.startswith("Expected") else message
+    if choices:
+        return f"must be one of {', '.join(choices)}"
+    expected = _EXPECTED.match(message)
+    if expected is None:
+        return "is malformed"
+    kinds, length, sign, limit = expected.groups()
+    if sign:
+        return _LIMITS[(length or "") + sign].format(limit)
+    return "must be " + " or ".join(filter(None, (_NOUNS.get(kind, kind) for kind in kinds.split(" | "))))
+
+
+_DATE = re.compile(r"([+-]?\d{4,})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:[T ].*)?", re.DOTALL)
+LAST = 2**63 - 1
+"""The end of time, in microseconds: the largest number that databases take."""
 
 
 def parse_time(text: str, end: bool) -> int:
-    """A date or a time -> microseconds; a date as an `end` is the last moment of that day. Raises ValueError."""
+    """A date or a time -> microseconds; a date as an `end` is the last moment of that day. Raises ValueError.
+
+    What no calendar here reaches is the end of time, or its beginning.
+    """
     text = text.strip()
+    far = _DATE.fullmatch(text)
+    if far and not 1 <= int(far[1]) <= 9999:
+        return LAST if int(far[1]) > 0 else -LAST
     try:
-        day = datetime.combine(date.fromisoformat(text), time(), UTC)
-        moment = day + timedelta(days=1) - timedelta(microseconds=1) if end else day
+        moment = datetime.combine(date.fromisoformat(text), time.max if end else time.min, UTC)
     except ValueError:
         # COMPAT: clients that do not encode the + of a time zone send a space
         head, tail = text[:11], text[11:].replace(" ", "+")

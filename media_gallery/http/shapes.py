@@ -287,14 +287,20 @@ class Service(Struct):
     documentation: str
 
 
-class Error(Struct):
-    status: int
-    error: str
-    fields: dict[str, str] | UnsetType = UNSET
+class Details(Struct):
+    """Bytes that decided about a refusal."""
+
     quota: int | UnsetType = UNSET
     used: int | UnsetType = UNSET
     required: int | UnsetType = UNSET
     max_file_size: int | UnsetType = UNSET
+
+
+class Error(Struct):
+    status: int
+    error: str
+    fields: dict[str, str] | UnsetType = UNSET
+    details: Details | UnsetType = UNSET
 
 
 class Health(Struct):

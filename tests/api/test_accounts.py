@@ -81,7 +81,11 @@ def test_only_an_administrator_reads_and_sets_quotas_of_others(anna: User, boris
     assert boris.get("account/quota/").json() == {"quota": 1000, "used": 3}
     answer = admin.put("account/quota/", jid=boris.jid, value=None)
     assert answer.json()["quota"] == 50 * 1024 * 1024
-    assert_error(admin.put("account/quota/", jid=boris.jid, quota=7000), 400, "value")
+    admin.put("account/quota/", jid=boris.jid, value=1000)
+    for missing in ({"quota": 7000}, {}, {"value": ""}, {"value": []}):
+        assert_error(admin.put("account/quota/", jid=boris.jid, **missing), 400, "value")
+    assert_error(admin.http.put(f"account/quota/?value=&jid={boris.jid}"), 400, "value")
+    assert boris.get("account/quota/").json() == {"quota": 1000, "used": 3}
     assert_error(admin.put("account/quota/", jid="nobody@example.org", value=1), 404)
     assert_error(admin.put("account/quota/", jid=boris.jid, value="much"), 400, "value")
     assert_error(admin.put("account/quota/", jid=boris.jid, value=-1), 400, "value")

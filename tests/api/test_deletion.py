@@ -91,6 +91,27 @@ def test_an_empty_selector_is_refused(anna: User, things: dict[str, dict[str, An
     assert left(anna) == all_but(things)
 
 
+@pytest.mark.parametrize("empty", [None, "", [], [None]])
+def test_an_empty_selector_is_refused_by_every_deletion(
+    anna: User, things: dict[str, dict[str, Any]], empty: Any
+) -> None:
+    """Also that of the account: a `jid` may be meant to name another one."""
+    assert_error(anna.delete("avatar/", id=empty), 400, "id")
+    assert_error(anna.delete("account/tokens/", token_id=empty), 400, "token_id")
+    assert_error(anna.delete("account/", jid=empty), 400, "jid")
+    assert_error(anna.http.delete("account/?jid="), 400, "jid")
+    assert left(anna) == all_but(things)
+
+
+def test_a_deletion_is_refused_before_anything_goes(anna: User, things: dict[str, dict[str, Any]]) -> None:
+    mine = [thing["id"] for thing in things.values()]
+    for wrong in ({"id": [*mine, "x"]}, {"id": [*mine, -1]}, {"id": [*mine, *range(10**12, 10**12 + 500)]},
+                  {"id": mine, "date_lte": "soon"}, {"id": mine, "name": "a\0"}, {"id": mine, "file": "nonsense"},
+                  {"type": "file", "id": ["", "x"]}):  # fmt: skip
+        assert_error(anna.delete("files/", **wrong), 400)
+    assert left(anna) == all_but(things)
+
+
 def test_avatars_go_only_where_contexts_name_them(anna: User, things: dict[str, dict[str, Any]]) -> None:
     avatar = things["avatar"]
     assert_error(anna.delete("files/", id=avatar["id"]), 404)

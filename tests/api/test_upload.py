@@ -268,7 +268,7 @@ def test_the_same_bytes_are_stored_once(anna: User, boris: User) -> None:
 
 def test_a_file_over_the_limit(anna: User) -> None:
     body = assert_error(anna.send(b"x" * (20 * MIB + 1)), 413)
-    assert body["max_file_size"] == 20 * MIB
+    assert body["details"] == {"max_file_size": 20 * MIB}
     assert_error(anna.send(b"x", size=21 * MIB), 413)
     assert anna.upload(b"x" * (20 * MIB))["size"] == 20 * MIB
 
@@ -276,9 +276,10 @@ def test_a_file_over_the_limit(anna: User) -> None:
 def test_a_file_over_the_quota(anna: User, admin: User) -> None:
     admin.put("account/quota/", jid=anna.jid, value=1000)
     anna.upload(b"x" * 600)
-    for size in (401, 5000):
-        body = assert_error(anna.send(os.urandom(size)), 403)
-        assert (body["quota"], body["used"], body["required"]) == (1000, 600, size)
+    for size in (401, 5000, 50_000):
+        body = assert_error(anna.send(os.urandom(size), "a.bin", "image/png", metadata={"a": "b" * 3000}), 403)
+        assert body["details"] == {"quota": 1000, "used": 600, "required": size}
+        assert set(body) == {"status", "error", "details"}  # a quota beside them is a yes for web clients
         assert "quota" in str(body["error"]).lower()
     assert_error(anna.send(b"x" * 600), 403)  # bytes that are there already count again
     assert anna.upload(b"y" * 400)["used"] == 1000

@@ -32,6 +32,7 @@ class _Upload:
 
     def __init__(self) -> None:
         self.data = b""
+        self.whole = 0
 
     async def write(self, chunk: bytes) -> None:
         self.data += chunk
@@ -44,7 +45,7 @@ class _Upload:
 
 
 class _Uploads:
-    async def begin(self, account: int, declared: int) -> _Upload:
+    async def begin(self, account: int, declared: int, whole: int) -> _Upload:
         return _Upload()
 
     async def admit(self, account: int, size: int) -> None:

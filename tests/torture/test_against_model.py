@@ -113,7 +113,7 @@ class Requests(RuleBasedStateMachine):
             assert answer.is_success, answer.text
             return True
         assert answer.status_code == 403
-        said = {key: answer.json()[key] for key in ("quota", "used")}
+        said = {key: answer.json()["details"][key] for key in ("quota", "used")}
         assert said == {"quota": account.quota, "used": account.used}
         return False
 
@@ -129,7 +129,7 @@ class Requests(RuleBasedStateMachine):
     def avatar(self, who: int, side: int) -> None:
         account = self.accounts[who]
         answer = account.user.send(samples.picture("png", side, side), "me.png", path="avatar/upload/")
-        size = answer.json()["size"] if answer.is_success else answer.json()["required"]
+        size = answer.json()["size"] if answer.is_success else answer.json()["details"]["required"]
         if self._fits(account, size, answer):
             account.took(answer.json(), context="avatar", width=side, media_type="image/png")
 
