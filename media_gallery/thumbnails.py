@@ -33,7 +33,7 @@ PATIENCE = 60.0
 """Seconds that a job waits for a decoder at most."""
 HEADER, ANSWER = 16 * 1024, 256 * 1024 * 1024
 """Longest first line of a decoder's answer, and most bytes behind it."""
-PROGRAM = Path(__file__).with_name("decoder.py")
+PROGRAM = Path(__file__).with_name("decoder") / "__main__.py"
 _ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8"}
 
 

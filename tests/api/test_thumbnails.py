@@ -41,7 +41,7 @@ def decoders(service: Service) -> list[int]:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             ours = os.getsid(int(place.name)) == service.process.pid  # type: ignore[union-attr]
-            if ours and b"decoder.py" in (place / "cmdline").read_bytes():
+            if ours and b"media_gallery/decoder" in (place / "cmdline").read_bytes():
                 found.append(int(place.name))
         except (FileNotFoundError, ProcessLookupError):
             continue

@@ -1,0 +1,96 @@
+"""The child side of thumbnails: decodes hostile images and films under limits, in a process that owns nothing.
+
+Started by file path with a socket and its limits; of ours it imports its confinement alone. Each job comes as one JSON
+line with the file's descriptor beside it (SCM_RIGHTS); the answer is one JSON line, then the bytes that it announces:
+
+    {"job": "picture", "kind": "image"}     -> {"width": w, "height": h, "parts": [["256.webp", length]]}
+    {"job": "avatar"}                       -> {"format": "png", "width": side, "parts": [["", length], …]}
+    {"job": "more", "sizes": [48], "ext": "png"}
+    anything that cannot be decoded         -> {"error": "why"}
+
+What is decoded is told by the first bytes alone, never by a name, and only by loaders that are named here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import resource
+import socket
+import sys
+from typing import Any
+
+import av
+import pyvips
+from PIL import Image
+
+from media_gallery.confinement import confine
+from media_gallery.decoder.films import picture_of_film
+from media_gallery.decoder.images import avatar, more, picture_of_image
+from media_gallery.decoder.source import FILMS, Limits, Refused, Source
+
+_LOADERS = ("Jpeg", "Png", "Webp", "Nsgif", "Heif", "Tiff")
+
+
+def limit_time(seconds: int) -> None:
+    """So much processor time from now on; beyond it the kernel ends this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime) + seconds + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def prepare() -> None:
+    """Shut the libraries' other doors."""
+    pyvips.cache_set_max(0)
+    pyvips.operation_block_set("VipsForeignLoad", True)
+    for loader in _LOADERS:
+        pyvips.operation_block_set(f"VipsForeignLoad{loader}", False)
+    av.logging.set_level(None)
+    # What these two would load with the first file, when none can be opened any more.
+    Image.preinit()
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if module.name != "av.__main__":
+            importlib.import_module(module.name)
+
+
+def work(job: dict[str, Any], fd: int, limits: Limits) -> dict[str, Any]:
+    """Do one job. Raises Refused, and whatever the libraries raise over a broken file."""
+    source = Source(fd, limits)
+    if job["job"] == "avatar":
+        return avatar(source)
+    if job["job"] == "more":
+        return more(source, job["sizes"], job["ext"])
+    if (source.format in FILMS) != (job["kind"] == "video"):
+        raise Refused(f"{source.format} where {job['kind']} was announced")
+    return picture_of_film(source) if source.format in FILMS else picture_of_image(source)
+
+
+def _attempt(job: dict[str, Any], fd: int, limits: Limits) -> tuple[dict[str, Any], bytes]:
+    try:
+        answer = work(job, fd, limits)
+    except Exception as error:  # a broken file makes the libraries raise nearly anything
+        return {"error": f"{type(error).__name__}: {error}"[:500]}, b""
+    parts: dict[str, bytes] = answer["parts"]
+    answer["parts"] = [[name, len(data)] for name, data in parts.items()]
+    return answer, b"".join(parts.values())
+
+
+def main() -> None:
+    """Do jobs until the parent hangs up."""
+    parent, limits = socket.socket(fileno=int(sys.argv[1])), Limits(**json.loads(sys.argv[2]))
+    prepare()
+    enforced = confine(limits.memory)
+    parent.sendall(json.dumps(enforced).encode() + b"\n")
+    while True:
+        line, fds, _, _ = socket.recv_fds(parent, 4096, 1)
+        if not line:
+            return
+        limit_time(limits.cpu_seconds)
+        try:
+            answer, data = _attempt(json.loads(line), fds[0], limits)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        parent.sendall(json.dumps(answer).encode() + b"\n" + data)
