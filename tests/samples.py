@@ -6,6 +6,8 @@ import io
 import random
 import struct
 import zlib
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -86,6 +88,37 @@ def profile() -> bytes:
     return data.replace(b"rXYZ", b"swap", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"swap", b"gXYZ", 1)
 
 
+def grey_profile() -> bytes:
+    """A profile of grey pixels whose light is linear: ICC.1:2001-04, 6.3.1.2."""
+    white = struct.pack(">4sI3i", b"XYZ ", 0, 0xF6D6, 0x10000, 0xD32D)
+    curve = struct.pack(">4sII", b"curv", 0, 0)
+    name = b"desc" + bytes(4) + struct.pack(">I", 5) + b"grey\0" + bytes(78) + bytes(1)
+    tags, at, data = [], 128 + 4 + 4 * 12, b""
+    for tag, value in (
+        (b"desc", name),
+        (b"cprt", b"text" + bytes(4) + b"none\0\0\0\0"),
+        (b"wtpt", white),
+        (b"kTRC", curve),
+    ):
+        value += bytes(-len(value) % 4)
+        tags.append(tag + struct.pack(">II", at + len(data), len(value)))
+        data += value
+    body = struct.pack(">I", len(tags)) + b"".join(tags) + data
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", 128 + len(body), b"", 0x02100000, b"mntr", b"GRAY", b"XYZ ", bytes(12), b"acsp"
+    )
+    head += bytes(28) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    return head.ljust(128, b"\0") + body
+
+
+def alpha_bmp(image: Image.Image) -> bytes:
+    """A BMP with a mask of alpha, of version 5, as GIMP writes it."""
+    pixels = image.tobytes("raw", "BGRA", 0, -1)
+    sizes = struct.pack("<IiiHHIIiiII", 124, *image.size, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    header = (sizes + struct.pack("<4I4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs")).ljust(124, b"\0")
+    return b"BM" + struct.pack("<IHHI", 138 + len(pixels), 0, 0, 138) + header + pixels
+
+
 def noise(kind: str = "jpeg", width: int = 300, height: int = 200) -> bytes:
     """An image whose bytes all matter: for cutting and damaging."""
     return encoded(Image.effect_noise((width, height), 80).convert("RGB"), kind)
@@ -106,15 +139,22 @@ def animated(kind: str = "gif", size: int = 100) -> bytes:
 
 
 def film(container: str = "mp4", codec: str = "libx264", width: int = 320, height: int = 180, seconds: float = 2.0,
-         colour: tuple[int, int, int] | None = None) -> bytes:  # fmt: skip
-    """A short film of `quarters`, or of one colour."""
+         colour: tuple[int, int, int] | None = None, *, frames: Sequence[Image.Image | av.VideoFrame] = (),
+         pixels: str = "yuv420p", aspect: Fraction | None = None, options: dict[str, str] | None = None,
+         muxer: dict[str, str] | None = None) -> bytes:  # fmt: skip
+    """A short film of `quarters`, of one colour, or of these frames: 10 a second, or 25 where a codec knows no 10.
+
+    `aspect`: width of a pixel by its height. `options`, `muxer`: FFmpeg's, of the codec and of the container.
+    """
     out = io.BytesIO()
     image = Image.new("RGB", (width, height), colour) if colour else quarters(width, height)
-    with av.open(out, "w", format=container) as written:
-        stream: Any = written.add_stream(codec, rate=10)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for _ in range(int(seconds * 10)):
-            written.mux(stream.encode(av.VideoFrame.from_image(image)))
+    with av.open(out, "w", format=container, container_options=muxer or {}) as written:
+        stream: Any = written.add_stream(codec, rate=25 if codec.startswith("mpeg") else 10)
+        stream.width, stream.height, stream.pix_fmt, stream.options = width, height, pixels, options or {}
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        for frame in frames or [image] * int(seconds * 10):
+            written.mux(stream.encode(av.VideoFrame.from_image(frame) if isinstance(frame, Image.Image) else frame))
         written.mux(stream.encode())
     return out.getvalue()
 
@@ -134,13 +174,56 @@ def sound(container: str = "mp4", codec: str = "aac") -> bytes:
 
 
 def turned_film(degrees: int, width: int = 320, height: int = 180) -> bytes:
-    """An MP4 to be shown turned clockwise by so many degrees, as phones write it (ISO 14496-12, `tkhd`)."""
+    """An MP4 to be shown turned clockwise by so many degrees, as phones write it."""
     matrix = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
-    data = bytearray(film("mp4", width=width, height=height))
-    a, b, c, d = (value * 0x10000 for value in matrix)
-    at = data.index(b"tkhd") + 4 + 40
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    return with_matrix(film("mp4", width=width, height=height), *matrix)
+
+
+def with_matrix(film: bytes, a: float, b: float, c: float, d: float) -> bytes:
+    """An MP4 with this display matrix (ISO 14496-12, `tkhd`): x' = ax + cy, y' = bx + dy."""
+    values = [round(value * 0x10000) for value in (a, b, 0, c, d, 0, 0, 0)]
+    data, at = bytearray(film), film.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", *values, 0x40000000)
     return bytes(data)
+
+
+def cut_film(frame: int) -> bytes:
+    """An MP4 whose edit list begins at this frame, as editors cut without encoding again. What it hides is red."""
+    frames = [Image.new("RGB", (320, 180), RED)] * frame + [quarters(320, 180)] * 10
+    data = bytearray(film(frames=frames, muxer={"movie_timescale": "1000"}))
+    timescale = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0]
+    at = data.index(b"elst") + 16
+    struct.pack_into(">i", data, at, struct.unpack_from(">i", data, at)[0] + timescale * frame // 10)
+    return bytes(data)
+
+
+PQ_QUARTERS = ((32768, 20800, 16192), (26176, 32320, 19968), (18944, 15488, 35008), (34752, 35008, 36352))
+"""Signals of 16 bits (BT.2020, PQ): in sRGB (220, 30, 30), (30, 180, 30), (30, 30, 220) and (200, 210, 230)."""
+
+
+def wide_pixels(width: int, height: int, colours: Sequence[tuple[int, int, int]]) -> bytes:
+    """Quarters of these four colours, 16 bits each."""
+    left, right = ([struct.pack("<3H", *colour) * (width // 2) for colour in colours[at::2]] for at in (0, 1))
+    return b"".join((a + b) * (height // 2) for a, b in zip(left, right, strict=True))
+
+
+def wide_heic(bits: int) -> bytes:
+    """A HEIC of `PQ_QUARTERS`."""
+    pixels, out = wide_pixels(64, 64, PQ_QUARTERS), io.BytesIO()
+    mode, pixels = ("RGB", pixels[1::2]) if bits == 8 else ("RGB;16", pixels)
+    numbers = {"color_primaries": 9, "transfer_characteristics": 16, "matrix_coefficients": 9}
+    pillow_heif.from_bytes(mode, (64, 64), pixels).save(out, quality=95, bit_depth=bits, chroma=444, **numbers)
+    return out.getvalue()
+
+
+def wide_film(transfer: str, colours: Sequence[tuple[int, int, int]], container: str = "mp4",
+              codec: str = "libx264") -> bytes:  # fmt: skip
+    """A film of 10 bits, in BT.2020, whose quarters are these signals of 16 bits."""
+    frame = av.VideoFrame(64, 64, "rgb48le")
+    frame.planes[0].update(wide_pixels(64, 64, colours))
+    frame = frame.reformat(format="yuv420p10le", dst_colorspace="bt2020", dst_color_range="MPEG")
+    how = {"color_primaries": "bt2020", "color_trc": transfer, "colorspace": "bt2020nc", "crf": "5"}
+    return film(container, codec, 64, 64, frames=[frame], pixels="yuv420p10le", options=how)
 
 
 # --- Hostile files -----------------------------------------------------------------------------------------------

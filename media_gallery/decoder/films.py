@@ -63,11 +63,16 @@ def _open_nothing(*_: Any) -> NoReturn:
     raise Refused("a film that refers to another file")
 
 
+def opened(file: Any, demuxer: str, options: dict[str, str]) -> Any:
+    """A film read from this file by this demuxer, which can open nothing else: by no protocol, and by no callback."""
+    shut = options | {"protocol_whitelist": "none"}
+    return av.open(file, format=demuxer, options=shut, io_open=_open_nothing, metadata_errors="ignore")
+
+
 def picture_of_film(source: Source) -> dict[str, Any]:
     """The poster. Raises Refused, and whatever FFmpeg raises over a broken file."""
     allowed = {"max_pixels": str(source.limits.max_pixels), "threads": "1"}
-    opened: dict[str, Any] = {"options": allowed, "io_open": _open_nothing, "metadata_errors": "ignore"}
-    with source.file() as file, av.open(_File(file), format=source.format, **opened) as film:
+    with source.file() as file, opened(_File(file), source.format, allowed) as film:
         streams = (s for s in film.streams.video if not s.disposition & s.disposition.attached_pic)
         stream = next((s for s in streams if s.codec_context), None)
         if stream is None:

@@ -68,8 +68,10 @@ def _shrink(ratio: float) -> int:
 
 def _held(kind: str, header: Any) -> float:
     """Bytes a pixel that decoding holds at once; of what comes in several passes the whole, a JPEG as coefficients."""
+    if kind in _HELD:
+        return _HELD[kind]
     if not header.get_typeof("interlaced") or not header.get("interlaced"):
-        return _HELD.get(kind, 0)
+        return 0
     if kind == "jpeg":
         halved = header.get_typeof("jpeg-chroma-subsample") and header.get("jpeg-chroma-subsample") == "4:2:0"
         return 3 if halved else 2 * float(header.bands)

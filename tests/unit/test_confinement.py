@@ -19,7 +19,7 @@ from media_gallery import thumbnails
 from media_gallery.confinement import PARTS
 from media_gallery.thumbnails import Thumbnailer
 from tests import samples
-from tests.unit.test_decoder import LIMITS, picture
+from tests.unit.decoding import LIMITS, picture
 
 PROGRAM = """
 import ctypes, json, mmap, os, resource, socket, sys, threading

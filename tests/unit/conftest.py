@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from media_gallery.thumbnails import Thumbnailer
+from tests.unit.decoding import LIMITS
+
+
+@pytest.fixture(scope="module")
+async def decoder() -> AsyncIterator[Thumbnailer]:
+    """One decoder, with LIMITS."""
+    thumbnailer = Thumbnailer(1, **LIMITS)
+    yield thumbnailer
+    await thumbnailer.close()
