@@ -300,7 +300,12 @@ class Settings(BaseSettings):
         2, description="How long an upload's answer waits for its thumbnail, whose address waits for the rest"
     )
     decoder_memory: Bytes = Field(1024**3, description="Most memory one decoder may take for a job")
-    max_pixels: int = Field(100_000_000, ge=1, description="Largest image decoded, in pixels")
+    max_pixels: int = Field(
+        200_000_000,
+        ge=1,
+        description="Most pixels decoded of an image; a JPEG, which shrinks while it is decoded, may have 64 times as"
+        " many. What needs more than `DECODER_MEMORY` is not decoded either",
+    )
     idle_timeout: Seconds = Field(
         30,
         ge=1,

@@ -186,7 +186,7 @@ def cut(kind: str) -> bytes:
 PICTURE: dict[str, Any] = {"thumbnail": True, "avatar": (201,)}
 """What a good picture gets, and one that only carries something beside it."""
 SHOWN_WHEN_CUT = ("jpeg", "png", "gif", "tiff")
-JPEG, PNG, GIF, SVG, MP4 = "image/jpeg", "image/png", "image/gif", "image/svg+xml", "video/mp4"
+JPEG, PNG, GIF, SVG, MP4, WEBM = "image/jpeg", "image/png", "image/gif", "image/svg+xml", "video/mp4", "video/webm"
 PAGE, XML, SCRIPT, PDF = "text/html", "application/xhtml+xml", "text/javascript", "application/pdf"
 
 CASES: tuple[Case, ...] = (
@@ -221,7 +221,7 @@ CASES: tuple[Case, ...] = (
     Case("a manifest called a film", lambda: DASH, "a.mp4", MP4, MP4, INLINE),
     Case("a session description called a film", lambda: SDP, "a.mp4", MP4, MP4, INLINE),
     Case("mp4 of 65535 x 65535 pixels", lambda: huge_film("mp4"), "a.mp4", MP4, MP4, INLINE, thumbnail=True),
-    Case("webm of 65535 pixels across", lambda: huge_film("webm"), "a.webm", "video/webm", "video/webm", INLINE),
+    Case("webm of 65535 pixels across", lambda: huge_film("webm"), "a.webm", WEBM, WEBM, INLINE, thumbnail=True),
     Case("mp4 of four thousand million samples", many_samples, "a.mp4", MP4, MP4, INLINE),
     Case("mp4 cut in the middle", lambda: samples.film()[:2000], "a.mp4", MP4, MP4, INLINE),
     Case("a film with nothing to see", samples.sound, "a.mp4", MP4, MP4, INLINE),
