@@ -78,7 +78,8 @@ def picture_of_film(source: Source) -> dict[str, Any]:
         if stream is None:
             raise Refused("a film without pictures")
         codec = stream.codec_context
-        source.check(codec.width, codec.height)
+        if codec.width and codec.height:  # which a stream that begins in its middle does not tell
+            source.check(codec.width, codec.height)
         if stream.metadata.get("alpha_mode") == "1" and codec.name in _WITH_ALPHA:
             codec = av.CodecContext.create(_WITH_ALPHA[codec.name], "r")
         codec.thread_count = 1

@@ -64,6 +64,13 @@ async def test_a_film_of_a_camera_with_a_time_before_each_packet(decoder: Thumbn
     assert is_upright(opened((await picture(decoder, data, "video")).thumbnails["256.webp"]))
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+async def test_a_stream_that_begins_in_its_middle(decoder: Thumbnailer, codec: str) -> None:
+    data = samples.film("mpegts", codec, seconds=4, options={"g": "10"})
+    seen = await picture(decoder, data[len(data) // 188 // 3 * 188 :], "video")
+    assert is_upright(opened(seen.thumbnails["256.webp"]))
+
+
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 async def test_a_film_with_one_key_frame_and_pictures_out_of_order(decoder: Thumbnailer, container: str) -> None:
     """What x264 makes of anything that is longer than a few seconds, without a word."""
