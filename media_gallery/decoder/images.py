@@ -34,7 +34,7 @@ class StillImage:
         self._options = ""
         if whole:  # with an end marker put behind it, a file that was cut short before its own is one with warnings
             self._options = f"[fail_on={'warning' if source.end() else 'error'}]"
-        self._decoded, self._numbers = _READERS.get(source.format, _nothing)(source)
+        self._decoded, self._numbers = _READERS.get(source.format, _nothing)(source, self._options)
         self._header = self._decoded or pyvips.Image.new_from_source(source.vips(), "", access="sequential")
         self.width, self.height = self._header.width, self._header.height
         if self._header.get_typeof("orientation") and self._header.get("orientation") in (5, 6, 7, 8):
@@ -84,11 +84,11 @@ _Read = tuple[Any, tuple[int, int] | None]
 """An image, None where libvips reads it well; transfer and primaries (H.273) where they must be converted."""
 
 
-def _nothing(_: Source) -> _Read:
+def _nothing(*_: Any) -> _Read:
     return None, None
 
 
-def _heic(source: Source) -> _Read:
+def _heic(source: Source, _: str) -> _Read:
     """Its rotation is part of how it is decoded, so the orientation in its Exif data is not applied again."""
     with source.file() as file:
         heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
@@ -109,13 +109,13 @@ def _heic(source: Source) -> _Read:
     return image, numbers
 
 
-def _avif(source: Source) -> _Read:
+def _avif(source: Source, options: str) -> _Read:
     """By libvips, whose headers do not tell what the numbers of pixels mean."""
     with source.file() as file:
         numbers = _numbers(pillow_heif.open_heif(file).info)
     if not numbers:
         return None, None
-    image = pyvips.Image.new_from_source(source.vips(), "", access="sequential")
+    image = pyvips.Image.new_from_source(source.vips(), options)
     source.check(image.width, image.height, 1.5 * _HELD["avif"])
     return image, numbers
 
@@ -129,18 +129,18 @@ def _numbers(info: dict[str, Any]) -> tuple[int, int] | None:
     return (transfer, primaries) if colour.needs_conversion(transfer, primaries) else None
 
 
-def _bmp(source: Source) -> _Read:
+def _bmp(source: Source, _: str) -> _Read:
     with source.file() as file, Image.open(file, formats=["BMP"]) as bitmap:
         source.check(*bitmap.size, _HELD["bmp"])
         pixels = bitmap if bitmap.mode in ("RGB", "RGBA") else bitmap.convert("RGB")
         return from_pixels(pixels.tobytes(), *pixels.size, len(pixels.mode)), None
 
 
-def _gif(source: Source) -> _Read:
+def _gif(source: Source, options: str) -> _Read:
     """Around a first frame that is smaller than its canvas, libvips makes the canvas black."""
     with source.file() as file:
         left, top, width, height = _gif_frame(file)
-    image = pyvips.Image.new_from_source(source.vips(), "", access="sequential")
+    image = pyvips.Image.new_from_source(source.vips(), options, access="sequential")
     if image.hasalpha() or ((left, top) == (0, 0) and width >= image.width and height >= image.height):
         return None, None
     source.check(image.width, image.height, _HELD["gif"])

@@ -179,6 +179,8 @@ async def test_around_a_first_frame_that_is_smaller_than_its_canvas_nothing_is_s
         place = struct.pack("<HH", left, top)
         data = frame[:6] + struct.pack("<HH", width, height) + frame[10 : at + 1] + place + frame[at + 5 :]
         seen, kept = await picture(decoder, data), await avatar(decoder, data)
+        with pytest.raises(Undecodable):
+            await avatar(decoder, data[: len(data) - 80])
         assert (seen.width, seen.height, kept.width) == (width, height, min(width, height))
         wanted = Image.new("RGBA", (width, height))
         wanted.paste(samples.quarters(100, 100), (left, top))
