@@ -97,7 +97,8 @@ def test_what_a_photo_says_of_its_owner_stays_in_the_file_and_leaves_the_thumbna
 @pytest.mark.parametrize(
     ("container", "codec", "media_type"),
     [("mp4", "libx264", "video/mp4"), ("mov", "libx264", "video/quicktime"), ("webm", "libvpx", "video/webm"),
-     ("webm", "libvpx-vp9", "video/webm"), ("matroska", "libx264", "video/x-matroska")],
+     ("webm", "libvpx-vp9", "video/webm"), ("matroska", "libx264", "video/x-matroska"),
+     ("avi", "mpeg4", "video/x-msvideo"), ("mpegts", "libx264", "video/mp2t"), ("asf", "wmv2", "video/x-ms-wmv")],
 )  # fmt: skip
 def test_films(anna: User, container: str, codec: str, media_type: str) -> None:
     data = samples.film(container, codec)

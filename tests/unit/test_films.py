@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from media_gallery.decoder import films, source
 from media_gallery.thumbnails import Thumbnailer, Undecodable
 from tests import samples
 from tests.samples import BLUE, GREEN, RED, WHITE
-from tests.unit.decoding import is_upright, opened, picture, shows, shows_pq_quarters
+from tests.unit.decoding import is_upright, opened, picture, put, shows, shows_pq_quarters
 
 
 @pytest.mark.parametrize(
@@ -180,6 +181,14 @@ def test_a_search_ends_where_enough_is_read(monkeypatch: pytest.MonkeyPatch) -> 
     file = films._File(io.BytesIO(bytes(1000)))
     file.seek(500)
     assert [len(file.read(60)) for _ in range(3)] == [60, 40, 0]
+
+
+def test_a_search_ends_where_enough_time_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(films, "TIME", -1)
+    fd = put(samples.film(seconds=0.5))
+    with pytest.raises(source.Refused, match="without a picture"):
+        films.picture_of_film(source.Source(fd, source.Limits(cpu_seconds=60, memory=1 << 30, max_pixels=10**6)))
+    os.close(fd)
 
 
 @pytest.mark.parametrize("demuxer", ["concat", "hls"])
