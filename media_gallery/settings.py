@@ -301,10 +301,7 @@ class Settings(BaseSettings):
     )
     decoder_memory: Bytes = Field(1024**3, description="Most memory one decoder may take for a job")
     max_pixels: int = Field(
-        200_000_000,
-        ge=1,
-        description="Most pixels decoded of an image; a JPEG, which shrinks while it is decoded, may have 64 times as"
-        " many. What needs more than `DECODER_MEMORY` is not decoded either",
+        200_000_000, ge=1, description="Most pixels decoded of an image; a JPEG, which shrinks meanwhile, may have more"
     )
     idle_timeout: Seconds = Field(
         30,
