@@ -91,11 +91,10 @@ def _nothing(*_: Any) -> _Read:
 def _heic(source: Source, _: str) -> _Read:
     """Its rotation is part of how it is decoded, so the orientation in its Exif data is not applied again."""
     with source.file() as file:
-        heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
-        numbers = _numbers(heif.info)
-        if not numbers:
+        heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)  # which it does not to grey
+        if numbers := _numbers(heif.info):
             file.seek(0)
-            heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)  # which it does not to grey
+            heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
         layout, _, depth = heif.mode.partition(";")
         bands = {"I": 1}.get(layout, len(layout))
         width, height = heif.size
