@@ -34,8 +34,10 @@ PATIENCE = 60.0
 HEADER, ANSWER = 16 * 1024, 256 * 1024 * 1024
 """Longest first line of a decoder's answer, and most bytes behind it."""
 PROGRAM = Path(__file__).with_name("decoder") / "__main__.py"
-_ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8"}
-_ENVIRONMENT["VIPS_DISC_THRESHOLD"] = "64g"  # larger images would go to files, which a decoder cannot write
+_ENVIRONMENT = {
+    "VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8",
+    "VIPS_DISC_THRESHOLD": "64g",  # larger images would go to files, which a decoder cannot write
+}  # fmt: skip
 
 
 class Undecodable(Exception):
