@@ -175,7 +175,7 @@ class Accounts:
     # --- Tokens ---
 
     async def list_tokens(self, account: AccountId, number: int, size: int) -> Page[Token]:
-        return await self.db.read(lambda c: queries.list_tokens(c, account, self.clock(), number, size))
+        return await self.db.scan(lambda c: queries.list_tokens(c, account, self.clock(), number, size))
 
     async def revoke_token(self, account: AccountId, token_id: int) -> None:
         """Raises NotFound."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Database, links, upkeep
+from media_gallery.db import Connection, Database, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
 from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage
 from media_gallery.storage import BlobStore
@@ -24,7 +24,7 @@ CHUNK = 500
 """Links removed in one transaction, so that a large deletion lets others in between."""
 
 NEAR = 2000
-"""Links that a list may pass over in the event loop; deeper pages go elsewhere."""
+"""Links that a list may pass over in the event loop; others go elsewhere."""
 
 TRIES, SPARED, REMEMBERED = 3, 3600 * 1_000_000, 10_000
 """Failures of decoders over a file after which they are spared it, for how many microseconds, and of how many files
@@ -95,9 +95,17 @@ class Files:
         self, account: AccountId, wanted: Filter, order: str, descending: bool, number: int, size: int
     ) -> Page[Link]:
         """A page of the account's links; `order` is one of `links.ORDERS`."""
-        quick = links.counted(wanted) is not None and number * size <= NEAR
-        run = self.db.read if quick else self.db.scan
-        return await run(lambda c: links.list_links(c, account, wanted, order, descending, number, size))
+
+        async def near(c: Connection) -> Page[Link] | None:
+            usage = await links.get_usage(c, account)
+            if links.passed_over(usage, wanted, order, number * size) > NEAR:
+                return None
+            return await links.list_links(c, account, wanted, order, descending, number, size, usage)
+
+        page = await self.db.read(near) if links.counted(wanted) and number * size <= NEAR else None
+        if page is None:
+            page = await self.db.scan(lambda c: links.list_links(c, account, wanted, order, descending, number, size))
+        return page
 
     async def list_oldest(
         self, account: AccountId, percent: int, exclude_avatars: bool, number: int, size: int

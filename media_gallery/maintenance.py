@@ -125,7 +125,7 @@ class Maintenance:
         swept = Swept()
         swept.expired = await self.db.write(lambda c: account_queries.delete_expired(c, self.clock()), long=True)
         swept.accounts = await self.accounts.finish_all_closing(at_once)
-        while keys := await self.db.read(upkeep.list_trash):
+        while keys := await self.db.scan(upkeep.list_trash):
             await self._empty(keys)
             swept.trashed += len(keys)
         return swept
@@ -254,7 +254,7 @@ class Maintenance:
         return await self.db.scan(lambda c: query(c, after))
 
     async def _links_of(self, blob_id: int) -> list[Link]:
-        return await self.db.read(lambda c: upkeep.links_of_blob(c, blob_id))
+        return await self.db.scan(lambda c: upkeep.links_of_blob(c, blob_id))
 
     async def _forget(self, links: list[Link]) -> None:
         for link in links:

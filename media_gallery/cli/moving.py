@@ -47,7 +47,7 @@ def restore_backup(source: Path, *, config: Config = None, as_json: AsJson = Fal
         raise Complaint(f"{source} is no backup: it has no database in it")
 
     async def work(gallery: Gallery) -> Copied:
-        if not await gallery.db.read(upkeep.is_empty):
+        if not await gallery.db.scan(upkeep.is_empty):
             raise Complaint("The database is not empty: restore into an empty one")
         return await restore(source, gallery.settings, gallery.db, gallery.store, progress)
 

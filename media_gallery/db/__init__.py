@@ -18,10 +18,16 @@ Row = Sequence[Any]
 
 
 class Connection(Protocol):
-    """What a query speaks to. Valid only while the query runs."""
+    """What a query speaks to. Valid only while the query runs.
+
+    A list is one argument, behind `among`: a text for each number of values would be prepared, and kept, for each.
+    """
 
     kind: ClassVar[Literal["sqlite", "postgresql"]]
     """For what SQL has no common words for."""
+
+    def among(self, place: str) -> str:
+        """What stands behind a column that has one of the values of a list; `place` is that of the list."""
 
     async def all(self, sql: str, *args: Any) -> list[Row]: ...
 

@@ -174,14 +174,18 @@ async def find_by_slot(c: Connection, slot_id: str) -> Link | None:
 
 
 async def find_by_digest(c: Connection, account: AccountId, digest: Digest, size: int, avatar: bool) -> Link | None:
-    """The account's own newest link to these bytes. Only an avatar can stand for an avatar: it was cropped."""
-    column = {"sha-1": "b.sha1", "sha-256": "b.sha256"}.get(digest.algorithm)
+    """The account's own newest link to these bytes. Only an avatar can stand for an avatar: it was cropped.
+
+    The bytes first, then their newest link by an index: neither an account nor a blob may have too many links for this.
+    """
+    column = {"sha-1": "sha1", "sha-256": "sha256"}.get(digest.algorithm)
     if column is None:
         return None
-    only = "AND l.context = 'avatar'" if avatar else ""
+    only = "AND category = 'avatar'" if avatar else ""
+    newest = f"(SELECT MAX(id) FROM links WHERE blob_id = known.id AND account_id = $3 {only})"
     row = await c.one(
-        f"SELECT {_LINK} {_FROM} WHERE {column} = $1 AND b.size = $2 AND l.account_id = $3 {only}"
-        " ORDER BY l.id DESC LIMIT 1",
+        f"SELECT {_LINK} {_FROM}"
+        f" WHERE l.id = (SELECT MAX({newest}) FROM blobs known WHERE known.{column} = $1 AND known.size = $2)",
         digest.value, size, account,
     )  # fmt: skip
     return _link(row) if row else None
@@ -191,30 +195,26 @@ def _like(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _where(account: AccountId, wanted: Filter) -> tuple[str, list[Any]]:
-    """The conditions of a filter, and their arguments from `$1` on."""
+def _where(c: Connection, account: AccountId, wanted: Filter, order: str = "created_at") -> tuple[str, list[Any]]:
+    """The conditions of a filter, and their arguments from `$1` on; for a list in this order."""
     terms, args = ["l.account_id = $1"], [account]  # type: list[str], list[Any]
 
     def term(sql: str, value: Any) -> None:
         args.append(value)
         terms.append(sql.replace("?", f"${len(args)}"))
 
-    def one_of(column: str, values: Sequence[Any]) -> None:
-        terms.append(f"{column} IN ({_places(len(values), len(args) + 1)})")
-        args.extend(values)
-
+    categories = _categories(wanted)
+    if len(categories) == 1 and order == "created_at":
+        terms.append(f"l.category = '{categories[0]}'")
+    else:  # what no index looks for, so that the rows come by that of the order, which has the category, too
+        terms += [f"l.category <> '{category}'" for category in CATEGORIES if category not in categories]
     if wanted.ids:
-        one_of("l.id", wanted.ids)
-    if wanted.contexts:
-        one_of("l.context", wanted.contexts)
+        args.append(list(wanted.ids))
+        terms.append(f"l.id {c.among(f'${len(args)}')}")
     if wanted.slot_id is not None:
         term("l.slot_id = ?", wanted.slot_id)
     if wanted.type == "audio":
         terms.append("l.media_type LIKE 'audio/%'")
-    elif wanted.type is not None:
-        term("l.category = ?", wanted.type)
-    if not wanted.with_avatars:
-        terms.append("l.category <> 'avatar'")
     if wanted.media_type is not None:
         term("l.media_type LIKE ? ESCAPE '\\'", f"%{_like(wanted.media_type.lower()).replace('*', '%')}%")
     if wanted.since is not None:
@@ -234,35 +234,52 @@ def _where(account: AccountId, wanted: Filter) -> tuple[str, list[Any]]:
     return " AND ".join(terms), args
 
 
-def counted(wanted: Filter) -> tuple[Category, ...] | None:
-    """The categories that a filter asks for and nothing else, so that the kept counts answer it; None otherwise."""
-    if wanted != Filter(type=wanted.type, contexts=wanted.contexts, with_avatars=wanted.with_avatars):
-        return None
-    if wanted.type == "audio":
-        return None
-    categories = [c for context in wanted.contexts for c in _CONTEXT_CATEGORIES[context]] or list(CATEGORIES)
-    return tuple(c for c in categories if wanted.type in (None, c) and (wanted.with_avatars or c != "avatar"))
+def _categories(wanted: Filter) -> tuple[Category, ...]:
+    """Those that a filter lets through: a context is one or several of them."""
+    named = {c for context in wanted.contexts for c in _CONTEXT_CATEGORIES[context]} or {*CATEGORIES}
+    kind = None if wanted.type == "audio" else wanted.type
+    return tuple(c for c in CATEGORIES if c in named and kind in (None, c) and (wanted.with_avatars or c != "avatar"))
 
 
-async def count_links(c: Connection, account: AccountId, wanted: Filter) -> int:
-    categories = counted(wanted)
-    if categories is not None:
-        usage = await get_usage(c, account)
-        return sum(usage.files[category] for category in set(categories))
-    where, args = _where(account, wanted)
+def counted(wanted: Filter) -> bool:
+    """Whether a filter is one of categories alone, so that the kept counts answer it."""
+    alone = Filter(type=wanted.type, contexts=wanted.contexts, with_avatars=wanted.with_avatars)
+    return wanted == alone and wanted.type != "audio"
+
+
+def passed_over(usage: Usage, wanted: Filter, order: str, end: int) -> int:
+    """How many links of an account a list passes over at most, to the `end` of its page, if its filter is `counted`."""
+    categories = _categories(wanted)
+    if len(categories) == 1 and order == "created_at":
+        return end
+    return end + sum(count for category, count in usage.files.items() if category not in categories)
+
+
+async def count_links(c: Connection, account: AccountId, wanted: Filter, usage: Usage | None = None) -> int:
+    if counted(wanted):
+        usage = usage or await get_usage(c, account)
+        return sum(usage.files[category] for category in _categories(wanted))
+    where, args = _where(c, account, wanted)
     row = await c.one(f"SELECT COUNT(*) FROM links l WHERE {where}", *args)
     assert row
     return int(row[0])
 
 
 async def list_links(
-    c: Connection, account: AccountId, wanted: Filter, order: str, descending: bool, number: int, size: int
+    c: Connection,
+    account: AccountId,
+    wanted: Filter,
+    order: str,
+    descending: bool,
+    number: int,
+    size: int,
+    usage: Usage | None = None,
 ) -> Page[Link]:
-    """A page of links; `order` is one of ORDERS."""
-    where, args = _where(account, wanted)
+    """A page of links; `order` is one of ORDERS. `usage` spares looking at it."""
+    where, args = _where(c, account, wanted, order)
     direction = "DESC" if descending else "ASC"
     ordering = f"{_ORDER_COLUMNS[order]} {direction}" + ("" if order == "id" else f", l.id {direction}")
-    total = await count_links(c, account, wanted)
+    total = await count_links(c, account, wanted, usage)
     page = f"SELECT l.id FROM links l WHERE {where} ORDER BY {ordering} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
     rows = await c.all(  # the blobs are joined to the page alone, not to what a deep page passes over
         f"SELECT {_LINK} {_FROM} WHERE l.id IN ({page}) ORDER BY {ordering}", *args, size, (number - 1) * size
@@ -276,7 +293,7 @@ async def get_usage(c: Connection, account: AccountId) -> Usage:
 
 async def count_usage(c: Connection, account: AccountId, wanted: Filter) -> Usage:
     """Usage of the links that a filter lets through, counted one by one."""
-    where, args = _where(account, wanted)
+    where, args = _where(c, account, wanted)
     return _usage(
         await c.all(f"SELECT l.category, COUNT(*), SUM(l.size) FROM links l WHERE {where} GROUP BY l.category", *args)
     )
@@ -329,7 +346,7 @@ async def last_id(c: Connection, account: AccountId) -> int:
 
 async def select_ids(c: Connection, account: AccountId, wanted: Filter, after: int, last: int) -> list[int]:
     """The next ids behind `after`, up to `last`, of the links a filter lets through."""
-    where, args = _where(account, wanted)
+    where, args = _where(c, account, wanted, "id")
     where += f" AND l.id > ${len(args) + 1} AND l.id <= ${len(args) + 2} ORDER BY l.id LIMIT {IDS}"
     return [row[0] for row in await c.all(f"SELECT l.id FROM links l WHERE {where}", *args, after, last)]
 
@@ -358,9 +375,9 @@ class Removed:
 async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], now: int) -> Removed:
     """Remove the account's links among `ids`, give the quota back, put the keys of unlinked blobs into the trash."""
     rows = await c.all(  # + 0: by the ids alone, never through all links of an account that is thought to have few
-        f"DELETE FROM links WHERE id IN ({_places(len(ids), 2)}) AND account_id + 0 = $1"
+        f"DELETE FROM links WHERE id {c.among('$2')} AND account_id + 0 = $1"
         " RETURNING slot_id, blob_id, size, category",
-        account, *ids,
+        account, list(ids),
     )  # fmt: skip
     if not rows:
         return Removed([], [])
@@ -381,25 +398,20 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
 async def _unlink(c: Connection, counts: Counter[int], now: int) -> list[str]:
     """Count so many links less to each blob; keys of those that have none left, whose rows go to the trash."""
     if c.kind == "postgresql":  # one order everywhere: no deadlocks
-        await c.all(f"SELECT id FROM blobs WHERE id IN ({_places(len(counts))}) ORDER BY id FOR UPDATE", *counts)
+        await c.all(f"SELECT id FROM blobs WHERE id {c.among('$1')} ORDER BY id FOR UPDATE", list(counts))
     ended: list[Row] = []
     for count in set(counts.values()):
         ids = [blob_id for blob_id, its in counts.items() if its == count]
         left = await c.all(
-            f"UPDATE blobs SET links = links - $1 WHERE id IN ({_places(len(ids), 2)}) RETURNING id, key, links",
-            count, *ids,
-        )  # fmt: skip
+            f"UPDATE blobs SET links = links - $1 WHERE id {c.among('$2')} RETURNING id, key, links", count, ids
+        )
         ended += [row for row in left if row[2] <= 0]
     if ended:
         ids = [row[0] for row in ended]
         await c.run(
             "INSERT INTO trash (key, created_at) SELECT key, CAST($1 AS BIGINT) FROM blobs"
-            f" WHERE id IN ({_places(len(ids), 2)})",
-            now, *ids,
+            f" WHERE id {c.among('$2')}",
+            now, ids,
         )  # fmt: skip
-        await c.run(f"DELETE FROM blobs WHERE id IN ({_places(len(ids))})", *ids)
+        await c.run(f"DELETE FROM blobs WHERE id {c.among('$1')}", ids)
     return [row[1] for row in ended]
-
-
-def _places(count: int, first: int = 1) -> str:
-    return ", ".join(f"${first + i}" for i in range(count))

@@ -60,6 +60,9 @@ class _PostgresConnection:
     def __init__(self, raw: Any) -> None:
         self.raw = raw
 
+    def among(self, place: str) -> str:
+        return f"= ANY({place})"
+
     async def all(self, sql: str, *args: Any) -> list[Row]:
         rows: list[Row] = await self.raw.fetch(sql, *args)
         return rows

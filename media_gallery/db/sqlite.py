@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import queue
 import re
 import sqlite3
@@ -66,15 +67,21 @@ class _SqliteConnection:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.raw = connection
 
+    def among(self, place: str) -> str:
+        return f"IN (SELECT value FROM json_each({place}))"
+
     async def all(self, sql: str, *args: Any) -> list[Row]:
-        return self.raw.execute(_numbered(sql), args).fetchall()
+        return self._execute(sql, args).fetchall()
 
     async def one(self, sql: str, *args: Any) -> Row | None:
-        row: Row | None = self.raw.execute(_numbered(sql), args).fetchone()
+        row: Row | None = self._execute(sql, args).fetchone()
         return row
 
     async def run(self, sql: str, *args: Any) -> int:
-        return self.raw.execute(_numbered(sql), args).rowcount
+        return self._execute(sql, args).rowcount
+
+    def _execute(self, sql: str, args: tuple[Any, ...]) -> sqlite3.Cursor:
+        return self.raw.execute(_numbered(sql), [json.dumps(arg) if type(arg) is list else arg for arg in args])
 
 
 @contextmanager

@@ -50,7 +50,7 @@ tokens = Table(
     Column("client", Text, nullable=False),
     Column("admin", Boolean, nullable=False),
     Column("created_at", Big, nullable=False),
-    Column("expires", Big, nullable=False),
+    Column("expires", Big, nullable=False, index=True),
     Column("last_used", Big),
     sqlite_autoincrement=True,
 )
@@ -87,7 +87,7 @@ links = Table(
     metadata,
     _id(),
     Column("account_id", Big, ForeignKey("accounts.id"), nullable=False),
-    Column("blob_id", Big, ForeignKey("blobs.id"), nullable=False, index=True),
+    Column("blob_id", Big, ForeignKey("blobs.id"), nullable=False),
     Column("slot_id", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("folded", Text, nullable=False),  # the name without case, for search and order
@@ -106,6 +106,15 @@ Index("links_by_id", links.c.account_id, links.c.id, links.c.category)
 Index("links_by_category", links.c.account_id, links.c.category, links.c.created_at, links.c.id)
 Index("links_by_size", links.c.account_id, links.c.size, links.c.id, links.c.category)
 Index("links_by_name", links.c.account_id, links.c.folded, links.c.id, links.c.category)
+# The newest link of an account to some bytes, and its newest avatar of them.
+Index("links_by_blob", links.c.blob_id, links.c.account_id, links.c.id)
+_AVATARS = links.c.category == "avatar"
+Index(
+    "avatars_by_blob",
+    *(links.c[n] for n in ("blob_id", "account_id", "id")),
+    sqlite_where=_AVATARS,
+    postgresql_where=_AVATARS,
+)
 
 trash = Table(  # keys of bytes that no row names any more, until the store has removed them
     "trash",

@@ -21,21 +21,21 @@ async def list_trash(c: Connection) -> list[str]:
 
 
 async def empty_trash(c: Connection, keys: Sequence[str]) -> None:
-    await c.run(f"DELETE FROM trash WHERE key IN ({', '.join(f'${i + 1}' for i in range(len(keys)))})", *keys)
+    await c.run(f"DELETE FROM trash WHERE key {c.among('$1')}", list(keys))
 
 
 async def needed_keys(c: Connection, keys: Sequence[str]) -> set[str]:
     """Those among `keys` that a blob or the trash still names."""
-    places = ", ".join(f"${i + 1}" for i in range(len(keys)))
+    given = c.among("$1")
     rows = await c.all(
-        f"SELECT key FROM blobs WHERE key IN ({places}) UNION SELECT key FROM trash WHERE key IN ({places})", *keys
+        f"SELECT key FROM blobs WHERE key {given} UNION SELECT key FROM trash WHERE key {given}", list(keys)
     )
     return {row[0] for row in rows}
 
 
 async def known_slots(c: Connection, slot_ids: Sequence[str]) -> set[str]:
-    places = ", ".join(f"${i + 1}" for i in range(len(slot_ids)))
-    return {row[0] for row in await c.all(f"SELECT slot_id FROM links WHERE slot_id IN ({places})", *slot_ids)}
+    rows = await c.all(f"SELECT slot_id FROM links WHERE slot_id {c.among('$1')}", list(slot_ids))
+    return {row[0] for row in rows}
 
 
 async def is_empty(c: Connection) -> bool:
