@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from pydantic import SecretStr
+from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
-from media_gallery.settings import Settings
+from media_gallery.settings import Settings, parse_bytes, parse_seconds
 from tests.attack.corpus import CASES
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -31,16 +33,8 @@ _GROUPS = {
     "Processes and limits": "workers",
 }
 """Headings, each with the first setting below it."""
-_SIZES = {"default_quota", "max_file_size", "decoder_memory", "min_free_space", "linger_size"}
-_TIMES = {
-    "token_lifetime",
-    "code_lifetime",
-    "decoder_timeout",
-    "idle_timeout",
-    "linger_time",
-    "stop_timeout",
-    "gc_grace",
-}
+SIZES = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024}
+_TIMES = {"days": 86400, "h": 3600, "min": 60, "s": 1}
 
 
 def settings_page() -> str:
@@ -50,18 +44,27 @@ def settings_page() -> str:
     for name, field in Settings.model_fields.items():
         if name in firsts:
             lines += [f"\n## {firsts[name]}\n", "| variable | default | |", "|---|---|---|"]
-        lines.append(f"| `MEDIA_GALLERY_{name.upper()}` | {_default(name, field)} | {field.description} |")
+        lines.append(f"| `MEDIA_GALLERY_{name.upper()}` | {_default(field)} | {field.description} |")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
-def _default(name: str, field: FieldInfo) -> str:
+def _is(field: FieldInfo, parse: Callable[[Any], Any]) -> bool:
+    return any(isinstance(note, BeforeValidator) and note.func is parse for note in field.metadata)
+
+
+def in_units(value: int, units: dict[str, int]) -> str:
+    """In the largest unit of which it is a whole number."""
+    return next((f"{value // size} {unit}" for unit, size in units.items() if value and value % size == 0), str(value))
+
+
+def _default(field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
-    if name in _SIZES:
-        value = f"{value // 1024**3} GiB" if value >= 1024**3 else f"{value // 1024**2} MiB"
-    elif name in _TIMES:
-        value = f"{value // 86400} days" if value >= 86400 else f"{value // 60} min" if value >= 120 else f"{value} s"
+    if _is(field, parse_bytes):
+        value = in_units(value, SIZES)
+    elif _is(field, parse_seconds):
+        value = in_units(value, _TIMES)
     elif isinstance(value, list):
         value = ", ".join(value)
     return "" if value in ("", None) else f"`{value}`"

@@ -16,7 +16,15 @@ from media_gallery import metrics
 from media_gallery.db import Connection, Database
 from media_gallery.db import accounts as queries
 from media_gallery.db.accounts import Token
-from media_gallery.errors import BadRequest, Forbidden, GalleryError, NotFound, Unauthorized, Unavailable
+from media_gallery.errors import (
+    BadRequest,
+    Forbidden,
+    GalleryError,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
 from media_gallery.files import Files, only_logged
 from media_gallery.models import Account, AccountId, Caller, Jid, Page
 from media_gallery.rates import Rates, place_of
@@ -26,8 +34,9 @@ from media_gallery.xmpp import Courier, code_iq, code_message
 log = structlog.get_logger()
 TOUCH = 300 * 1_000_000
 """Microseconds between two notes of a token's last use."""
-_SIGNED_IN, _ASKED = "signed-in", "asked"
+_SIGNED_IN, _ASKED, _VOIDED, _PAUSED = "signed-in", "asked", "voided", "paused"
 """What is remembered of a JID at a client address."""
+_DAY = 86400
 _AT_HOME = 90 * 86400
 """Seconds for which a JID is at home where it has signed in."""
 _BODIES = {
@@ -59,22 +68,17 @@ class Accounts:
     # --- Signing in ---
 
     async def request_code(
-        self, jid: Jid, kind: Literal["message", "iq"], language: str, address: str
+        self, jid: Jid, kind: Literal["message", "iq"], language: str, address: str, holder: bool = False
     ) -> tuple[str, str]:
-        """Send a one-time code over XMPP; the stanza's id and our JID.
+        """Send a one-time code over XMPP; the stanza's id and our JID. `holder`: who asks has a token of this account.
 
-        Raises Forbidden, TooManyRequests, BadRequest (an `iq` needs a full JID), Unavailable (no XMPP connection).
+        Only what was sent counts. Raises Forbidden, TooManyRequests, BadRequest (an `iq` needs a full JID), Unavailable
+        (no XMPP connection).
         """
         if kind == "iq" and not jid.resource:
             raise BadRequest("An iq needs a full JID", fields={"jid": "must have a resource for type iq"})
         self._check_allowed(jid)
         await self.courier.check()  # a host that is not connected counts nothing: the next one is asked
-        place = place_of(address)
-        here = f"{jid.bare} {place}"
-        await self.rates.hit("code-request-address", self.settings.rate_code_request_address, place)
-        at_home = await self.rates.knows(_SIGNED_IN, await self._home(jid, place))
-        await self.rates.hit("code-request-jid", self.settings.rate_code_request_jid, here if at_home else jid.bare)
-        await self.rates.remember(_ASKED, here, self.settings.code_lifetime)
         code, request_id = f"{secrets.randbelow(10**6):06d}", secrets.token_urlsafe(16)
         url = f"{self.settings.public_url}/api/v1/account/xmpp_auth/"
         if kind == "iq":
@@ -82,6 +86,32 @@ class Accounts:
         else:
             body = _BODIES.get(language, _BODIES["en"]).format(code=code)
             stanza = code_message(str(jid), request_id, code, url, body, language if language in _BODIES else "en")
+        place = self._place(address)
+        async with self.rates.counting(*await self._limits(jid, place, holder)):
+            await self.rates.remember(_ASKED, f"{jid.bare} {place}", self.settings.code_lifetime)
+            await self._send(jid, code, stanza)
+        return request_id, self.courier.jid
+
+    def _place(self, address: str) -> str:
+        return place_of(address, self.settings.rate_ipv6_prefix)
+
+    async def _limits(self, jid: Jid, place: str, holder: bool) -> list[tuple[str, str, str]]:
+        """What a request for a code counts against: those whose account it is, before those whom nobody knows.
+
+        Raises TooManyRequests where codes have been guessed at from here.
+        """
+        settings, here = self.settings, f"{jid.bare} {place}"
+        if holder:
+            return [("code-request-jid", settings.rate_code_request_jid, f"{jid.bare} token")]
+        if (pause := await self.rates.left(_PAUSED, here)) > 0:
+            raise TooManyRequests(retry_after=int(pause) + 1)
+        from_here = ("code-request-address", settings.rate_code_request_address, place)
+        if await self.rates.knows(_SIGNED_IN, await self._home(jid, place)):
+            return [from_here, ("code-request-jid", settings.rate_code_request_jid, here)]
+        both = ("code-request-jid-address", settings.rate_code_request_jid_address, here)
+        return [from_here, both, ("code-request-jid", settings.rate_code_request_jid, jid.bare)]
+
+    async def _send(self, jid: Jid, code: str, stanza: str) -> None:
         hashed = await _hash_code(jid.bare, code)
         expires = self.clock() + int(self.settings.code_lifetime * 1_000_000)
         # Kept before it is sent: the client may exchange it before our answer has reached it.
@@ -93,7 +123,6 @@ class Accounts:
             await self.db.write(lambda c: queries.delete_code(c, jid.bare, hashed))
             raise
         metrics.codes.labels("sent").inc()
-        return request_id, self.courier.jid
 
     def _check_allowed(self, jid: Jid) -> None:
         settings = self.settings
@@ -110,7 +139,7 @@ class Accounts:
         """Exchange a one-time code for a token. Raises NotFound for a wrong, used or expired code, TooManyRequests."""
         await self._use_code(jid, code, address)
         issued = await self.issue_token(jid, device, client, admin=False)
-        await self.rates.remember(_SIGNED_IN, await self._home(jid, place_of(address)), _AT_HOME)
+        await self.rates.remember(_SIGNED_IN, await self._home(jid, self._place(address)), _AT_HOME)
         return issued
 
     async def _home(self, jid: Jid, place: str) -> str:
@@ -122,18 +151,29 @@ class Accounts:
         """Strangers, who neither asked for a code of this JID nor have signed in to it, can neither use up its rate
         nor all tries of a code: they would keep its owner out."""
         self._check_allowed(jid)
-        place = place_of(address)
+        place = self._place(address)
         here = f"{jid.bare} {place}"
-        await self.rates.hit("code-try-address", self.settings.rate_code_try_address, place)
         home = await self._home(jid, place)
         known = await self.rates.knows(_SIGNED_IN, home) | await self.rates.knows(_ASKED, here)
-        await self.rates.hit("code-try-jid", self.settings.rate_code_try_jid, here if known else jid.bare)
         tries = self.settings.code_tries if known else max(1, self.settings.code_tries * 2 // 5)
-        hashed, now = await _hash_code(jid.bare, code), self.clock()
-        good = await self.db.write(lambda c: queries.take_code(c, jid.bare, hashed, now, tries))
+        async with self.rates.counting(
+            ("code-try-address", self.settings.rate_code_try_address, place),
+            ("code-try-jid", self.settings.rate_code_try_jid, here if known else jid.bare),
+        ):
+            hashed, now = await _hash_code(jid.bare, code), self.clock()
+            good, seen = await self.db.write(lambda c: queries.take_code(c, jid.bare, hashed, now, tries))
         metrics.codes.labels("used" if good else "refused").inc()
         if not good:
+            if seen >= self.settings.code_tries:
+                await self._pause(here)
             raise NotFound("The code is wrong or has expired")
+
+    async def _pause(self, here: str) -> None:
+        """A code was made void from here: the next one is not to be had for a while, each time for twice as long."""
+        times = await self.rates.again(_VOIDED, here, _DAY)
+        pause = self.settings.code_pause * 2.0 ** min(times - 1, 20)
+        if pause:
+            await self.rates.remember(_PAUSED, here, min(pause, _DAY))
 
     async def issue_token(self, jid: Jid, device: str, client: str, admin: bool) -> Issued:
         """A new token for a JID; its account comes to be with the first."""

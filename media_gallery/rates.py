@@ -7,8 +7,8 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -21,11 +21,12 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from limits.storage import storage_from_string
 
 from media_gallery.db.sqlite import translate
-from media_gallery.errors import TooManyRequests, Unavailable
+from media_gallery.errors import GalleryError, NoSpace, TooManyRequests, Unavailable
 from media_gallery.settings import NO_RATE, Settings
 
 log = structlog.get_logger()
-_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
+"""What SQLite says of a file that is not ours any more; the last one where there is no such table, or another one."""
 WAIT = 2.0
 """Seconds for which a Redis may stand still before it counts as gone."""
 UNCOUNTED = "The rate limits cannot be counted"
@@ -113,6 +114,7 @@ class SqliteStorage(Storage):
         return float(row[0]) if row else time.time()
 
     async def check(self) -> bool:
+        self._run("DELETE FROM rates WHERE key = ''")  # none has that: what is asked is whether writing is possible
         return True
 
     async def reset(self) -> int:
@@ -129,13 +131,15 @@ class SqliteStorage(Storage):
         self._connection.close()
 
 
-def place_of(address: str) -> str:
-    """What counts as one client address: of IPv6 the network of a line, which has as many addresses as it likes."""
+def place_of(address: str, prefix: int = 64) -> str:
+    """What counts as one client address: of IPv6 a network, by its first bits, since whoever has a line has as many
+    addresses as they like.
+    """
     try:
         host = ip_address(address)
     except ValueError:
         return address
-    return address if host.version == 4 else str(ip_network((int(host), 64), strict=False))
+    return address if host.version == 4 else str(ip_network((int(host), prefix), strict=False))
 
 
 def _mark(what: str, who: str) -> str:
@@ -149,14 +153,18 @@ def _parsed(rate: str) -> list[RateLimitItem]:
 
 
 def open_rates(settings: Settings) -> Rates:
-    """Rates counted where the settings say."""
+    """Rates counted where the settings say. Raises Unavailable where that is a file which cannot be had."""
     if settings.rates_url:
         storage = storage_from_string(
             f"async+{settings.rates_url}", implementation="redispy", socket_timeout=WAIT, socket_connect_timeout=WAIT
         )
         assert isinstance(storage, Storage)
         return Rates(storage)
-    return Rates(SqliteStorage(settings.data_dir / "rates.sqlite"))
+    path = settings.data_dir / "rates.sqlite"
+    try:
+        return Rates(SqliteStorage(path))
+    except sqlite3.Error as error:
+        raise Unavailable(f"{path} cannot be opened: {error}") from error
 
 
 class Rates:
@@ -176,13 +184,40 @@ class Rates:
             self._storage.close()
 
     async def check(self) -> None:
-        """Raise Unavailable where nothing can be counted now."""
-        if not await self._storage.check():
-            raise Unavailable(UNCOUNTED)
+        """Raise Unavailable, or NoSpace, where nothing can be counted now."""
+        with self._translated():
+            if not await self._storage.check():
+                raise Unavailable(UNCOUNTED)
 
     async def hit(self, what: str, rate: str, who: str | int) -> None:
         """Count one more. Raises TooManyRequests where that is one too many, NoSpace, Unavailable."""
         await self._each(self._limiter.hit, what, rate, who)
+
+    @asynccontextmanager
+    async def counting(self, *limits: tuple[str, str, str]) -> AsyncIterator[None]:
+        """Count one more against each of several limits, unless the block cannot be done: then it counts for none.
+
+        A limit is what is counted, its rate, and whose it is. Raises what `hit` raises: that counts for none, either.
+        """
+        taken: list[tuple[RateLimitItem, str, str]] = []
+        try:
+            with self._translated():
+                for item, what, who in ((item, what, who) for what, rate, who in limits for item in _parsed(rate)):
+                    allowed = await self._limiter.hit(item, what, who)
+                    taken.append((item, what, who))
+                    if not allowed:
+                        await self._refuse(item, what, who)
+            yield
+        except (TooManyRequests, Unavailable, NoSpace):
+            for item, what, who in taken:
+                with suppress(GalleryError):
+                    await self._give_back(item.key_for(what, who), item.get_expiry())
+            raise
+
+    async def _give_back(self, key: str, seconds: int) -> None:
+        with self._translated():
+            if await self._storage.get(key) > 0:  # its time may be over
+                await self._storage.incr(key, seconds, -1)
 
     async def test(self, what: str, rate: str, who: str | int) -> None:
         """Raise what `hit` would raise, without counting."""
@@ -202,8 +237,18 @@ class Rates:
 
     async def knows(self, what: str, who: str) -> bool:
         """Whether that was remembered, and not too long ago."""
+        return await self.left(what, who) > 0
+
+    async def left(self, what: str, who: str) -> float:
+        """Seconds for which that is still remembered."""
+        key = _mark(what, who)
         with self._translated():
-            return await self._storage.get(_mark(what, who)) > 0
+            return await self._storage.get_expiry(key) - time.time() if await self._storage.get(key) > 0 else 0
+
+    async def again(self, what: str, who: str, seconds: float) -> int:
+        """How often this has happened, now for one more time, since a first time that is so long ago at most."""
+        with self._translated():
+            return await self._storage.incr(_mark(what, who), max(1, int(seconds)))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

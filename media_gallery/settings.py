@@ -52,6 +52,10 @@ OWN_VARIABLES = frozenset(["CONFIG", "COURIER"])
 NO_RATE = "none"
 """The rate that limits nothing."""
 _BYTE_SIZE = TypeAdapter(ByteSize)
+_LONGEST = 100 * 365 * 86400
+"""Seconds that any time may have: behind it are clocks, databases and systems that know no longer ones."""
+_MANY = 10**12
+"""The most that any number may be: far more than makes sense, far less than what a database cannot count."""
 
 
 def parse_seconds(value: Any) -> Any:
@@ -63,6 +67,12 @@ def parse_seconds(value: Any) -> Any:
     if not match or not unit:
         raise ValueError("must be a time such as 90, 10 min, 12 h or 30 days")
     return float(match[1]) * unit
+
+
+def _check_seconds(value: float) -> float:
+    if not value <= _LONGEST:
+        raise ValueError("must be a time of 100 years at most")
+    return value
 
 
 def parse_bytes(value: Any) -> int:
@@ -90,7 +100,9 @@ def _jid(text: str) -> Jid:
 def _check_rate(value: str) -> str:
     try:
         if value != NO_RATE:
-            parse_many(value)
+            for rate in parse_many(value):
+                if not (1 <= rate.get_expiry() <= _LONGEST and 1 <= rate.amount <= _MANY):
+                    raise ValueError(rate)
     except ValueError:
         raise ValueError("must be a rate such as 10/minute or 5/minute; 50/day, or `none`") from None
     return value
@@ -105,10 +117,27 @@ def _check_network(value: str) -> str:
 
 
 def _check_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+    if not _is_url(value, "http", "https") or set(value) & set("?#"):
         raise ValueError("must be an address such as https://gallery.example.org")
     return value.rstrip("/")
+
+
+def _is_url(value: str, *schemes: str) -> bool:
+    """Whether it names a host, by one of the schemes, and a port that there is, if any."""
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", value)
+    except ValueError:
+        return False
+
+
+def _is_address(url: str) -> bool:
+    """Whether each of the hosts that it may name has a port that can be one."""
+    try:
+        hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
+    except ValueError:
+        return False
+    return all(re.fullmatch(r"(\[[^]]*\]|[^][:]*)(:\d{0,5})?", host) for host in hosts)
 
 
 def _check_optional_url(value: str) -> str:
@@ -126,7 +155,7 @@ def _check_listen(value: str) -> str:
 def _parse_listen(value: str) -> tuple[IPv4Address | IPv6Address, int]:
     """Raises ValueError for what is no `host:port`."""
     host, _, port = value.rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
         raise ValueError(port)
     return ip_address(host.removeprefix("[").removesuffix("]")), int(port)
 
@@ -166,7 +195,8 @@ def _check_prefix(value: str) -> str:
 
 Url = Annotated[str, AfterValidator(_check_optional_url)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0), AfterValidator(_check_seconds)]
+Number = Annotated[int, Field(le=_MANY)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Jids = Annotated[Words, AfterValidator(lambda jids: [_jid(jid).bare for jid in jids])]
 Domains = Annotated[Words, AfterValidator(lambda domains: [_check_domain(domain) for domain in domains])]
@@ -225,14 +255,19 @@ class Settings(BaseSettings):
     )
     admins: Jids = Field([], description="JIDs of administrators, separated by commas")
     default_quota: Bytes = Field(1024**3, description="Quota of an account that has none of its own")
-    max_file_size: Bytes = Field(1024**3, description="Largest file taken")
-    token_lifetime: Seconds = Field(30 * 86400, description="How long a token is valid")
-    code_lifetime: Seconds = Field(600, description="How long a one-time code is valid")
-    code_tries: int = Field(
+    max_file_size: Bytes = Field(1024**3, ge=1, description="Largest file taken")
+    token_lifetime: Seconds = Field(30 * 86400, ge=1, description="How long a token is valid")
+    code_lifetime: Seconds = Field(600, ge=1, description="How long a one-time code is valid")
+    code_tries: Number = Field(
         5,
         ge=1,
         description="Wrong tries after which a code is void; addresses that neither asked for one nor have signed in"
         " may use up two fifths of them",
+    )
+    code_pause: Seconds = Field(
+        60,
+        description="Pause before the next code of a JID for the address that made one void; twice as long after each"
+        " further one within a day; 0: none",
     )
     allowed_domains: Domains = Field([], description="Domains whose users may sign in; empty: all")
     denied_domains: Domains = Field([], description="Domains whose users may not sign in")
@@ -272,7 +307,7 @@ class Settings(BaseSettings):
         " (`pip install media-gallery[redis]`)",
     )
     rate_upload: Rate = Field("120/minute", description="Uploads per account; `none`: no limit")
-    uploads_at_once: int = Field(
+    uploads_at_once: Number = Field(
         32, ge=1, description="Uploads of one account that a worker takes at once; one more gets `429`"
     )
     rate_slot: Rate = Field("600/minute", description="Slot requests per account")
@@ -280,27 +315,32 @@ class Settings(BaseSettings):
         "5/10 minute; 10/day",
         description="Code requests per JID; each address that has signed in to it counts by itself",
     )
-    rate_code_request_address: Rate = Field(
-        "20/10 minute; 100/day", description="Code requests per client address, or /64 of IPv6"
+    rate_code_request_jid_address: Rate = Field(
+        "3/10 minute; 6/day",
+        description="Of these, for one client address that has not signed in to the JID: so no one keeps its owner out",
+    )
+    rate_code_request_address: Rate = Field("20/10 minute; 100/day", description="Code requests per client address")
+    rate_ipv6_prefix: int = Field(
+        64, ge=16, le=128, description="First bits that IPv6 addresses have in common which count as one client address"
     )
     rate_code_try_jid: Rate = Field(
         "15/10 minute; 60/day",
         description="Code tries per JID; each address that asked for a code or has signed in counts by itself",
     )
-    rate_code_try_address: Rate = Field(
-        "60/10 minute; 200/day", description="Code tries per client address, or /64 of IPv6"
-    )
+    rate_code_try_address: Rate = Field("60/10 minute; 200/day", description="Code tries per client address")
 
     workers: int = Field(0, ge=0, le=256, description="Web worker processes; 0: one per processor core")
     decoders: int = Field(
         0, ge=0, le=256, description="Image and film decoders per worker; 0: cores divided by workers"
     )
-    decoder_timeout: Seconds = Field(20, description="Longest time one image or film may take to decode")
+    decoder_timeout: Seconds = Field(20, ge=1, description="Longest time one image or film may take to decode")
     thumbnail_wait: Seconds = Field(
         2, description="How long an upload's answer waits for its thumbnail, whose address waits for the rest"
     )
-    decoder_memory: Bytes = Field(1024**3, description="Most memory one decoder may take for a job")
-    max_pixels: int = Field(
+    decoder_memory: Bytes = Field(
+        1024**3, ge=64 * 1024**2, description="Most memory one decoder may take for a job; 64 MiB at least"
+    )
+    max_pixels: Number = Field(
         200_000_000, ge=1, description="Most pixels decoded of an image; a JPEG, which shrinks meanwhile, may have more"
     )
     idle_timeout: Seconds = Field(
@@ -353,12 +393,16 @@ class Settings(BaseSettings):
             raise ValueError("XMPP_PASSWORD and XMPP_COMPONENT_SECRET need XMPP_JID")
         if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql://")):
             raise ValueError("DATABASE_URL must start with sqlite:/// or postgresql://")
+        if self.database_url.startswith("postgresql://") and not _is_address(self.database_url):
+            raise ValueError("DATABASE_URL must be like postgresql://user:password@host:5432/database")
+        if self.database_url == "sqlite:///":
+            raise ValueError("DATABASE_URL must name a file behind sqlite:///")
         if self.storage_url and not re.fullmatch(r"s3://[^/?#]+(/[^?#]*)?", self.storage_url):
             raise ValueError("STORAGE_URL must be like s3://bucket or s3://bucket/prefix")
         if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key.get_secret_value()):
             raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together")
-        if self.rates_url and not self.rates_url.startswith(("redis://", "rediss://")):
-            raise ValueError("RATES_URL must start with redis:// or rediss://")
+        if self.rates_url and not _is_url(self.rates_url, "redis", "rediss"):
+            raise ValueError("RATES_URL must be like redis://host:6379/0 or rediss://host:6379/0")
         self.public_url = self.public_url or _own_url(self.listen)
         return self
 

@@ -35,11 +35,19 @@ MIB = 1024 * 1024
 T = TypeVar("T")
 PATIENCE = 2 * DEADLINE
 """Seconds for one answer, or for one command: what they wait for has a deadline itself."""
-RATES = ("UPLOAD", "SLOT", "CODE_REQUEST_JID", "CODE_REQUEST_ADDRESS", "CODE_TRY_JID", "CODE_TRY_ADDRESS")
+RATES = (
+    "UPLOAD",
+    "SLOT",
+    "CODE_REQUEST_JID",
+    "CODE_REQUEST_JID_ADDRESS",
+    "CODE_REQUEST_ADDRESS",
+    "CODE_TRY_JID",
+    "CODE_TRY_ADDRESS",
+)
 FREE_RATES = {f"RATE_{name}": "100000/minute" for name in RATES}
 DEFAULTS = {"WORKERS": "1", "DEFAULT_QUOTA": str(50 * MIB), "MAX_FILE_SIZE": str(20 * MIB), "LOG_FORMAT": "json",
             "ADMINS": "admin@example.org", "STOP_TIMEOUT": "10", "DECODER_TIMEOUT": "60",
-            "THUMBNAIL_WAIT": "60", **FREE_RATES}  # fmt: skip
+            "THUMBNAIL_WAIT": "60", "CODE_PAUSE": "0", **FREE_RATES}  # fmt: skip
 
 
 def environment(**settings: Any) -> dict[str, str]:

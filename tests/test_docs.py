@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import PAGE, UPLOADS_PAGE, settings_page, uploads_page
+from docs.generate import PAGE, SIZES, UPLOADS_PAGE, in_units, settings_page, uploads_page
 from media_gallery import errors, metrics
 from media_gallery.http import API, PLAIN
+from media_gallery.settings import load_settings
 from tests.service import Service
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,16 @@ API_PAGE, OPERATING = (ROOT / "docs" / name for name in ("api.md", "operating.md
 
 def test_the_table_of_settings_is_up_to_date() -> None:
     assert PAGE.read_text() == settings_page(), "run `make docs`"
+
+
+def test_defaults_are_told_as_they_are() -> None:
+    """What the table says is what an operator may type."""
+    told = dict(re.findall(r"^\| `MEDIA_GALLERY_(\w+)` \| `([^`]*)` \|", PAGE.read_text(), re.MULTILINE))
+    typed = load_settings(**{name.lower(): value for name, value in told.items()})
+    assert typed == load_settings() and "1 GiB" in told.values()
+    assert in_units(100 * 1024**2, SIZES) == "100 MiB"
+    assert in_units(1536 * 1024**2, SIZES) == "1536 MiB"
+    assert in_units(1000, SIZES) == "1000"
 
 
 def test_the_table_of_hostile_uploads_is_up_to_date() -> None:

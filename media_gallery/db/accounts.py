@@ -170,22 +170,23 @@ async def delete_code(c: Connection, jid: str, hashed: str) -> None:
     await c.run("DELETE FROM codes WHERE jid = $1 AND hash = $2", jid, hashed)
 
 
-async def take_code(c: Connection, jid: str, hashed: str, now: int, tries: int) -> bool:
-    """Use up the code: true once, and only before it has expired or been tried wrongly `tries` times.
+async def take_code(c: Connection, jid: str, hashed: str, now: int, tries: int) -> tuple[bool, int]:
+    """Use up the code: true once, and only before it has expired or been tried wrongly `tries` times. Besides, where it
+    is wrong: the most tries that a code has seen now.
 
     A wrong try counts against every code of the JID that is out, since it may have been meant for any of them.
     """
     rows = await c.all(  # counted before they are compared: tries at once cannot pass the limit together
-        "UPDATE codes SET tries = tries + 1 WHERE jid = $1 AND expires > $2 AND tries < $3 RETURNING id, hash",
+        "UPDATE codes SET tries = tries + 1 WHERE jid = $1 AND expires > $2 AND tries < $3 RETURNING id, hash, tries",
         jid, now, tries,
     )  # fmt: skip
-    good = next((code_id for code_id, kept in rows if hmac.compare_digest(kept, hashed)), None)
+    good = next((code_id for code_id, kept, _ in rows if hmac.compare_digest(kept, hashed)), None)
     if good is None:
-        return False
+        return False, max((seen for _, _, seen in rows), default=0)
     await c.run("DELETE FROM codes WHERE id = $1", good)
-    for code_id, _ in rows:  # those alone that it was counted against: a code that was void stays so
+    for code_id, _, _ in rows:  # those alone that it was counted against: a code that was void stays so
         await c.run("UPDATE codes SET tries = tries - 1 WHERE id = $1", code_id)
-    return True
+    return True, 0
 
 
 async def delete_expired(c: Connection, now: int) -> int:

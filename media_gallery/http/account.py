@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from media_gallery.errors import BadRequest, Forbidden, Unauthorized
 from media_gallery.http import shapes
 from media_gallery.http.request import Call
@@ -17,9 +19,17 @@ def _code(code: str | int) -> str:
 
 async def request_code(call: Call, params: shapes.CodeRequest) -> shapes.CodeSent:
     """Send a one-time code to a JID over XMPP."""
-    accounts = call.services.accounts
-    sent = await accounts.request_code(Jid.parse(params.jid), params.type, call.language, call.address)
-    return shapes.CodeSent(*sent)
+    accounts, jid = call.services.accounts, Jid.parse(params.jid)
+    holder = call.token is not None and await _holds(call, jid)
+    return shapes.CodeSent(*await accounts.request_code(jid, params.type, call.language, call.address, holder))
+
+
+async def _holds(call: Call, jid: Jid) -> bool:
+    """Whether the request has a valid token of this account; another one says nothing, and is no reason to refuse."""
+    with suppress(Unauthorized):
+        await call.authenticate()
+        return call.caller.jid == jid.bare
+    return False
 
 
 async def sign_in(call: Call, params: shapes.SignIn) -> shapes.TokenIssued:

@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 
 from tests.service import Service, User, assert_error
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def test_a_revoked_token_opens_nothing(service: Service) -> None:
 
 
 def test_an_expired_token_opens_nothing(start_service: Callable[..., Service]) -> None:
-    anna = start_service(TOKEN_LIFETIME="0").user()
-    answer = anna.get("files/")
+    anna = start_service(TOKEN_LIFETIME="1 s").user()
+    answer = wait_until(lambda: (refused := anna.get("files/")).is_error and refused)
     assert_error(answer, 401)
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 

@@ -16,8 +16,9 @@ from uuid import uuid4
 import pytest
 from limits import parse_many
 
+from media_gallery.app import Gallery
 from media_gallery.db import accounts as queries
-from media_gallery.errors import NotFound
+from media_gallery.errors import NotFound, Unavailable
 from media_gallery.models import Jid
 from media_gallery.settings import Settings
 from tests.service import RATES, Service, assert_error
@@ -26,6 +27,7 @@ MINUTE, DAY = 60, 24 * 60 * 60
 NAMES = [f"rate_{name.lower()}" for name in RATES if name.startswith("CODE")]
 DEFAULT = {name: str(Settings.model_fields[name].default) for name in NAMES}
 TRIES = int(Settings.model_fields["code_tries"].default)
+PAUSE = int(Settings.model_fields["code_pause"].default)
 
 
 def most(rate: str, seconds: int) -> int:
@@ -45,11 +47,12 @@ class World:
         number = next(self._numbers)
         return f"198.{18 + number // 65536}.{number // 256 % 256}.{number % 256}"
 
-    def post(self, path: str, address: str, **body: Any) -> Any:
-        return self.service.http.post(f"/api/v1/account/{path}/", json=body, headers={"X-Forwarded-For": address})
+    def post(self, path: str, address: str, token: str = "", **body: Any) -> Any:
+        headers = {"X-Forwarded-For": address} | ({"Authorization": f"Bearer {token}"} if token else {})
+        return self.service.http.post(f"/api/v1/account/{path}/", json=body, headers=headers)
 
-    def ask(self, jid: str, address: str) -> int:
-        return int(self.post("xmpp_code_request", address, jid=jid).status_code)
+    def ask(self, jid: str, address: str, token: str = "") -> int:
+        return int(self.post("xmpp_code_request", address, token, jid=jid).status_code)
 
     def attempt(self, jid: str, address: str, code: str = "wrong") -> int:
         """A try; by default with what can never be right, or the test would fail once in a while."""
@@ -75,7 +78,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(start_service: Callable[..., Service]) -> World:
-    return World(start_service(**{name.upper(): rate for name, rate in DEFAULT.items()}))
+    return World(start_service(**{name.upper(): rate for name, rate in DEFAULT.items()}, CODE_PAUSE=PAUSE))
 
 
 def someone() -> str:
@@ -109,6 +112,7 @@ def test_the_odds_that_are_documented_are_those_of_the_defaults() -> None:
     }
     guesses = {
         "at one JID, from everywhere": most("code_request_jid", DAY) * TRIES,
+        "at one JID, from one address": most("code_request_jid_address", DAY) * TRIES,
         "at any JIDs, from one address": most("code_request_address", DAY) * TRIES,
     }
     chances = {where: 1 - (1 - 1 / 10**6) ** number for where, number in guesses.items()}
@@ -188,14 +192,86 @@ def test_a_flood_of_requests_keeps_nobody_out_where_they_have_signed_in(world: W
     assert asked[201] == most("code_request_jid", 10 * MINUTE) - 1
 
 
+def test_one_address_cannot_use_up_the_codes_of_a_jid(world: World) -> None:
+    jid, stranger, owner = someone(), world.address(), world.address()
+    for window in range(4):
+        asked = Counter(world.ask(jid, stranger) for _ in range(20))
+        left = most("code_request_jid_address", DAY) - window * most("code_request_jid_address", 10 * MINUTE)
+        assert asked[201] == min(most("code_request_jid_address", 10 * MINUTE), max(0, left)) and asked[429]
+        assert world.ask(jid, owner) == 201
+        world.let_pass(10 * MINUTE)
+
+
+def test_who_has_a_token_is_never_kept_out(world: World) -> None:
+    jid, address = someone(), world.address()
+    token, other = world.service.user(jid=jid).token, world.service.user().token
+    while world.ask(jid, world.address()) == 201:
+        pass
+    while world.ask(someone(), address) == 201:
+        pass
+    for strange in ("", other, "wrong"):
+        assert world.ask(jid, address, strange) == 429
+    asked = Counter(world.ask(jid, address, token) for _ in range(10))
+    assert asked == {201: most("code_request_jid", 10 * MINUTE), 429: 10 - most("code_request_jid", 10 * MINUTE)}
+    assert world.ask(someone(), world.address(), "wrong") == 201
+
+
+def test_the_pause_doubles_with_each_code_that_was_made_void(world: World) -> None:
+    jid, guesser = someone(), world.address()
+    for pause in (PAUSE, 2 * PAUSE, 4 * PAUSE):
+        assert world.ask(jid, guesser) == 201
+        for _ in range(TRIES):
+            assert world.attempt(jid, guesser) == 404
+        answer = world.post("xmpp_code_request", guesser, jid=jid)
+        assert_error(answer, 429)
+        assert pause - MINUTE // 2 < int(answer.headers["Retry-After"]) <= pause + 1
+        assert world.ask(someone(), guesser) == 201
+        world.let_pass(max(pause, 5 * MINUTE))
+    assert world.ask(jid, world.address()) == 201
+
+
+def test_what_could_not_be_done_counts_for_no_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither codes that the XMPP server did not take, nor tries that the database did not see."""
+    jid, address = Jid.parse(someone()), world.address()
+
+    class Away:
+        jid = "gallery.example.org"
+
+        async def check(self) -> None: ...
+
+        async def send(self, stanza: str) -> None:
+            raise Unavailable
+
+    async def nothing(*_: Any) -> Any:
+        raise Unavailable
+
+    async def outage(gallery: Gallery) -> None:
+        monkeypatch.setattr(gallery.accounts, "courier", Away())
+        monkeypatch.setattr(queries, "take_code", nothing)
+        for _ in range(most("code_request_address", 10 * MINUTE) + 1):
+            with pytest.raises(Unavailable):
+                await gallery.accounts.request_code(jid, "message", "en", address)
+        for _ in range(most("code_try_jid", 10 * MINUTE) + 1):
+            with pytest.raises(Unavailable):
+                await gallery.accounts.sign_in(jid, "000000", "", "", address)
+
+    world.service.within(outage)
+    assert not world.codes(jid.bare)
+    asked = Counter(world.ask(jid.bare, address) for _ in range(10))
+    assert asked[201] == most("code_request_jid_address", 10 * MINUTE)
+    assert world.ask(someone(), address) == 201
+    tried = Counter(world.attempt(jid.bare, address) for _ in range(20))
+    assert tried[404] == most("code_try_jid", 10 * MINUTE)
+
+
 def test_a_code_that_is_void_stays_so_when_another_is_used(world: World) -> None:
-    jid, home = someone(), world.address()
+    jid, home, elsewhere = someone(), world.address(), world.address()
     world.ask(jid, home)
     [void] = world.codes(jid)
     for _ in range(TRIES):
         assert world.attempt(jid, home) == 404
-    world.ask(jid, home)
-    assert world.attempt(jid, home, world.codes(jid)[1]) == 201
+    assert world.ask(jid, elsewhere) == 201
+    assert world.attempt(jid, elsewhere, world.codes(jid)[1]) == 201
     assert world.attempt(jid, home, void) == 404
 
 

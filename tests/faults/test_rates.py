@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from media_gallery.errors import TooManyRequests, Unavailable
+from media_gallery.rates import open_rates
+from media_gallery.settings import Settings
 from tests.redis import Redis
 from tests.service import Service, User, assert_error
 from tests.waiting import wait_until
@@ -113,3 +118,59 @@ def test_counters_that_are_damaged_while_they_are_used(start_service: Callable[.
     wait_until(noticed)
     wait_until(lambda: status() == 429)
     assert {status() for _ in range(20)} == {429}  # both workers count in the new file
+
+
+def _with_table(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(statement)
+        other.commit()
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(20_000)),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "removed": lambda path: path.unlink(),
+    "no table": lambda path: _with_table(path, "DROP TABLE rates"),
+    "another table": lambda path: _with_table(path, "ALTER TABLE rates DROP COLUMN count"),
+}
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["before it is used", "while it is used"])
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_no_file_of_counters_is_worth_an_error(damage: str, used: bool, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    rates = open_rates(settings)
+    await rates.hit("upload", "2/hour", "anna")
+    if not used:
+        await rates.close()
+    DAMAGES[damage](tmp_path / "rates.sqlite")
+    if not used:
+        rates = open_rates(settings)
+    await rates.check()
+    for _ in range(2):
+        await rates.hit("upload", "3/hour", "anna")
+    for _ in range(2):
+        with suppress(TooManyRequests):  # what was counted before may be lost, or not
+            await rates.hit("upload", "3/hour", "anna")
+    with pytest.raises(TooManyRequests):
+        await rates.hit("upload", "3/hour", "anna")
+    await rates.sweep()
+    await rates.close()
+
+
+async def test_a_service_that_cannot_count_is_not_ready(tmp_path: Path) -> None:
+    rates = open_rates(settings := Settings(data_dir=tmp_path))
+    with closing(sqlite3.connect(tmp_path / "rates.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable):
+            await rates.check()
+        with pytest.raises(Unavailable):
+            await rates.hit("upload", "2/hour", "anna")
+    await rates.check()
+    await rates.close()
+    for end in ("", "-wal", "-shm"):
+        (tmp_path / f"rates.sqlite{end}").unlink(missing_ok=True)
+    (tmp_path / "rates.sqlite").mkdir()
+    with pytest.raises(Unavailable, match=r"rates\.sqlite cannot be opened"):
+        open_rates(settings)

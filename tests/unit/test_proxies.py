@@ -118,5 +118,7 @@ def test_a_network_of_ipv6_is_one_place() -> None:
     assert place_of("2001:db8:1:2:3:4:5:6") == place_of("2001:db8:1:2::9") == "2001:db8:1:2::/64"
     assert place_of("2001:db8:1:3::9") != place_of("2001:db8:1:2::9")
     assert place_of("fe80::1%eth0") == "fe80::/64"
+    assert place_of("2001:db8:1:2::9", 48) == place_of("2001:db8:1:3::9", 48) == "2001:db8:1::/48"
+    assert place_of("2001:db8::1", 128) != place_of("2001:db8::2", 128)
     assert place_of("192.0.2.60") == "192.0.2.60"
     assert place_of("a socket") == "a socket"

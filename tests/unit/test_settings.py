@@ -1,7 +1,17 @@
 import pytest
 from pydantic import ValidationError
 
-from media_gallery.settings import load_settings, parse_seconds
+from media_gallery.settings import Settings, load_settings, parse_bytes, parse_seconds
+
+
+def read_by(parse):
+    """Settings whose values are read so."""
+    fields = Settings.model_fields.items()
+    return [name for name, field in fields if any(getattr(note, "func", None) is parse for note in field.metadata)]
+
+
+TIMES, SIZES = read_by(parse_seconds), read_by(parse_bytes)
+NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation is int and name not in SIZES]
 
 
 def test_defaults_are_valid():
@@ -63,6 +73,31 @@ def test_lists_come_comma_separated(monkeypatch):
         ("workers", "-1"),
         ("accel_prefix", "protected"),
         ("trusted_proxies", "127.0.0.1, nginx"),
+        ("trusted_proxies", "10.0.0.0/99"),
+        ("listen", "127.0.0.1:0"),
+        ("listen", "127.0.0.1:65536"),
+        ("public_url", "https://gallery example.org"),
+        ("public_url", "https://gallery.example.org:99999"),
+        ("public_url", "https://:443"),
+        ("s3_endpoint", "https://["),
+        ("database_url", "sqlite:///"),
+        ("database_url", "postgresql://host:port/gallery"),
+        ("database_url", "postgresql://[::1/gallery"),
+        ("rates_url", "redis://"),
+        ("rates_url", "redis://host:port/0"),
+        ("rate_upload", "0/minute"),
+        ("rate_upload", f"5/{10**20} day"),
+        ("rate_upload", f"{10**20}/day"),
+        ("rate_ipv6_prefix", "0"),
+        ("decoder_memory", "1 MiB"),
+        ("max_file_size", "0"),
+        *((name, "0") for name in ("token_lifetime", "code_lifetime", "decoder_timeout", "idle_timeout", "s3_timeout")),
+        *((name, "0") for name in ("code_tries", "uploads_at_once", "max_pixels")),
+        *((name, str(10**12)) for name in TIMES),
+        *((name, "9" * 400 + " days") for name in TIMES),
+        *((name, str(2**63)) for name in SIZES),
+        *((name, str(10**20)) for name in NUMBERS),
+        *((name, "-1") for name in (*TIMES, *SIZES, *NUMBERS)),
     ],
 )
 def test_what_is_wrong_is_told(name, value, monkeypatch):
