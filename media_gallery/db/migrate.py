@@ -63,7 +63,7 @@ async def _over_network(url: str, work: Callable[[Connection], T]) -> T:
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(work)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise Unavailable(f"The database cannot be reached: {error}") from error
 
 
@@ -135,7 +135,7 @@ async def _current_over_network(url: str) -> str | None:
             row = await connection.fetchrow("SELECT version_num FROM alembic_version") if made else None
         finally:
             await connection.close()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
         raise Unavailable(f"The database cannot be reached: {error}") from error
     return row and str(row[0])
 

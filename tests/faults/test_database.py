@@ -205,7 +205,13 @@ def test_options_and_several_hosts_in_the_address(postgres: Postgres, start_serv
         return {row[0] for row in rows}
 
     assert "elsewhere" in asyncio.run(names())
-    for wrong in ("?sslmode=sometimes", "?no_such_option=1"):
+    name = url.rpartition("/")[2]
+    socket = f"postgresql://postgres@/{name}?host={postgres.directory}&port={postgres.port}"
+    assert "0 wrong" in service.cli("fsck", DATABASE_URL=socket)
+    again = postgres.new_database()
+    by_socket = f"postgresql:///{again.rpartition('/')[2]}?user=postgres&host={postgres.directory}&port={postgres.port}"
+    assert "Migrated from nothing" in service.cli("db", "upgrade", DATABASE_URL=by_socket)
+    for wrong in ("?sslmode=sometimes", "?no_such_option=1", "?sslmode=verify-full&sslrootcert=/none"):
         told = service.cli("fsck", code=1, DATABASE_URL=url + wrong)
         assert "database cannot be reached" in told and "Traceback" not in told
 
