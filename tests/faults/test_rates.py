@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from media_gallery.errors import TooManyRequests, Unavailable
+from media_gallery.errors import NoSpace, NotFound, TooManyRequests, Unavailable
 from media_gallery.rates import open_rates
 from media_gallery.settings import Settings
 from tests.redis import Redis
@@ -118,6 +118,33 @@ def test_counters_that_are_damaged_while_they_are_used(start_service: Callable[.
     wait_until(noticed)
     wait_until(lambda: status() == 429)
     assert {status() for _ in range(20)} == {429}  # both workers count in the new file
+
+
+@pytest.mark.parametrize("kind", ["file", "redis"])
+async def test_what_cannot_be_done_counts_for_nothing(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("redis").url if kind == "redis" else ""
+    rates = open_rates(Settings(data_dir=tmp_path, rates_url=url))
+    one, other, third = ("one", "2/hour", "x"), ("other", "3/hour; 9/day", "y"), ("third", "1/hour", "z")
+    for failure in [Unavailable, NoSpace] * 3:
+        with pytest.raises(failure):
+            async with rates.counting(one, other):
+                raise failure
+    for _ in range(2):
+        async with rates.counting(one, other):
+            pass
+    for _ in range(3):
+        with pytest.raises(TooManyRequests):
+            async with rates.counting(other, one):
+                pytest.fail("let through")
+    async with rates.counting(other):
+        pass  # the third, since what the first limit refused did not count here either
+    for expected in (NotFound, TooManyRequests):  # a wrong code is one that was tried
+        with pytest.raises(expected):
+            async with rates.counting(third):
+                raise NotFound
+    await rates.close()
 
 
 def _with_table(path: Path, statement: str) -> None:
