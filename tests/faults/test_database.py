@@ -13,13 +13,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection as SqlConnection
 
 from media_gallery.db import Connection, migrate, opened
 from media_gallery.db.accounts import list_closed
 from media_gallery.db.postgres import translate
+from media_gallery.db.tables import metadata
 from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
 from tests.postgres import Postgres
@@ -186,6 +192,27 @@ main()
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = subprocess.run([PROGRAM, "db", "upgrade"], env=settings, capture_output=True, text=True)
     assert "Migrated from nothing" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_migrations_lead_to_the_tables_that_are_described(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """From the first schema on, as from nothing."""
+    url = request.getfixturevalue("postgres").new_database() if kind == "postgres" else ""
+    settings = Settings(data_dir=tmp_path, database_url=url)
+
+    def first(connection: SqlConnection) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    def differences(connection: SqlConnection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    migrate._connected(settings, first)
+    assert migrate.upgrade(settings) == ("0001", migrate.newest())
+    assert migrate._connected(settings, differences) == []
 
 
 def test_options_and_several_hosts_in_the_address(postgres: Postgres, start_service: Callable[..., Service]) -> None:
