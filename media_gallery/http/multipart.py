@@ -147,11 +147,14 @@ class _Form:
         self.fields: dict[str, bytearray] = {}
         self.file: MultipartSegment | None = None
         self._part: MultipartSegment | None = None
+        self._before, self._begun = bytearray(), False
         self._beside = 0
 
     async def feed(self, chunk: bytes) -> None:
         """Raises BadRequest for a form that is none, and what the upload refuses."""
         assert self.upload
+        if not self._begun and not (chunk := self._begin(chunk)):
+            return
         try:
             for event in self.parser.parse(chunk):
                 if event is None:
@@ -169,6 +172,14 @@ class _Form:
             if not self._ended():
                 raise BadRequest("The form is malformed") from error
             self._pass_over(chunk)
+
+    def _begin(self, chunk: bytes) -> bytes:
+        """All up to the first boundary at once, or nothing yet: in pieces, the parser would refuse what may stand there
+        (RFC 2046, section 5.1.1).
+        """
+        self._before += chunk
+        self._begun = b"--" + self.parser.boundary in self._before or len(self._before) > OVERHEAD
+        return bytes(self._before) if self._begun else b""
 
     def _ended(self) -> bool:
         """Whether the last boundary has come."""

@@ -64,6 +64,30 @@ def test_forms_that_are_nearly_right(
     )
 
 
+_FORM = (
+    b'--b\r\nContent-Disposition: form-data; name="size"\r\n\r\n2\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n\r\n\r\n--b--'
+)
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"\r\n\r\n", b"for mail programs of old\r\n"])
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"\r\nfor them, too: --b--\r\n--b\r\n"])
+def test_a_form_is_the_same_wherever_it_is_cut(parsers: Parsers, before: bytes, behind: bytes) -> None:
+    """What stands before its first boundary and behind its last is passed over (RFC 2046, section 5.1.1)."""
+    form = before + _FORM + behind
+    cuts = [[form[:at], form[at:]] for at in range(len(form))]
+    cuts += [[form[:at], form[at : at + 1], form[at + 1 :]] for at in range(len(form))]
+    for pieces in ([form], [bytes([byte]) for byte in form], *cuts):
+        data, offer = parsers.upload([piece for piece in pieces if piece])
+        assert (data, offer.size, offer.name) == (b"\r\n", 2, "a")
+
+
+@pytest.mark.parametrize("form", [_FORM[:-1], b"no boundary at all" * 10_000, b"--c\r\n" * 20, b"\r\n--"])
+def test_a_form_without_its_boundaries_is_refused(parsers: Parsers, form: bytes) -> None:
+    for size in (7, 5000, len(form)):
+        assert parsers.upload([form[at : at + size] for at in range(0, len(form), size)]) == 400
+
+
 @often
 @given(st.one_of(st.text(max_size=60), st.text(st.characters(max_codepoint=255)).map(lambda text: f"{FORM}{text}")))
 def test_content_types_of_forms(parsers: Parsers, content_type: str) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from media_gallery.errors import BadRequest
 from media_gallery.models import (
+    AVATAR_SIZES,
     Digest,
     Jid,
     avatar_thumbnail_name,
@@ -94,6 +95,18 @@ def test_jid_parsing_never_breaks(text):
     except BadRequest:
         return
     assert Jid.parse(str(jid)) == jid
+
+
+_MARKS = st.sampled_from(["thumb_", "thumb", "_", "48_", "256_", ".webp", ".png", "я", "x"])
+
+
+@given(st.lists(_MARKS, min_size=1, max_size=3), st.integers(1, 130), st.sampled_from(["", ".webp", ".png", ".jpg"]))
+def test_no_two_of_a_file_and_its_thumbnails_have_one_name(marks, times, ext):
+    """Names made of what marks thumbnails, cut to full length, are the likeliest to be taken twice."""
+    name = clean_name("".join(marks) * times + ext)
+    made = [thumbnail_name(name), *(avatar_thumbnail_name(size, name, "png") for size in AVATAR_SIZES)]
+    assert len({name, *made}) == 1 + len(made)
+    assert all(len(one.encode()) <= 255 and clean_name(one) == one for one in made)
 
 
 @pytest.mark.parametrize(
