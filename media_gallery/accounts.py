@@ -219,7 +219,7 @@ class Accounts:
 
     async def revoke_token(self, account: AccountId, token_id: int) -> None:
         """Raises NotFound."""
-        if not await self.db.write(lambda c: queries.delete_token(c, account, token_id)):
+        if not await self.db.write(lambda c: queries.delete_token(c, account, token_id), frees=True):
             raise NotFound("There is no such token")
 
     # --- Quota ---
@@ -257,14 +257,14 @@ class Accounts:
 
     async def delete(self, account: AccountId) -> None:
         """Remove an account: its tokens at once, then all it has stored."""
-        await self.db.write(lambda c: queries.close_account(c, account))
+        await self.db.write(lambda c: queries.close_account(c, account), frees=True)
         with only_logged("account not emptied yet", account=account):
             await self.finish_closing(account)
 
     async def finish_closing(self, account: AccountId) -> None:
         """Remove what is left of a closed account; also after a crash in the middle of it."""
         await self.files.delete_all(account)
-        await self.db.write(lambda c: queries.remove_closed(c, account))
+        await self.db.write(lambda c: queries.remove_closed(c, account), frees=True)
 
     async def finish_all_closing(self, at_once: bool) -> int:
         """Finish closed accounts; how many. Unless `at_once`, those alone that have not shrunk since the last time:

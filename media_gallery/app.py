@@ -15,6 +15,7 @@ from typing import TypedDict, Unpack
 from starlette.applications import Starlette
 
 from media_gallery.accounts import Accounts
+from media_gallery.arriving import Arrivals
 from media_gallery.db import Database, accounts, open_database
 from media_gallery.errors import Unavailable
 from media_gallery.files import Files
@@ -65,6 +66,7 @@ class Gallery:
     clock: Callable[[], int]
     files: Files
     accounts: Accounts
+    arrivals: Arrivals
     uploads: Uploads
     maintenance: Maintenance
 
@@ -104,6 +106,7 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
     rates = open_rates(settings)
     limits = Limits(
         settings.default_quota,
+        settings.files_per_account,
         settings.max_file_size,
         settings.rate_upload,
         settings.rate_slot,
@@ -112,9 +115,12 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
     )
     files = Files(db, store, thumbnailer, clock, settings.default_quota)
     signing = Accounts(db, files, courier, rates, clock, settings)
-    uploads = Uploads(db, store, thumbnailer, files, rates, clock, limits)
-    maintenance = Maintenance(db, store, files, signing, rates, clock, settings.gc_grace)
-    return Gallery(settings, db, store, thumbnailer, courier, rates, clock, files, signing, uploads, maintenance)
+    arrivals = Arrivals(settings.data_dir / "arriving")
+    uploads = Uploads(db, store, thumbnailer, files, rates, arrivals, clock, limits)
+    maintenance = Maintenance(db, store, files, signing, rates, arrivals, clock, settings.gc_grace)
+    return Gallery(
+        settings, db, store, thumbnailer, courier, rates, clock, files, signing, arrivals, uploads, maintenance
+    )
 
 
 def open_courier(settings: Settings) -> Courier:
@@ -131,6 +137,7 @@ def open_courier(settings: Settings) -> Courier:
 async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
     """Start the parts that hold connections, and stop them at the end."""
     async with AsyncExitStack() as stack:
+        stack.callback(gallery.arrivals.close)
         for part in (gallery.db, gallery.store, gallery.thumbnailer, gallery.courier):
             await part.start()
             stack.push_async_callback(part.close)

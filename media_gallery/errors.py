@@ -68,6 +68,11 @@ class QuotaExceeded(Forbidden):
     sentence = "Quota exceeded"
 
 
+class TooManyFiles(Forbidden):
+    condition = "resource-constraint"
+    sentence = "The account has as many files as it may have"
+
+
 class NotFound(GalleryError):
     status = 404
     condition = "item-not-found"

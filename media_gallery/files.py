@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Connection, Database, links, upkeep
+from media_gallery.db import Connection, Database, accounts, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
 from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage
 from media_gallery.storage import BlobStore
@@ -121,7 +121,7 @@ class Files:
 
     async def quota(self, account: AccountId) -> tuple[int, int]:
         """Quota and used, in bytes."""
-        return await self.db.read(lambda c: links.get_quota(c, account, self.default_quota))
+        return await self.db.read(lambda c: accounts.get_quota(c, account, self.default_quota))
 
     # --- Thumbnails ---
 
@@ -266,7 +266,8 @@ class Files:
         return count
 
     async def _delete_rows(self, account: AccountId, ids: Sequence[int]) -> links.Removed:
-        return await self.db.write(lambda c: links.delete_links(c, account, ids, self.clock()))
+        slots = self.store.tree
+        return await self.db.write(lambda c: links.delete_links(c, account, ids, self.clock(), slots), frees=True)
 
     async def _clear(self, removed: links.Removed) -> bool:
         """Take what was removed out of the store; whether that could be reached."""
@@ -275,6 +276,7 @@ class Files:
                 await self.store.unpublish(removed.slot_ids)
             if removed.keys:
                 await self.store.delete(removed.keys)
-                await self.db.write(lambda c: upkeep.empty_trash(c, removed.keys))
+            if removed.trash:
+                await self.db.write(lambda c: upkeep.empty_trash(c, removed.trash), frees=True)
             return True
         return False

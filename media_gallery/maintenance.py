@@ -10,6 +10,7 @@ from typing import TypeVar
 import structlog
 
 from media_gallery.accounts import Accounts
+from media_gallery.arriving import Arrivals
 from media_gallery.db import Connection, Database, upkeep
 from media_gallery.db import accounts as account_queries
 from media_gallery.db.links import find_by_slot
@@ -95,11 +96,12 @@ class Maintenance:
         files: Files,
         accounts: Accounts,
         rates: Rates,
+        arrivals: Arrivals,
         clock: Callable[[], int],
         grace: float,
     ) -> None:
         self.db, self.store, self.files, self.accounts, self.rates = db, store, files, accounts, rates
-        self.clock, self.grace = clock, grace
+        self.arrivals, self.clock, self.grace = arrivals, clock, grace
 
     async def keep_tidy(self) -> None:
         """Tidy for as long as the service runs."""
@@ -107,7 +109,7 @@ class Maintenance:
             try:
                 await self.rates.sweep()  # each host for itself
                 await self.tidy()
-                await self.store.sweep_staging(max(self.grace, LEAST_GRACE))
+                await self._sweep_staging(max(self.grace, LEAST_GRACE))
             except GalleryError as error:
                 log.warning("upkeep failed", reason=str(error))
             except Exception:
@@ -119,20 +121,42 @@ class Maintenance:
         async with self.db.turn() as ours:
             if ours:
                 await self._sweep(at_once=False)
+                await self._settle(at_once=False)
+        await self.db.keep_reserve()
 
     async def _sweep(self, at_once: bool) -> Swept:
         """Expired codes and tokens, bytes in the trash, accounts whose deletion was cut short."""
         swept = Swept()
-        swept.expired = await self.db.write(lambda c: account_queries.delete_expired(c, self.clock()), long=True)
+        swept.expired = await self.db.write(
+            lambda c: account_queries.delete_expired(c, self.clock()), long=True, frees=True
+        )
         swept.accounts = await self.accounts.finish_all_closing(at_once)
         while keys := await self.db.scan(upkeep.list_trash):
             await self._empty(keys)
             swept.trashed += len(keys)
         return swept
 
+    async def _sweep_staging(self, grace: float) -> tuple[int, int]:
+        return await self.store.sweep_staging(grace, self.arrivals.living_keys())
+
+    async def _settle(self, at_once: bool) -> None:
+        """Remove what uploads have left that were killed, or whose commit nobody heard of, unless rows name it."""
+        left = self.arrivals.left_behind(at_once)
+        keys = [entry.key for entry in left.entries if entry.key]
+        slots = [entry.slot for entry in left.entries if entry.slot]
+        if keys:
+            needed = await self._needed(keys)
+            await self.store.delete([key for key in keys if key not in needed])
+        if slots:
+            known = await self._known(slots)
+            await self.store.unpublish([slot for slot in slots if slot not in known])
+        self.arrivals.settle(left)
+
     async def _empty(self, keys: list[str]) -> None:
-        await self.store.delete(keys)  # the bytes first: a row that stays is harmless, bytes that stay are lost space
-        await self.db.write(lambda c: upkeep.empty_trash(c, keys))
+        # Keys of blobs and slots alike. Rows that stay are harmless, bytes that stay are lost space: these go first.
+        await self.store.unpublish(keys)
+        await self.store.delete(keys)
+        await self.db.write(lambda c: upkeep.empty_trash(c, keys), frees=True)
 
     async def gc(self, grace: float | None = None, progress: Progress = _quiet, all_lost: bool = False) -> Swept:
         """Remove all that no link needs: what `tidy` removes, unfinished uploads, bytes and slots without a row.
@@ -147,7 +171,8 @@ class Maintenance:
             await self._check_spare(grace, progress)
         await self.rates.sweep()
         swept = await self._sweep(at_once=True)
-        swept.staged, swept.staged_bytes = await self.store.sweep_staging(grace)
+        await self._settle(at_once=grace < LEAST_GRACE)
+        swept.staged, swept.staged_bytes = await self._sweep_staging(grace)
         async for keys in self._orphan_keys(grace, progress):
             await self.store.delete(keys)
             swept.orphans += len(keys)

@@ -255,6 +255,9 @@ class Settings(BaseSettings):
     )
     admins: Jids = Field([], description="JIDs of administrators, separated by commas")
     default_quota: Bytes = Field(1024**3, description="Quota of an account that has none of its own")
+    files_per_account: Number = Field(
+        100_000, ge=1, description="Files that an account may have, of whatever size; for one more it gets `403`"
+    )
     max_file_size: Bytes = Field(1024**3, ge=1, description="Largest file taken")
     token_lifetime: Seconds = Field(30 * 86400, ge=1, description="How long a token is valid")
     code_lifetime: Seconds = Field(600, ge=1, description="How long a one-time code is valid")
@@ -308,7 +311,7 @@ class Settings(BaseSettings):
     )
     rate_upload: Rate = Field("120/minute", description="Uploads per account; `none`: no limit")
     uploads_at_once: Number = Field(
-        32, ge=1, description="Uploads of one account that a worker takes at once; one more gets `429`"
+        32, ge=1, description="Uploads of one account that a host takes at once; one more gets `429`"
     )
     rate_slot: Rate = Field("600/minute", description="Slot requests per account")
     rate_code_request_jid: Rate = Field(

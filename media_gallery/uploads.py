@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 
 from media_gallery import media_types, metrics
-from media_gallery.db import Connection, Database, links
+from media_gallery.arriving import Arrivals, Entry
+from media_gallery.db import Connection, Database, accounts, links
 from media_gallery.db.links import NewLink
 from media_gallery.errors import (
     BadRequest,
@@ -34,10 +35,12 @@ from media_gallery.models import (
     category_of,
 )
 from media_gallery.rates import Rates
-from media_gallery.storage import BlobStore, Slot, Staged
+from media_gallery.storage import BlobStore, Slot, Staged, Writer
 from media_gallery.thumbnails import Avatar, DecoderFailed, Thumbnailer, Undecodable
 
 log = structlog.get_logger()
+STEP = 512 * 1024
+"""Bytes of an upload between two looks at what else of its account is on its way, where its quota is nearly reached."""
 COME_AGAIN = 5
 """Seconds after which a client may try again that has too many uploads under way."""
 
@@ -47,21 +50,12 @@ class Limits:
     """Sizes in bytes, times in seconds; rates as in the settings."""
 
     default_quota: int
+    files_per_account: int
     max_file_size: int
     rate_upload: str
     rate_slot: str
     uploads_at_once: int
     thumbnail_wait: float
-
-
-@dataclass(slots=True)
-class Arriving:
-    """What of one account is on its way in, in this process. Sizes in bytes."""
-
-    quota: int = 0
-    used: int = 0
-    size: int = 0
-    uploads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +95,25 @@ class Uploads:
         thumbnailer: Thumbnailer,
         files: Files,
         rates: Rates,
+        arrivals: Arrivals,
         clock: Callable[[], int],
         limits: Limits,
     ) -> None:
         self.db, self.store, self.thumbnailer, self.files, self.rates = db, store, thumbnailer, files, rates
-        self.clock, self.limits = clock, limits
-        self.arriving: dict[AccountId, Arriving] = {}
+        self.arrivals, self.clock, self.limits = arrivals, clock, limits
 
     async def admit(self, account: AccountId, size: int, whole: int = 0) -> tuple[int, int]:
-        """Whether a file of so many bytes may come; quota and used. Raises TooLarge, QuotaExceeded, NoSpace.
+        """Whether a file of so many bytes may come; quota and used. Raises TooLarge, QuotaExceeded, TooManyFiles,
+        NoSpace.
 
         `whole`: what a refusal names as its size, where `size` is only what it has at least.
         """
         if size > self.limits.max_file_size:
             raise TooLarge(max_file_size=self.limits.max_file_size)
-        quota, used = await self.files.quota(account)
-        if used + size > quota:
-            raise QuotaExceeded(quota=quota, used=used, required=max(size, whole))
+        limits = self.limits
+        quota, used = await self.db.read(
+            lambda c: accounts.check_room(c, account, size, limits.default_quota, limits.files_per_account, whole)
+        )
         self.store.check_room()
         return quota, used
 
@@ -140,29 +136,43 @@ class Uploads:
         media_type = said if said and said != "text/plain" else known.media_type
         context = _context(offer) or ("file" if known.context == "avatar" else known.context)
         new = NewLink(new_slot_id(), offer.name, media_type, context, offer.metadata, known.thumbnails)
+        entry = self.arrivals.enter_link(new.slot_id)
         try:
-            await self.store.publish(known.blob.key, _slot(_link_to(known.blob, account, new)))
-            kept = await self._link(account, new, known.blob, None)
-        except _BlobChanged:
-            await self.store.unpublish([new.slot_id])
+            kept = await self._link_again(entry, account, new, known.blob)
+        finally:
+            self.arrivals.leave(entry)
+        if kept is None:
             return quota, used
-        except GalleryError as refusal:
-            await self._take_back(refusal, new.slot_id, [])
-            raise
         metrics.slot_hits.inc()
+        return kept
+
+    async def _link_again(self, entry: Entry, account: AccountId, new: NewLink, known: Blob) -> Kept | None:
+        """A link to bytes that are here; None where they have gone meanwhile."""
+        entry.in_doubt = True
+        try:
+            await self.store.publish(known.key, _slot(_link_to(known, account, new)))
+            kept = await self._link(account, new, known, None)
+        except _BlobChanged:
+            await self._take_back(entry, [])
+            return None
+        except GalleryError as refusal:
+            if not isinstance(refusal, InDoubt):
+                await self._take_back(entry, [])
+            raise
+        entry.in_doubt = False
         return kept
 
     async def begin(self, account: AccountId, declared: int, whole: int = 0) -> Upload:
         """Start an upload of at least `declared` and about `whole` bytes. Raises TooManyRequests, TooLarge,
-        QuotaExceeded.
+        QuotaExceeded, TooManyFiles.
         """
         await self.rates.hit("upload", self.limits.rate_upload, account)
-        quota, used = await self.admit(account, declared, whole)
-        arriving = self.arriving.setdefault(account, Arriving())
-        if arriving.uploads >= self.limits.uploads_at_once:
+        allowed = await self.admit(account, declared, whole)
+        writer = self.store.writer()
+        entry = self.arrivals.enter(account, self.limits.uploads_at_once, writer.key)
+        if entry is None:
             raise TooManyRequests("Too many uploads at once", retry_after=COME_AGAIN)
-        arriving.quota, arriving.used = quota, used
-        return Upload(self, account, arriving)
+        return Upload(self, account, entry, writer, allowed)
 
     async def _link(self, account: AccountId, new: NewLink, blob: Blob, seen: Avatar | None) -> Kept:
         """The transaction that makes a link, charging the quota; `blob.id` 0 where the bytes were just committed."""
@@ -170,7 +180,10 @@ class Uploads:
         async def transaction(c: Connection) -> Kept:
             now = self.clock()
             category = category_of(new.media_type, new.context)
-            quota, used = await links.charge(c, account, blob.size, category, self.limits.default_quota)
+            limits = self.limits
+            quota, used = await accounts.charge(
+                c, account, blob.size, category, limits.default_quota, limits.files_per_account
+            )
             found = await links.link_known_blob(c, blob) if blob.id else await links.insert_blob(c, blob, now)
             if found is None or found.key != blob.key:
                 raise _BlobChanged
@@ -184,9 +197,11 @@ class Uploads:
     async def keep(self, upload: Upload, staged: Staged, new: NewLink, seen: Avatar | None) -> Kept:
         """Make staged bytes a file: durable and published first, then named by a row. Known bytes are not stored again.
 
-        So a crash at any moment leaves too much at worst, which `gc` removes, and never too little.
+        So a crash at any moment leaves too much at worst, which upkeep removes, and never too little.
         """
-        own, committed = Blob(0, staged.key, staged.size, staged.sha256, staged.sha1), False
+        own, committed, entry = Blob(0, staged.key, staged.size, staged.sha256, staged.sha1), False, upload.entry
+        self.arrivals.note(entry, key=staged.key, slot=new.slot_id)
+        entry.in_doubt = True
         try:
             while True:
                 known = await self.db.read(lambda c: links.find_blob(c, staged.sha256))
@@ -197,63 +212,78 @@ class Uploads:
                 else:
                     await self.store.commit(staged, slot)
                     committed = True
-                upload.count_no_more()  # the transaction counts these bytes: nobody shall see them twice
+                self.arrivals.note(entry, size=-entry.size)  # the transaction counts them: nobody shall see them twice
                 try:
                     kept = await self._link(upload.account, new, blob, seen)
                     break
                 except _BlobChanged:
                     continue
         except GalleryError as refusal:
-            await self._take_back(refusal, new.slot_id, [staged.key] if committed else [])
+            if not isinstance(refusal, InDoubt):
+                await self._take_back(entry, [staged.key] if committed else [])
             raise
-        upload.arriving.used = kept.used
         if known is not None:
             with only_logged("spare bytes not removed", link=kept.link.id):
                 await (self.store.delete([staged.key]) if committed else self.store.discard(staged))
+                entry.in_doubt = False
+        else:
+            entry.in_doubt = False
         metrics.uploads.labels(kept.link.category, "known" if known else "new").inc()
         return kept
 
-    async def _take_back(self, refusal: GalleryError, slot_id: str, keys: list[str]) -> None:
-        """Leave nothing of a link that was refused. In doubt the row may be there: upkeep sees."""
-        if not isinstance(refusal, InDoubt):
-            with only_logged("spare bytes not removed"):
-                await self.store.unpublish([slot_id])
-                if keys:
-                    await self.store.delete(keys)
+    async def _take_back(self, entry: Entry, keys: list[str]) -> None:
+        """Leave nothing of a link that surely was not made; what cannot be removed now is for upkeep."""
+        with only_logged("spare bytes not removed"):
+            await self.store.unpublish([entry.slot])
+            if keys:
+                await self.store.delete(keys)
+            entry.in_doubt = False
 
 
 class Upload:
     """One file on its way in. Ends with `finish` or `discard`."""
 
-    def __init__(self, uploads: Uploads, account: AccountId, arriving: Arriving) -> None:
-        self._uploads, self.account, self.arriving, self._counted = uploads, account, arriving, 0
-        self._writer = uploads.store.writer()
+    def __init__(
+        self, uploads: Uploads, account: AccountId, entry: Entry, writer: Writer, allowed: tuple[int, int]
+    ) -> None:
+        self._uploads, self.account, self.entry, self._writer = uploads, account, entry, writer
+        self._allowed: tuple[int, int] | None = allowed
+        self._free = 0
         self._head = b""
-        self._open = True
         self.whole = 0
         """Size of the file as far as it is known before its end, for a refusal to name."""
-        arriving.uploads += 1
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes. Raises TooLarge or QuotaExceeded as soon as there are too many, NoSpace.
 
         All that the account sends at once counts, or many uploads that never end could fill the disk.
         """
-        size, arriving = self._writer.size + len(chunk), self.arriving
+        size = self._writer.size + len(chunk)
         if size > self._uploads.limits.max_file_size:
             raise TooLarge(max_file_size=self._uploads.limits.max_file_size)
-        if arriving.used + arriving.size + len(chunk) > arriving.quota:
-            raise QuotaExceeded(quota=arriving.quota, used=arriving.used, required=max(size, self.whole))
-        arriving.size += len(chunk)
-        self._counted += len(chunk)
+        await self._count(len(chunk), size)
         if len(self._head) < media_types.HEAD:
             self._head += chunk[: media_types.HEAD - len(self._head)]
         await self._writer.write(chunk)
 
+    async def _count(self, more: int, size: int) -> None:
+        """Count bytes as under way, at times together with those that other uploads of the account have brought."""
+        arrivals = self._uploads.arrivals
+        if more <= self._free:
+            self._free -= more
+            arrivals.note(self.entry, size=more)
+            return
+        quota, used = self._allowed or await self._uploads.files.quota(self.account)
+        self._allowed = None  # it may have changed until the next look
+        left = arrivals.grow(self.entry, more, quota - used)
+        if left < 0:
+            raise QuotaExceeded(quota=quota, used=used, required=max(size, self.whole))
+        self._free = min(left, max(STEP, left // 64))
+
     async def finish(self, offer: Offer) -> Kept:
         """Check the file against the offer, and keep it. Raises BadRequest, UnsupportedMedia, QuotaExceeded."""
         kept = await self._finish(offer)
-        self._end()
+        self._uploads.arrivals.leave(self.entry)
         return kept
 
     async def _finish(self, offer: Offer) -> Kept:
@@ -319,21 +349,8 @@ class Upload:
 
     async def discard(self) -> None:
         """Leave nothing of an upload that failed. After a `finish` that returned there is nothing to leave."""
-        self._end()
+        self._uploads.arrivals.leave(self.entry)
         await self._writer.discard()
-
-    def count_no_more(self) -> None:
-        """What has come of this upload is counted elsewhere from now on, or goes."""
-        self.arriving.size -= self._counted
-        self._counted = 0
-
-    def _end(self) -> None:
-        self.count_no_more()
-        if self._open:
-            self._open = False
-            self.arriving.uploads -= 1
-            if not self.arriving.uploads:
-                del self._uploads.arriving[self.account]
 
 
 def new_slot_id() -> str:

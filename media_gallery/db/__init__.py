@@ -60,12 +60,16 @@ class Database(Protocol):
     def turn(self) -> AbstractAsyncContextManager[bool]:
         """Whether this process alone may tidy while the block runs; it ends with the process. Never waits."""
 
-    async def write(self, query: Query[T], *, long: bool = False) -> T:
+    async def keep_reserve(self) -> None:
+        """Set space aside for transactions that free some, where the database's disk is ours to look after."""
+
+    async def write(self, query: Query[T], *, long: bool = False, frees: bool = False) -> T:
         """Run a query as one durable transaction: all of it is on disk on return, nothing of it on an exception.
 
         InDoubt is the exception that leaves it open: the connection may have broken while the commit was under way.
         A query may run more than once, where transactions collided, and does nothing but speak to its connection.
-        One that is not `long`, which may touch many rows, has a few seconds.
+        One that is not `long`, which may touch many rows, has a few seconds. One that `frees` space may take what is
+        set aside where there is no other.
         """
 
 

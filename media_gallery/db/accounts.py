@@ -1,4 +1,4 @@
-"""Queries on accounts, their tokens and the one-time codes."""
+"""Queries on accounts, what they may have, their tokens and the one-time codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hmac
 from dataclasses import dataclass
 
 from media_gallery.db import Connection, Row
-from media_gallery.models import Account, AccountId, Caller, Page
+from media_gallery.errors import QuotaExceeded, TooManyFiles, Unauthorized
+from media_gallery.models import Account, AccountId, Caller, Category, Page
 
 _ACCOUNT = "id, jid, quota, used, files, created_at"
 ORDERS = ("jid", "used", "quota")
@@ -63,6 +64,63 @@ async def ensure_account(c: Connection, jid: str, vhost: str, now: int) -> Accou
 async def set_quota(c: Connection, jid: str, quota: int | None) -> Account | None:
     row = await c.one(f"UPDATE accounts SET quota = $2 WHERE jid = $1 RETURNING {_ACCOUNT}", jid, quota)
     return _account(row) if row else None
+
+
+# --- What an account may have ---------------------------------------------------------------------------------------
+
+
+async def charge(
+    c: Connection, account: AccountId, size: int, category: Category, default_quota: int, most_files: int
+) -> tuple[int, int]:
+    """Count one more file; quota and used after it. Raises QuotaExceeded, TooManyFiles, or Unauthorized."""
+    row = await c.one(
+        "UPDATE accounts SET used = used + $2, files = files + 1 WHERE id = $1 AND jid IS NOT NULL"
+        " AND used + $2 <= COALESCE(quota, $3) AND files < $4 RETURNING COALESCE(quota, $3), used",
+        account, size, default_quota, most_files,
+    )  # fmt: skip
+    if row is None:
+        quota, used = await check_room(c, account, size, default_quota, most_files)
+        raise QuotaExceeded(quota=quota, used=used, required=size)  # though there is room now
+    await c.run(
+        "INSERT INTO usage (account_id, category, files, used) VALUES ($1, $2, 1, $3)"
+        " ON CONFLICT (account_id, category) DO UPDATE SET files = usage.files + 1, used = usage.used + excluded.used",
+        account, category, size,
+    )  # fmt: skip
+    return row[0], row[1]
+
+
+async def check_room(
+    c: Connection, account: AccountId, size: int, default_quota: int, most_files: int, whole: int = 0
+) -> tuple[int, int]:
+    """Whether there is room for one more file; quota and used. Raises as `charge` would.
+
+    `whole`: what a refusal names as the file's size, where `size` is only what it has at least.
+    """
+    quota, used, files = await _get_room(c, account, default_quota)
+    if used + size > quota:
+        raise QuotaExceeded(quota=quota, used=used, required=max(size, whole))
+    if files >= most_files:
+        raise TooManyFiles
+    return quota, used
+
+
+async def get_quota(c: Connection, account: AccountId, default_quota: int) -> tuple[int, int]:
+    """Quota and used, in bytes. Raises Unauthorized where the account has gone since the request began."""
+    quota, used, _ = await _get_room(c, account, default_quota)
+    return quota, used
+
+
+async def _get_room(c: Connection, account: AccountId, default_quota: int) -> tuple[int, int, int]:
+    row = await c.one(
+        "SELECT COALESCE(quota, $2), used, files FROM accounts WHERE id = $1 AND jid IS NOT NULL",
+        account, default_quota,
+    )  # fmt: skip
+    if row is None:
+        raise Unauthorized
+    return row[0], row[1], row[2]
+
+
+# --- Lists and the end ------------------------------------------------------------------------------------------------
 
 
 async def list_accounts(

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from media_gallery.db import Connection, Row
-from media_gallery.errors import QuotaExceeded, Unauthorized
 from media_gallery.models import (
     CATEGORIES,
     METADATA_DEPTH,
@@ -84,36 +83,6 @@ class NewLink:
     context: Context
     metadata: dict[str, Any]
     thumbnails: bool
-
-
-async def charge(
-    c: Connection, account: AccountId, size: int, category: Category, default_quota: int
-) -> tuple[int, int]:
-    """Count one more file against the quota; quota and used after it. Raises QuotaExceeded, or Unauthorized."""
-    row = await c.one(
-        "UPDATE accounts SET used = used + $2, files = files + 1"
-        " WHERE id = $1 AND jid IS NOT NULL AND used + $2 <= COALESCE(quota, $3) RETURNING COALESCE(quota, $3), used",
-        account, size, default_quota,
-    )  # fmt: skip
-    if row is None:
-        quota, used = await get_quota(c, account, default_quota)
-        raise QuotaExceeded(quota=quota, used=used, required=size)
-    await c.run(
-        "INSERT INTO usage (account_id, category, files, used) VALUES ($1, $2, 1, $3)"
-        " ON CONFLICT (account_id, category) DO UPDATE SET files = usage.files + 1, used = usage.used + excluded.used",
-        account, category, size,
-    )  # fmt: skip
-    return row[0], row[1]
-
-
-async def get_quota(c: Connection, account: AccountId, default_quota: int) -> tuple[int, int]:
-    """Quota and used, in bytes. Raises Unauthorized where the account has gone since the request began."""
-    row = await c.one(
-        "SELECT COALESCE(quota, $2), used FROM accounts WHERE id = $1 AND jid IS NOT NULL", account, default_quota
-    )
-    if row is None:
-        raise Unauthorized
-    return row[0], row[1]
 
 
 async def insert_blob(c: Connection, blob: Blob, now: int) -> Blob:
@@ -366,21 +335,27 @@ async def find_oldest_end(
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a deletion took away: addresses that answer no more, and keys of bytes that nothing needs."""
+    """What a deletion took away: addresses that answer no more, keys of bytes that nothing needs, and what of them the
+    trash names until the store has removed it.
+    """
 
     slot_ids: list[str]
     keys: list[str]
+    trash: list[str]
 
 
-async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], now: int) -> Removed:
-    """Remove the account's links among `ids`, give the quota back, put the keys of unlinked blobs into the trash."""
+async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], now: int, slots: bool = False) -> Removed:
+    """Remove the account's links among `ids`, give the quota back, put the keys of unlinked blobs into the trash.
+
+    With `slots`, those of the links as well, for a store that publishes them.
+    """
     rows = await c.all(  # + 0: by the ids alone, never through all links of an account that is thought to have few
         f"DELETE FROM links WHERE id {c.among('$2')} AND account_id + 0 = $1"
         " RETURNING slot_id, blob_id, size, category",
         account, list(ids),
     )  # fmt: skip
     if not rows:
-        return Removed([], [])
+        return Removed([], [], [])
     await c.run(
         "UPDATE accounts SET files = files - $2, used = used - $3 WHERE id = $1",
         account, len(rows), sum(row[2] for row in rows),
@@ -391,8 +366,11 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
             "UPDATE usage SET files = files - $3, used = used - $4 WHERE account_id = $1 AND category = $2",
             account, category, len(sizes), sum(sizes),
         )  # fmt: skip
-    keys = await _unlink(c, Counter(row[1] for row in rows), now)
-    return Removed([row[0] for row in rows], keys)
+    keys, slot_ids = await _unlink(c, Counter(row[1] for row in rows), now), [row[0] for row in rows]
+    if slots:
+        values = ", ".join(f"(${n + 2}, $1)" for n in range(len(slot_ids)))
+        await c.run(f"INSERT INTO trash (key, created_at) VALUES {values}", now, *slot_ids)
+    return Removed(slot_ids, keys, [*keys, *slot_ids] if slots else keys)
 
 
 async def _unlink(c: Connection, counts: Counter[int], now: int) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from media_gallery.db.sqlite import Reserve
 from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
 
@@ -116,6 +117,7 @@ def current(settings: Settings) -> str | None:
     path = settings.database_path
     if not path.exists():
         return None
+    Reserve(path).give_up_if_needed()  # whoever opens it does this first
     try:
         with closing(sqlite3.connect(path)) as connection:
             made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()

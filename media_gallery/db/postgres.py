@@ -145,7 +145,10 @@ class PostgresDatabase:
         except Exception as error:
             raise translate(error) from error
 
-    async def write(self, query: Query[T], *, long: bool = False) -> T:
+    async def keep_reserve(self) -> None:
+        """The server's disk is not ours."""
+
+    async def write(self, query: Query[T], *, long: bool = False, frees: bool = False) -> T:
         # The transaction happens whether or not its caller still waits: what follows a commit must not be skipped.
         return await asyncio.shield(asyncio.ensure_future(self._write(query, long)))
 

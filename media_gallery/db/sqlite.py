@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import os
 import queue
 import re
 import sqlite3
@@ -29,6 +30,10 @@ log = structlog.get_logger()
 T = TypeVar("T")
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for the transactions of others, of this process or another."""
+RESERVE = 16 * 1024**2
+"""Bytes set aside for transactions that free space: what the log of a few large deletions takes."""
+LOG = 256 * 1024
+"""Bytes that the files beside an open database take at least."""
 GROUP = 64
 """Most transactions that share one commit."""
 SCANNERS = 2
@@ -104,7 +109,7 @@ def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
 def translate(error: sqlite3.Error) -> Exception:
     """The refusal that stands for what SQLite reports, or the error itself where it is a fault of ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
         return NoSpace()
     if code in (
         sqlite3.SQLITE_BUSY,
@@ -220,11 +225,40 @@ class _Writer(threading.Thread):
             group[0].future.get_loop().call_soon_threadsafe(settle)
 
 
+class Reserve:
+    """Space that a file keeps from everybody, for deletions on a full disk: they have to be logged, too."""
+
+    def __init__(self, database: Path) -> None:
+        self.path = database.with_name(database.name + ".reserve")
+
+    def make(self) -> None:
+        """Take it, where much more is free; several processes may try."""
+        with suppress(OSError):
+            found = os.statvfs(self.path.parent)
+            size = min(RESERVE, found.f_bavail * found.f_frsize // 8)
+            with self.path.open("ab") as file:
+                if file.tell() < size:
+                    os.posix_fallocate(file.fileno(), 0, size)
+
+    def give_up_if_needed(self) -> None:
+        """Where the first one that opens the database would find no room for its log."""
+        with suppress(OSError):
+            found = os.statvfs(self.path.parent)
+            if found.f_bavail * found.f_frsize < LOG:
+                self.give_up()
+
+    def give_up(self) -> None:
+        with suppress(OSError):
+            self.path.unlink()
+            log.warning("the disk is full: what was set aside is given up for deletions", file=str(self.path))
+
+
 class SqliteDatabase:
     """A `Database` in one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._reserve = Reserve(path)
 
     async def start(self) -> None:
         self._reader = _SqliteConnection(connect(self.path))
@@ -281,7 +315,19 @@ class SqliteDatabase:
             else:
                 yield True
 
-    async def write(self, query: Query[T], *, long: bool = False) -> T:
+    async def keep_reserve(self) -> None:
+        await asyncio.to_thread(self._reserve.make)
+
+    async def write(self, query: Query[T], *, long: bool = False, frees: bool = False) -> T:
+        try:
+            return await self._write(query)
+        except NoSpace:
+            if not frees:
+                raise
+            await asyncio.to_thread(self._reserve.give_up)
+            return await self._write(query)
+
+    async def _write(self, query: Query[T]) -> T:
         loop = asyncio.get_running_loop()
         job = _Job(query, loop.create_future())
         self._writer.jobs.put(job)

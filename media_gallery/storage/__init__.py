@@ -6,10 +6,10 @@ under their key; `delete` of a key that is not there is no error; nothing here k
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from media_gallery.settings import Settings
 
@@ -39,6 +39,7 @@ class Slot:
 class Writer(Protocol):
     """One upload on its way in, hashed as it passes."""
 
+    key: str
     size: int
 
     async def write(self, chunk: bytes) -> None:
@@ -52,6 +53,9 @@ class Writer(Protocol):
 
 
 class BlobStore(Protocol):
+    tree: ClassVar[bool]
+    """Whether links are published in a tree that other web servers read."""
+
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -119,8 +123,10 @@ class BlobStore(Protocol):
     def publication(self, key: str, slot: Slot) -> dict[str, str]:
         """What `published` answers of a slot in order."""
 
-    async def sweep_staging(self, older_than: float) -> tuple[int, int]:
-        """Remove unfinished uploads untouched for so many seconds; how many, and their bytes."""
+    async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
+        """Remove unfinished uploads untouched for so many seconds, but for the keys of living ones; how many, and their
+        bytes.
+        """
 
 
 def open_store(settings: Settings) -> BlobStore:

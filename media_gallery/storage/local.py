@@ -16,9 +16,11 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 from media_gallery.errors import NotFound
 from media_gallery.media_types import named_type
@@ -54,6 +56,8 @@ def link_or_copy(source: Path, goal: Path) -> None:
 
 class LocalStore:
     """A `BlobStore` in one directory of one file system."""
+
+    tree: ClassVar[bool] = True
 
     def __init__(self, root: Path, reserve: int = 0) -> None:
         self.root = root.absolute()
@@ -100,8 +104,10 @@ class LocalStore:
                 self._commit(staged)
                 self._publish(staged.key, slot)
             except BaseException:
-                self._remove(staged.key)
-                self._unpublish(slot.id)
+                with suppress(OSError):
+                    self._remove(staged.key)
+                with suppress(OSError):
+                    self._unpublish(slot.id)
                 raise
 
         await self.run(job)
@@ -163,7 +169,8 @@ class LocalStore:
         await self.run(job)
 
     def _unpublish(self, slot_id: str) -> None:
-        shutil.rmtree(self._slot_path(slot_id), ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._slot_path(slot_id))
 
     # --- The way out ---
 
@@ -235,7 +242,8 @@ class LocalStore:
     def _remove(self, key: str) -> None:
         self.staging.path(key).unlink(missing_ok=True)
         self.path(key).unlink(missing_ok=True)
-        shutil.rmtree(self.root / "thumbs" / key[:2] / key, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.root / "thumbs" / key[:2] / key)
 
     # --- Upkeep ---
 
@@ -275,5 +283,5 @@ class LocalStore:
                     except FileNotFoundError:
                         continue  # gone meanwhile
 
-    async def sweep_staging(self, older_than: float) -> tuple[int, int]:
-        return await self.staging.sweep(older_than)
+    async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
+        return await self.staging.sweep(older_than, living)

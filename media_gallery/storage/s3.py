@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Container, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -67,6 +67,8 @@ async def _asked(work: Awaitable[T]) -> T:
 
 class S3Store:
     """A `BlobStore` in a bucket, with staging in a local directory."""
+
+    tree: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         place = urlsplit(settings.storage_url)
@@ -278,8 +280,8 @@ class S3Store:
     def publication(self, key: str, slot: Slot) -> dict[str, str]:
         return {}
 
-    async def sweep_staging(self, older_than: float) -> tuple[int, int]:
-        count, size = await self._staging.sweep(older_than)
+    async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
+        count, size = await self._staging.sweep(older_than, living)
         place = self._place("blobs/")
         # In the thread botocore is loaded, too, where this is the first that asks for it.
         ended = await self._staging.run(lambda: self._keys.abort_unfinished(self._name, place, older_than))

@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,15 +114,15 @@ class Staging:
 
         await self.run(job)
 
-    async def sweep(self, older_than: float) -> tuple[int, int]:
-        """Remove what is untouched for so many seconds; how many, and their bytes."""
+    async def sweep(self, older_than: float, living: Container[str]) -> tuple[int, int]:
+        """Remove what is untouched for so many seconds, but for living keys; how many, and their bytes."""
 
         def job() -> tuple[int, int]:
             count = size = 0
             for entry in self.directory.iterdir():
                 try:
                     found = entry.stat()
-                    if found.st_mtime <= time.time() - older_than:
+                    if found.st_mtime <= time.time() - older_than and entry.name not in living:
                         entry.unlink()
                         count, size = count + 1, size + found.st_size
                 except FileNotFoundError:

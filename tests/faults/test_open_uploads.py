@@ -1,16 +1,23 @@
-"""Uploads held open: together they take no more than the account's quota, and there are so many of them at once."""
+"""Uploads held open: together they take no more than the account's quota, and there are so many of them at once.
+
+However many workers there are, and however one of them ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from bench.servers import family
 from media_gallery.app import Gallery
+from media_gallery.arriving import Arrivals
 from media_gallery.errors import BadRequest, QuotaExceeded
-from media_gallery.models import Jid
+from media_gallery.models import AccountId, Jid
 from media_gallery.uploads import Offer
 from tests.faults.raw import END, Raw, part
 from tests.service import MIB, Service, User, assert_error
@@ -21,7 +28,8 @@ BODY = part("file", os.urandom(3 * MIB), "held.bin")[:-2]
 
 @pytest.fixture(scope="module")
 def tight(start_service: Callable[..., Service]) -> Service:
-    return start_service(DEFAULT_QUOTA=str(4 * MIB), UPLOADS_AT_ONCE="3", IDLE_TIMEOUT="10 min")
+    """Of several workers, which take connections as it comes."""
+    return start_service(WORKERS="3", DEFAULT_QUOTA=str(4 * MIB), UPLOADS_AT_ONCE="3", IDLE_TIMEOUT="10 min")
 
 
 @pytest.fixture
@@ -87,7 +95,7 @@ def test_every_way_out_gives_back(user: User, way: str) -> None:
         account = await gallery.accounts.get(Jid.parse(user.jid))
         upload = await gallery.uploads.begin(account.id, 0)
         await upload.write(b"x" * MIB)
-        assert gallery.uploads.arriving[account.id].size == MIB
+        assert gallery.arrivals.held(account.id) == (1, MIB)
         if way == "finish":
             assert (await upload.finish(Offer())).used == MIB
         elif way == "refused":
@@ -104,6 +112,45 @@ def test_every_way_out_gives_back(user: User, way: str) -> None:
             await asyncio.gather(task, return_exceptions=True)
         if way != "finish":
             await upload.discard()
-        assert gallery.uploads.arriving == {}
+        assert gallery.arrivals.held(account.id) == (0, 0)
 
     user.service.within(work)
+
+
+def test_what_is_under_way_elsewhere_counts_for_as_long_as_it_lives(tmp_path: Path) -> None:
+    ours, theirs, me = Arrivals(tmp_path), Arrivals(tmp_path), AccountId(7)
+    entry, other = ours.enter(me, 3, "a" * 32), theirs.enter(me, 3, "b" * 32)
+    assert entry and other
+    assert theirs.grow(other, 60, 100) == 40
+    assert ours.grow(entry, 50, 100) == -10 and entry.size == 0
+    assert ours.grow(entry, 30, 100) == 10
+    assert ours.held(me) == theirs.held(me) == (2, 90)
+    assert ours.held(AccountId(8)) == (0, 0)
+    assert ours.enter(me, 2, "c" * 32) is None
+    assert ours.living_keys() == {"a" * 32, "b" * 32} and ours.left_behind(at_once=True).entries == []
+    theirs.note(other, slot="d" * 32)
+    os.close(theirs._file)  # as the system does when a process is killed
+    assert ours.held(me) == (1, 30) and ours.living_keys() == {"a" * 32}
+    assert ours.left_behind(at_once=False).entries == []
+    left = ours.left_behind(at_once=True)
+    assert [(one.key, one.slot) for one in left.entries] == [("b" * 32, "d" * 32)]
+    ours.settle(left)
+    ours.leave(entry)
+    ours.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_worker_was_at_counts_no_more(user: User) -> None:
+    staging = user.service.data_dir / "staging"
+    before = len(list(staging.iterdir()))
+    raws = [held(user, BODY[: MIB + 10_000]) for _ in range(3)]
+    user.service.wait_until(lambda: len(list(staging.iterdir())) == before + 3)
+    assert_error(user.send(b"one more"), 429)
+    assert user.service.process
+    for pid in family(user.service.process.pid)[1:]:
+        os.kill(pid, signal.SIGKILL)
+    user.service.wait_until(lambda: user.send(os.urandom(4 * MIB)).status_code == 201)
+    for raw in raws:
+        raw.close()
+    for path in staging.iterdir():  # upkeep does so in a minute
+        path.unlink()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from media_gallery import arriving
 from media_gallery.app import Gallery
 from media_gallery.db import links
 from media_gallery.errors import InDoubt, Unauthorized, Unavailable
@@ -105,6 +106,45 @@ def test_what_is_in_doubt_alone_is_left_for_upkeep(start_service: Callable[..., 
     service.stop()
     service.cli("gc", "--older-than", "0")
     assert service.stored("blobs", "links") == before
+
+
+@pytest.mark.parametrize("size", [1000, 700_000])
+def test_what_a_crash_leaves_upkeep_removes(
+    start_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Wherever it comes, nothing is left that no row names; nobody is asked to run gc."""
+    service = start_service()
+    user, known = service.user(), os.urandom(size)
+    user.upload(known)
+    before = service.stored("blobs", "links", "staging")
+    monkeypatch.setattr(arriving, "SETTLED", -1)
+
+    async def crash(gallery: Gallery, part: str, call: str, come: Callable[..., Any], data: bytes) -> None:
+        broken = getattr(gallery, part)
+        works = getattr(broken, call)
+
+        async def last(*args: Any) -> None:
+            if call != "write":
+                await works(*args)
+            monkeypatch.setattr(gallery.store, "delete", _nothing)
+            monkeypatch.setattr(gallery.store, "unpublish", _nothing)
+            raise Crash
+
+        setattr(broken, call, last)
+        with pytest.raises(Crash):
+            await come(gallery, user, data)
+
+    for part, call, come, fresh in (
+        ("store", "commit", _upload, True), ("db", "write", _upload, True), ("store", "publish", _upload, False),
+        ("db", "write", _upload, False), ("store", "publish", _slot, False),
+    ):  # fmt: skip
+        data = os.urandom(size) if fresh else known
+        service.within(lambda gallery: crash(gallery, part, call, come, data))  # noqa: B023, run at once
+    assert list((service.data_dir / "arriving").iterdir())
+    service.within(lambda gallery: gallery.maintenance.tidy())
+    assert service.stored("blobs", "links", "staging") == before
+    assert len(user.items()) == 1 and user.http.get(user.items()[0]["file"]).content == known
+    assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
 
 
 def test_a_deletion_is_done_once_its_rows_are_gone(start_service: Callable[..., Service]) -> None:

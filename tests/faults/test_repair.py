@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from media_gallery.app import Gallery
-from media_gallery.db import Connection, links
+from media_gallery.db import Connection, accounts, links
 from media_gallery.maintenance import Finding
 from media_gallery.storage import Slot
 from tests.service import Service, User
@@ -81,7 +81,7 @@ def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service])
         begun = threading.Event()
 
         async def slow(c: Connection) -> None:
-            await links.charge(c, known.account, known.blob.size, "file", 10**9)
+            await accounts.charge(c, known.account, known.blob.size, "file", 10**9, 10**9)
             await links.link_known_blob(c, known.blob)
             await links.insert_link(c, known.account, new, known.blob, gallery.clock())
             begun.set()

@@ -13,7 +13,7 @@ import pytest
 
 from media_gallery.app import Gallery
 from media_gallery.models import Jid
-from tests.service import Service, User
+from tests.service import Service, User, assert_error
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,23 @@ def test_a_quota_is_never_passed(pair: Service, known: bool) -> None:
     assert sorted(answers) == [201] * 10 + [403] * 15
     assert user.used() == 10000 == sum(item["size"] for item in user.items())
     is_sound(pair)
+
+
+def test_so_many_files_of_an_account_and_no_more(start_service: Callable[..., Service]) -> None:
+    """Those without a byte count, too; for other accounts there is room."""
+    service = start_service(WORKERS="2", FILES_PER_ACCOUNT="5")
+    user, other = service.user(), service.user("boris")
+    known = user.upload(b"")
+    ask = lambda: user.get("files/slot/", name="a", size=0, hash=known["hashes"]["sha-256"])  # noqa: E731
+    answers = at_once([lambda: user.send(b""), lambda: user.send(os.urandom(600_000)), ask, ask] * 3)
+    refused = [answer for answer in answers if not answer.is_success]
+    assert {answer.status_code for answer in refused} == {403} and len(user.items()) == 5
+    assert "as many files" in assert_error(refused[0], 403)["error"]
+    assert_error(ask(), 403)
+    assert other.upload(b"")
+    user.delete("files/", id=known["id"])
+    assert user.upload(b"")
+    is_sound(service)
 
 
 def test_slots_count_against_the_quota_at_once(pair: Service) -> None:

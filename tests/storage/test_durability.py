@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,20 @@ from tests.faults.raw import END, part
 from tests.service import MIB, Service, assert_error
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MiB of its own."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place], capture_output=True)
+def mount(*words: object) -> None:
+    mounted = subprocess.run(["mount", *map(str, words)], capture_output=True)
     if mounted.returncode:
         said = mounted.stderr.decode()
         assert "permission denied" in said or "superuser" in said, said
         pytest.skip("mounting is not allowed here")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MiB and 1500 files of its own."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount("-t", "tmpfs", "-o", "size=12m,nr_inodes=1500", "tmpfs", place)
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 
@@ -86,6 +91,79 @@ def test_where_no_upload_fits_deletions_do(small_disk: Path, start_service: Call
     (small_disk / "filler").unlink()
     assert user.upload(os.urandom(3 * MIB))["used"] == 3 * MIB + 14
     assert "0 wrong" in service.cli("fsck")
+
+
+def fill_with_files(disk: Path) -> Path:
+    """Let somebody else make files until no more can be made; their directory."""
+    place = disk / "filler"
+    place.mkdir()
+    with suppress(OSError):
+        for number in itertools.count():
+            (place / str(number)).touch()
+    return place
+
+
+@pytest.mark.parametrize("full", ["blocks", "inodes"])
+def test_where_nothing_is_free_at_all_people_can_delete(
+    small_disk: Path, start_service: Callable[..., Service], full: str
+) -> None:
+    """Of the uploads that are refused then, nothing stays; when there is room again, all goes on."""
+    service = start_service(DATA_DIR=small_disk / "data", MIN_FREE_SPACE="0", DATABASE_URL="", STORAGE_URL="")
+    service.data_dir = small_disk / "data"
+    reserve = service.data_dir / "gallery.sqlite.reserve"
+    user, leaver = service.user(), service.user("boris")
+    files = [user.upload(os.urandom(20_000)) for _ in range(20)]
+    leaver.upload(samples.picture("png", 60, 60), "a.png")
+    service.wait_until(lambda: reserve.exists() and reserve.stat().st_size)
+    before = service.stored("blobs", "links", "staging")
+    if full == "inodes":
+        fill_with_files(small_disk)
+    else:
+        fill(small_disk, 0)
+    assert_error(user.send(os.urandom(100)), 507)
+    assert_error(user.send(os.urandom(700_000)), 507)
+    assert_error(user.send(samples.picture("png", 50, 50), "b.png", path="avatar/upload/"), 507)
+    if full == "blocks":  # a start needs some room, too
+        service.stop()
+        service.start()
+    assert service.stored("blobs", "links", "staging") == before and len(user.items()) == 20
+    assert user.delete("files/", id=[file["id"] for file in files[:10]]).status_code == 204
+    assert user.delete("files/", id=files[10]["id"]).status_code == 204
+    assert leaver.delete("account/").status_code == 204
+    assert user.used() == 9 * 20_000
+    if full == "inodes":
+        shutil.rmtree(small_disk / "filler")
+    else:
+        (small_disk / "filler").unlink()
+    assert user.upload(os.urandom(MIB))["used"] == MIB + 9 * 20_000
+    service.within(lambda gallery: gallery.maintenance.tidy())
+    assert reserve.stat().st_size
+    assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
+
+
+def test_a_deletion_does_not_wait_for_a_store_that_can_only_be_read(
+    tmp_path: Path, start_service: Callable[..., Service]
+) -> None:
+    service = start_service(STORAGE_URL="")
+    user = service.user()
+    gone, kept = user.upload(os.urandom(1000)), user.upload(os.urandom(1000))
+    places = [service.data_dir / kind for kind in ("blobs", "thumbs", "links", "staging")]
+    with ExitStack() as stack:
+        for place in places:
+            mount("--bind", place, place)
+            stack.callback(subprocess.run, ["umount", "-l", place], check=True)
+            mount("-o", "remount,bind,ro", place)
+        for size in (1000, 700_000):
+            assert_error(user.send(os.urandom(size)), 503)
+        assert_error(service.http.get("/readyz"), 503)
+        assert user.delete("files/", id=gone["id"]).status_code == 204
+        assert user.http.get(gone["file"]).status_code == 404
+        assert len(user.items()) == 1
+    service.within(lambda gallery: gallery.maintenance.tidy())
+    assert len(service.stored("blobs")) == 1 and user.http.get(kept["file"]).is_success
+    assert not service.stored("links") or gone["slot_id"] not in str(service.stored("links"))
+    assert user.upload(os.urandom(1000))["used"] == 2000
+    assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
 
 
 def test_directories_that_are_gone_are_503_and_no_unknown_address(start_service: Callable[..., Service]) -> None:
