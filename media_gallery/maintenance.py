@@ -122,7 +122,16 @@ class Maintenance:
             if ours:
                 await self._sweep(at_once=False)
                 await self._settle(at_once=False)
+                await self._mend_tree()
         await self.db.keep_reserve()
+
+    async def _mend_tree(self) -> None:
+        """Publish what a power cut may have taken out of the tree."""
+        if not await self.store.is_sound():
+            report = Report()
+            await self._check_links(report, repair=True, progress=_quiet)
+            await self.store.note_sound()
+            log.info("the tree of links was looked over", links=report.links, published_anew=report.repaired)
 
     async def _sweep(self, at_once: bool) -> Swept:
         """Expired codes and tokens, bytes in the trash, accounts whose deletion was cut short."""
@@ -144,12 +153,10 @@ class Maintenance:
         left = self.arrivals.left_behind(at_once)
         keys = [entry.key for entry in left.entries if entry.key]
         slots = [entry.slot for entry in left.entries if entry.slot]
-        if keys:
-            needed = await self._needed(keys)
-            await self.store.delete([key for key in keys if key not in needed])
-        if slots:
-            known = await self._known(slots)
-            await self.store.unpublish([slot for slot in slots if slot not in known])
+        if keys and (spare := set(keys) - await self._needed(keys)):
+            await self.store.delete(list(spare))
+        if slots and (unknown := set(slots) - await self._known(slots)):
+            await self.store.unpublish(list(unknown))
         self.arrivals.settle(left)
 
     async def _empty(self, keys: list[str]) -> None:
@@ -159,7 +166,8 @@ class Maintenance:
         await self.db.write(lambda c: upkeep.empty_trash(c, keys), frees=True)
 
     async def gc(self, grace: float | None = None, progress: Progress = _quiet, all_lost: bool = False) -> Swept:
-        """Remove all that no link needs: what `tidy` removes, unfinished uploads, bytes and slots without a row.
+        """Remove all that no link needs: what `tidy` removes, unfinished uploads, bytes and slots without a row. Links
+        that are not published are.
 
         Nothing touched within `grace` seconds goes, since an upload under way is on disk before it is in the database:
         less than LEAST_GRACE is for a time when no service runs. Raises Unavailable where database and store seem to be
@@ -179,6 +187,8 @@ class Maintenance:
         async for slots in self._orphan_slots(grace, progress):
             await self.store.unpublish(slots)
             swept.slots += len(slots)
+        if self.store.tree:
+            await self._check_links(Report(), repair=True, progress=progress)
         return swept
 
     async def _orphan_keys(self, grace: float, progress: Progress) -> AsyncIterator[list[str]]:
@@ -296,6 +306,8 @@ class Maintenance:
                     report.found("unpublished", f"link {link.id}", repair)
                     if repair:
                         await self.store.publish(link.blob.key, slot)
+                        if not await self._is_there(link):  # it was deleted in the same moment
+                            await self.store.unpublish([link.slot_id])
             report.links += len(links)
             progress("links", len(links))
 

@@ -103,7 +103,7 @@ class BlobStore(Protocol):
         """Take in the bytes of a file under a key that restored rows name, durably."""
 
     async def delete(self, keys: list[str]) -> None:
-        """Remove blobs with their thumbnails."""
+        """Remove blobs with their thumbnails, and what is unfinished under their keys."""
 
     async def check(self) -> None:
         """Raise NoSpace or Unavailable where the store cannot take an upload now."""
@@ -116,6 +116,12 @@ class BlobStore(Protocol):
 
     def slots(self, older_than: float) -> AsyncIterator[list[str]]:
         """All published slot ids, in batches; only those untouched for `older_than` seconds."""
+
+    async def is_sound(self) -> bool:
+        """Whether the tree of links is surely as it was published: not so after the machine has started anew."""
+
+    async def note_sound(self) -> None:
+        """It has been looked over."""
 
     async def published(self, slot_id: str) -> dict[str, str]:
         """File name -> what it leads to, for comparing with `publication`."""

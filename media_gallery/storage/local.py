@@ -28,6 +28,8 @@ from media_gallery.storage import Slot, Staged, Writer
 from media_gallery.storage.staging import PIECE, Staging, write_all
 
 LISTED = 1000
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Another one after each start of the machine (proc_sys_kernel(5)): what was not synced may be lost then."""
 
 
 def sync_directory(path: Path) -> None:
@@ -62,6 +64,7 @@ class LocalStore:
     def __init__(self, root: Path, reserve: int = 0) -> None:
         self.root = root.absolute()
         self.staging = Staging(self.root / "staging", reserve)
+        self._boot = self.root / "boot"
         self.run = self.staging.run
 
     async def start(self) -> None:
@@ -153,6 +156,18 @@ class LocalStore:
         if named_type(slot.name) == slot.media_type:
             links[slot.name] = up.format("blobs")
         return links
+
+    async def is_sound(self) -> bool:
+        def job() -> bool:
+            try:
+                return self._boot.read_bytes() == BOOT_ID.read_bytes()
+            except FileNotFoundError:
+                return False
+
+        return await self.run(job)
+
+    async def note_sound(self) -> None:
+        await self.run(lambda: self._boot.write_bytes(BOOT_ID.read_bytes()))
 
     async def published(self, slot_id: str) -> dict[str, str]:
         def job() -> dict[str, str]:

@@ -42,6 +42,8 @@ SMALL = 64 * 1024
 """Bytes of a body that takes no time worth counting."""
 SLOWEST = 128 * 1024
 """Bytes a second at which a part must get there. Nothing tells how far it is, so its time is limited by its size."""
+SENDING = 3000.0
+"""Seconds that a whole file may take: less than the age from which gc takes what is half sent for abandoned."""
 LISTED = 1000
 _NO_BUCKET = "<Code>NoSuchBucket<"
 _FULL = ("QuotaExceeded", "InsufficientStorage", "NoSpace", "status: 507")
@@ -150,10 +152,13 @@ class S3Store:
     async def _send(self, staged: Staged) -> None:
         source = staged.data if staged.data is not None else self._staging.path(staged.key)
         try:
-            await self._put(_blob(staged.key), source, staged.size)
-        except BaseException:
+            async with asyncio.timeout(SENDING):
+                await self._put(_blob(staged.key), source, staged.size)
+        except BaseException as error:
             with suppress(BaseError, OSError):
                 await obstore.delete_async(self._bucket, _blob(staged.key))
+            if isinstance(error, TimeoutError):
+                raise Unavailable(AWAY) from error
             raise
         await self._staging.discard(staged)
 
@@ -241,6 +246,7 @@ class S3Store:
         for found in await asyncio.gather(*(self._thumbnails(key) for key in keys)):
             paths += found
         await _asked(obstore.delete_async(self._bucket, paths))
+        await self._staging.remove(keys)
 
     async def _thumbnails(self, key: str) -> list[str]:
         return [meta["path"] for meta in await _asked(obstore.list(self._bucket, f"thumbs/{key}/").collect_async())]
@@ -273,6 +279,12 @@ class S3Store:
     async def slots(self, older_than: float) -> AsyncIterator[list[str]]:
         for slots in list[list[str]]():
             yield slots
+
+    async def is_sound(self) -> bool:
+        return True
+
+    async def note_sound(self) -> None:
+        pass
 
     async def published(self, slot_id: str) -> dict[str, str]:
         return {}

@@ -88,6 +88,13 @@ class Staging:
         if staged.data is None:
             await self.run(lambda: self.path(staged.key).unlink(missing_ok=True))
 
+    async def remove(self, keys: list[str]) -> None:
+        def job() -> None:
+            for key in keys:
+                self.path(key).unlink(missing_ok=True)
+
+        await self.run(job)
+
     async def open(self, staged: Staged) -> int:
         return await self.run(lambda: self._open(staged))
 

@@ -245,6 +245,27 @@ def test_fsck_does_not_take_a_deletion_under_way_for_a_fault(start_service: Call
     service.within(check)
 
 
+def test_what_is_deleted_while_it_is_published_anew_is_not_published(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user = service.user()
+    file = user.upload(b"going")
+
+    async def repair(gallery: Gallery) -> None:
+        publish = gallery.store.publish
+        await gallery.store.unpublish([file["slot_id"]])
+
+        async def late(*args: Any) -> None:
+            assert user.delete("files/", id=file["id"]).status_code == 204
+            await publish(*args)
+
+        gallery.store.publish = late  # type: ignore[method-assign]
+        await gallery.maintenance.fsck(repair=True)
+        assert await gallery.store.published(file["slot_id"]) == {}
+
+    service.within(repair)
+    assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
+
+
 def test_a_wrong_type_does_not_unmake_an_avatar(start_service: Callable[..., Service]) -> None:
     """One calls an image a film, which no decoder can read; meanwhile another makes an avatar of the same bytes."""
     service = start_service()
