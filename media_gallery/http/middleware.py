@@ -27,6 +27,8 @@ log = structlog.get_logger()
 GONE = 499
 """What is noted of a client that went away before its answer."""
 METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+OTHER = "other"
+"""What a method that is none of these is counted as: each label of a metric is kept for good."""
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
@@ -194,9 +196,7 @@ class Observe:
     @staticmethod
     def _note(scope: Scope, status: int, seconds: float) -> None:
         route = route_of(scope)
-        method = (
-            scope["method"] if route != "-" and scope["method"] in METHODS else "-"
-        )  # else anybody names new labels
+        method = scope["method"] if scope["method"] in METHODS else OTHER
         count, duration = _meters(method, route, status)
         count.inc()
         duration.observe(seconds)
