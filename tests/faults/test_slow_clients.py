@@ -66,13 +66,11 @@ def test_a_body_that_drips_gets_408(user: User, chunked: bool, before: int) -> N
     wait_until(told)
 
 
-@pytest.mark.parametrize("path", ["files/", "account/tokens/"])
-def test_parameters_that_drip_get_408(user: User, path: str) -> None:
+@pytest.mark.parametrize("line", ["DELETE /api/v1/files/", "POST /api/v1/account/xmpp_code_request/"])
+def test_parameters_that_drip_get_408(user: User, line: str) -> None:
     raw = Raw(user)
-    head = (
-        f"DELETE /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user.token}\r\nContent-Length: 60000\r\n"
-    )
-    raw.send(f"{head}\r\n".encode())
+    head = f"{line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user.token}\r\nContent-Length: 60000\r\n\r\n"
+    raw.send(head.encode())
     assert drip(raw, b" ")[0] == 408
 
 
@@ -130,20 +128,22 @@ def test_an_ordinary_head_passes(impatient: Service) -> None:
 
 @pytest.fixture
 def crowd(start_service: Callable[..., Service]) -> Iterator[Service]:
-    """A service with thousands of connections: silent, with half a head, with half a body."""
+    """A service with thousands of connections: silent, with half a head, with half a body, of a good token or none."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 3 * IDLE:
         pytest.skip("a process may not have so many connections here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    service = start_service(WORKERS="1", IDLE_TIMEOUT="10 min", UPLOADS_AT_ONCE=str(IDLE))
-    body = (
-        f"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.user().token}\r\n"
+    service = start_service(WORKERS="1", IDLE_TIMEOUT="10 min", LINGER_TIME="10 min", UPLOADS_AT_ONCE=str(IDLE))
+    bodies = [
+        f"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000\r\n\r\n--x\r\n"
-    )
+        for token in (service.user().token, "unknown")
+    ]
+    begun = (b"", b"GET / HTTP/1.1\r\n", *(body.encode() for body in bodies))
     with ExitStack() as connections:
         for number in range(IDLE):
             connection = connections.enter_context(socket.create_connection(("127.0.0.1", service.port), DEADLINE))
-            connection.sendall((b"", b"GET / HTTP/1.1\r\n", body.encode())[number % 3])
+            connection.sendall(begun[number % len(begun)])
         yield service
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
