@@ -44,17 +44,21 @@ def pieces(upload: Upload) -> Iterator[bytes]:
         yield body[start : start + PIECE]
 
 
+def connected(upload: Upload) -> http.client.HTTPConnection:
+    where = urlsplit(upload.url)
+    if where.scheme == "http":
+        return http.client.HTTPConnection(where.netloc)
+    trust = ssl.create_default_context(cafile=upload.ca_file and str(upload.ca_file))
+    return http.client.HTTPSConnection(where.netloc, context=trust)
+
+
 def by_http_client(upload: Upload, runs: int) -> Iterator[str]:
     """Python's own: it sends everything before it reads anything."""
-    where = urlsplit(upload.url)
     headers = {"Authorization": f"Bearer {upload.token}", "Content-Type": "multipart/form-data; boundary=b"}
     if upload.mode == "whole":
         headers["Content-Length"] = str(len(HEAD) + upload.size + len(TAIL))
     for _ in range(runs):
-        connection = http.client.HTTPConnection(where.netloc)
-        if where.scheme == "https":
-            trust = ssl.create_default_context(cafile=upload.ca_file and str(upload.ca_file))
-            connection = http.client.HTTPSConnection(where.netloc, context=trust)
+        connection = connected(upload)
         try:
             connection.request("POST", PATH, pieces(upload), headers, encode_chunked=upload.mode == "chunked")
             answer = connection.getresponse()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.front.nginx import PROGRAM, Nginx
 from tests.service import MIB, Service
-from tests.uploaders import CURL, Client, Upload, by_curl, by_http_client
+from tests.uploaders import CURL, PATH, Client, Upload, by_curl, by_http_client, connected
 
 pytestmark = [
     pytest.mark.same_everywhere,
@@ -48,3 +49,16 @@ def test_a_client_that_is_still_sending_reads_the_refusal(
     for sent, status in ((nobodys, 401), (upload, 403), (large, too_large), (upload, 429)):
         for line in client(sent, 2):
             assert line.startswith(f'{status} {{"status":{status},"error":"'), line
+
+
+@pytest.mark.parametrize("way", ["directly", "nginx"])
+def test_who_is_refused_is_told_at_once_and_that_the_connection_ends(ways: dict[str, Upload], way: str) -> None:
+    """A client that kept it for its next request would lose that one."""
+    connection = connected(ways[way])
+    connection.putrequest("POST", PATH)
+    connection.putheader("Content-Length", str(SIZE))
+    connection.endheaders()
+    answer = connection.getresponse()  # to the head alone
+    assert (answer.status, answer.getheader("Connection")) == (401, "close")
+    assert json.load(answer)["status"] == 401
+    connection.close()
