@@ -130,7 +130,7 @@ def _not_modified(request: Request, headers: dict[str, str]) -> bool:
 def _not_after(modified: str, moment: str) -> bool:
     try:
         return parsedate_to_datetime(modified) <= parsedate_to_datetime(moment)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return False
 
 

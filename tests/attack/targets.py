@@ -6,6 +6,7 @@ A parser gives a value or refuses with a `GalleryError` that has a body; anythin
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from media_gallery.errors import GalleryError
 from media_gallery.http import API, multipart, shapes
 from media_gallery.http.account import _code
-from media_gallery.http.media import disposition, parse_range
+from media_gallery.http.media import _not_modified, _range, disposition, parse_range
 from media_gallery.http.request import Call, read_parameters
 from media_gallery.media_types import parse
 from media_gallery.models import Jid, clean_name, thumbnail_name
@@ -52,10 +53,11 @@ class _Uploads:
         assert size >= 0
 
 
-def call_of(method: str, query: bytes, content_type: str, pieces: list[bytes]) -> Call:
-    """A request whose body comes in these pieces."""
+def call_of(method: str, query: bytes, content_type: str, pieces: list[bytes], *more: tuple[bytes, bytes]) -> Call:
+    """A request whose body comes in these pieces, with more headers."""
     scope = {"type": "http", "method": method, "path": "/", "scheme": "http", "server": ("x", 80), "root_path": "",
-             "query_string": query, "headers": [(b"content-type", content_type.encode("latin-1"))]}  # fmt: skip
+             "client": ("127.0.0.1", 1), "query_string": query,
+             "headers": [(b"content-type", content_type.encode("latin-1")), *more]}  # fmt: skip
     messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
     rest = iter([*messages, {"type": "http.request", "body": b"", "more_body": False}])
 
@@ -120,6 +122,19 @@ class Parsers:
                     use(params)
                 except GalleryError as error:
                     msgspec.json.encode(error.body())
+
+    def head(self, name: bytes, value: bytes) -> None:
+        """What is read from the head of a request, with this header in it, twice."""
+        call = call_of("GET", b"", "", [], (name, value), (name, value), (b"range", b"bytes=0-0"))
+        assert str(ip_address(call.address)) == call.address
+        assert call.language == call.language.lower()
+        assert call.token is None or call.token == call.token.strip()
+        known = {"ETag": '"e"', "Last-Modified": "Mon, 23 Nov 2026 10:00:00 GMT"}
+        try:
+            _not_modified(call.request, known)
+            _range(call.request, known, 1000)
+        except GalleryError as error:
+            assert error.status == 416
 
     def words(self, data: bytes) -> None:
         """JIDs, names, types and ranges."""

@@ -142,3 +142,31 @@ def test_words(parsers: Parsers, text: str) -> None:
 @given(st.from_regex(r"bytes ?= ?[-0-9, +_\u0660]{0,30}", fullmatch=True))
 def test_ranges(parsers: Parsers, asked: str) -> None:
     parsers.words(asked.encode())
+
+
+HEADERS = ["accept-language", "authorization", "forwarded", "if-modified-since", "if-none-match", "if-range", "range",
+           "x-forwarded-for"]  # fmt: skip
+DATES = st.builds(
+    "Mon, {} Nov {} {}:00:00 {}".format,
+    st.integers(1, 31),
+    st.one_of(st.integers(1, 9999), st.integers()),
+    st.sampled_from(["00", "23", "24", "9" * 5000]),
+    st.one_of(st.from_regex(r"[+-][0-9]{1,30}", fullmatch=True), st.sampled_from(["GMT", "EST", "-0000", "+2400", ""])),
+)
+WORDS = st.lists(
+    st.sampled_from(["Bearer", "bytes", "=", "-", ",", ";", "q=", '"', "W/", "for=", "[::1]", ":80", "127.0.0.1",
+                     "::1%1", "*", "9" * 30, "1e999", "nan", "de-AT", "\\", " "]), max_size=12,
+).map("".join)  # fmt: skip
+
+
+@often
+@given(st.sampled_from(HEADERS), st.one_of(WORDS, st.text(st.characters(max_codepoint=255), max_size=30)))
+def test_heads_of_anything(parsers: Parsers, name: str, value: str) -> None:
+    parsers.head(name.encode(), value.encode("latin-1"))
+
+
+@often
+@given(DATES)
+def test_dates_of_anything(parsers: Parsers, date: str) -> None:
+    for name in (b"if-modified-since", b"if-range"):
+        parsers.head(name, date.encode())
