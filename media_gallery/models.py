@@ -302,8 +302,12 @@ class Link:
         return kind if kind in ("image", "video") else None  # type: ignore[return-value]
 
     def thumbnail_files(self) -> dict[str, str]:
-        """The last part of every thumbnail URL this link answers -> the thumbnail's file name in the store."""
-        if not self.thumbnails or not self.pictured:
+        """The last part of every thumbnail URL this link answers -> the thumbnail's file name in the store.
+
+        One of every image and film, also where none was wanted or can be made: it is made when it is asked for, or
+        stands for a placeholder.
+        """
+        if not self.pictured:
             return {}
         names = {thumbnail_name(self.name): f"{THUMBNAIL_SIZE}.webp"}
         ext = self.avatar_format

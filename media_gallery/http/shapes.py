@@ -330,7 +330,7 @@ def parse_media_url(url: str) -> tuple[str, str]:
 def file_object(link: Link, public_url: str, asked: Digest | None = None) -> FileObject:
     blob = link.blob
     thumbnail = None
-    if link.thumbnails and link.pictured and blob.decodable is not False:
+    if link.pictured:  # COMPAT: the web client reads the URL of each image, film and avatar
         thumbnail = Thumbnail(media_url(public_url, link.slot_id, thumbnail_name(link.name)), 256, 256)
     answer = FileObject(
         id=link.id,

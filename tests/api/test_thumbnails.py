@@ -205,10 +205,11 @@ def test_encrypted_bytes_under_another_name_are_kept_as_they_are(anna: User, nam
     data = os.urandom(50_000)
     file = anna.upload(data, name, media_type)
     assert (file["name"], file["media_type"], file["size"]) == (name, media_type, len(data))
-    assert file["thumbnail"] is None and file["width"] is None and file["height"] is None
+    assert file["width"] is None and file["height"] is None
     answer = anna.http.get(file["file"])
     assert (answer.content, answer.headers["Content-Type"]) == (data, media_type)
-    assert anna.items()[0]["thumbnail"] is None
+    assert anna.items()[0]["thumbnail"] == file["thumbnail"]
+    assert_placeholder(anyone.get(file["thumbnail"]["url"]))
 
 
 @pytest.mark.parametrize(
@@ -221,18 +222,19 @@ def test_encrypted_bytes_under_another_name_are_kept_as_they_are(anna: User, nam
      (b"", "empty.jpg", "image/jpeg")],
     ids=["playlist as film", "playlist", "svg", "html", "script", "sound", "photo as film", "film as photo", "empty"],
 )  # fmt: skip
-def test_what_is_no_such_image_or_film_is_kept_without_a_thumbnail(
+def test_what_is_no_such_image_or_film_is_kept_and_shown_by_a_placeholder(
     anna: User, data: bytes, name: str, media_type: str
 ) -> None:
     file = anna.upload(data, name, media_type)
-    assert file["thumbnail"] is None and file["width"] is None
+    assert file["thumbnail"]["width"] == file["thumbnail"]["height"] == 256 and file["width"] is None
+    assert_placeholder(anyone.get(file["thumbnail"]["url"]))
     answer = anna.http.get(file["file"])
     assert (answer.status_code, answer.content, answer.headers["Content-Type"]) == (200, data, media_type)
 
 
 def test_bytes_that_came_under_a_wrong_type_have_a_thumbnail_under_the_right_one(anna: User, boris: User) -> None:
     data = samples.picture("png", 207, 107)
-    assert anna.upload(data, "photo.mp4", "video/mp4")["thumbnail"] is None
+    assert_placeholder(anyone.get(anna.upload(data, "photo.mp4", "video/mp4")["thumbnail"]["url"]))
     file = boris.upload(data, "photo.png", "image/png")
     assert (file["width"], file["height"]) == (207, 107)
     assert thumbnail(boris, file["thumbnail"]["url"]).size == (256, 256)
@@ -246,17 +248,21 @@ def test_an_image_of_another_format_than_its_name_says_has_one(anna: User) -> No
 
 def test_a_thumbnail_that_cannot_be_made_is_a_placeholder(anna: User) -> None:
     file = anna.upload(samples.png_lie(50_000, 50_000), "huge.png", "image/png")
-    assert file["thumbnail"] is None
     url = f"{anna.service.url}/media/{file['slot_id']}/thumb_huge.webp"
+    assert file["thumbnail"] == {"url": url, "width": 256, "height": 256}
     assert_placeholder(anyone.get(url))
     assert anyone.head(url).status_code == 200
     assert anyone.get(url, headers={"Range": "bytes=0-1"}).status_code in (200, 206)
 
 
-def test_no_thumbnails_where_none_are_wanted(anna: User) -> None:
-    file = anna.upload(samples.picture("png"), "plain.png", "image/png", create_thumbnails="false")
-    assert file["thumbnail"] is None
-    assert_error(anna.service.http.get(f"/media/{file['slot_id']}/thumb_plain.webp"), 404)
+def test_a_thumbnail_that_was_not_wanted_is_made_when_it_is_asked_for(anna: User) -> None:
+    file = anna.upload(samples.picture("png", 305, 205), "plain.png", "image/png", create_thumbnails="false")
+    assert file["width"] is None  # nobody has looked yet
+    assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
+    assert anna.items()[0]["width"] == 305
+    avatar = anna.avatar(samples.picture("png", 306, 206), create_thumbnails="false")
+    assert avatar["thumbnails"] == []
+    assert thumbnail(anna, avatar["thumbnail"]["url"]).size == (256, 256)
 
 
 def test_other_files_have_none(anna: User) -> None:
