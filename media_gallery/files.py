@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import structlog
 
@@ -78,14 +79,14 @@ class Files:
         link = await self.db.read(lambda c: links.find_by_slot(c, slot_id)) if slot_id.isalnum() else None
         if link is None:
             raise NotFound
-        if name == link.name:
-            key = link.blob.key
-            return Content(link, partial(self.store.read, key), self.store.path(key))
-        stored = link.thumbnail_files().get(name)
-        if stored is None:
-            raise NotFound
-        data = await self._thumbnail(link, stored)
-        return Content(link, thumbnail=stored, data=data, placeholder=data is None)
+        for spelled in dict.fromkeys((name, unquote(name))):  # COMPAT: iOS encodes names twice
+            if spelled == link.name:
+                key = link.blob.key
+                return Content(link, partial(self.store.read, key), self.store.path(key))
+            if stored := link.thumbnail_files().get(spelled):
+                data = await self._thumbnail(link, stored)
+                return Content(link, thumbnail=stored, data=data, placeholder=data is None)
+        raise NotFound
 
     async def address(self, link: Link, disposition: str) -> tuple[str, float] | None:
         """Where a client may fetch a link's bytes by itself, and for how many seconds; None: through the service."""
@@ -107,11 +108,10 @@ class Files:
             page = await self.db.scan(lambda c: links.list_links(c, account, wanted, order, descending, number, size))
         return page
 
-    async def list_oldest(
-        self, account: AccountId, percent: int, exclude_avatars: bool, number: int, size: int
-    ) -> Page[Link]:
-        """The oldest links that together first reach `percent` of what the account uses."""
-        return await self.db.scan(lambda c: links.list_oldest(c, account, percent, exclude_avatars, number, size))
+    async def oldest(self, account: AccountId, percent: int, exclude_avatars: bool) -> Filter | None:
+        """The oldest links that together first reach `percent` of what the account uses; None where there are none."""
+        end = await self.db.scan(lambda c: links.find_oldest_end(c, account, percent, exclude_avatars))
+        return Filter(oldest_to=end, with_avatars=not exclude_avatars) if end else None
 
     async def usage(self, account: AccountId, wanted: Filter) -> Usage:
         """Counts and bytes by category of what the filter lets through."""
@@ -234,12 +234,10 @@ class Files:
         return await self._delete_up_to(account, Filter(), await self._last_id(account))
 
     async def delete_oldest(self, account: AccountId, percent: int, exclude_avatars: bool) -> int:
-        """Remove what `list_oldest` lists."""
+        """Remove what `oldest` lets through."""
         last = await self._last_id(account)
-        end = await self.db.scan(lambda c: links.find_oldest_end(c, account, percent, exclude_avatars))
-        if end is None:
-            return 0
-        return await self._delete_up_to(account, Filter(oldest_to=end, with_avatars=not exclude_avatars), last)
+        wanted = await self.oldest(account, percent, exclude_avatars)
+        return await self._delete_up_to(account, wanted, last) if wanted else 0
 
     async def _last_id(self, account: AccountId) -> int:
         return await self.db.read(lambda c: links.last_id(c, account))

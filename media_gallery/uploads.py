@@ -41,6 +41,8 @@ from media_gallery.thumbnails import Avatar, DecoderFailed, Thumbnailer, Undecod
 log = structlog.get_logger()
 STEP = 512 * 1024
 """Bytes of an upload between two looks at what else of its account is on its way, where its quota is nearly reached."""
+AWAITED = 600 * 1_000_000
+"""Microseconds after a slot hit within which an upload of the same takes the hit's link over (contract)."""
 COME_AGAIN = 5
 """Seconds after which a client may try again that has too many uploads under way."""
 
@@ -135,7 +137,10 @@ class Uploads:
         said = media_types.parse(offer.media_type)[0] if offer.media_type and not avatar else None
         media_type = said if said and said != "text/plain" else known.media_type
         context = _context(offer) or ("file" if known.context == "avatar" else known.context)
-        new = NewLink(new_slot_id(), offer.name, media_type, context, offer.metadata, known.thumbnails)
+        new = NewLink(
+            new_slot_id(), offer.name, media_type, context, offer.metadata or known.metadata, known.thumbnails,
+            self.clock() + AWAITED,
+        )  # fmt: skip
         entry = self.arrivals.enter_link(new.slot_id)
         try:
             kept = await self._link_again(entry, account, new, known.blob)
@@ -231,6 +236,36 @@ class Uploads:
         metrics.uploads.labels(kept.link.category, "known" if known else "new").inc()
         return kept
 
+    async def take_over(self, account: AccountId, staged: Staged, new: NewLink, offer: Offer) -> Kept | None:
+        """The link of a slot hit that awaits these bytes, with what the upload says of them; they go. Else None.
+
+        COMPAT: iOS uploads whatever the slot has answered.
+        """
+        now, avatar = self.clock(), new.context == "avatar"
+        hit = await self.db.read(lambda c: links.find_awaited(c, account, staged.sha256, new.name, avatar, now))
+        if hit is None:
+            return None
+        told = replace(
+            new,
+            slot_id=hit.slot_id,
+            media_type=new.media_type if says_type(offer) else hit.media_type,
+            context=hit.context if new.context == "file" and offer.context is None else new.context,
+            metadata=new.metadata or hit.metadata,
+        )
+
+        async def transaction(c: Connection) -> Kept | None:
+            link = await links.take_over(c, hit, told, now)
+            return Kept(link, *await accounts.get_quota(c, account, self.limits.default_quota)) if link else None
+
+        kept = await self.db.write(transaction)
+        if kept is not None:
+            with only_logged("spare bytes not removed", link=kept.link.id):
+                await self.store.discard(staged)
+            with only_logged("link not published", link=kept.link.id):
+                await self.store.publish(hit.blob.key, _slot(kept.link))
+            metrics.uploads.labels(kept.link.category, "known").inc()
+        return kept
+
     async def _take_back(self, entry: Entry, keys: list[str]) -> None:
         """Leave nothing of a link that surely was not made; what cannot be removed now is for upkeep."""
         with only_logged("spare bytes not removed"):
@@ -295,13 +330,17 @@ class Upload:
             return await self._finish_avatar(staged, offer)
         new = NewLink(new_slot_id(), offer.name, media_type, context, offer.metadata, offer.thumbnails)
         async with self._held_open(staged, new) as fd:
-            kept = await self._uploads.keep(self, staged, new, None)
+            kept = await self._kept(staged, new, offer)
             link = kept.link
             if link.thumbnails and link.pictured and not link.blob.decodable:  # it may have failed under a wrong type
                 with only_logged("thumbnail not made", link=link.id):
                     blob = await self._uploads.files.see(link, self._uploads.limits.thumbnail_wait, fd)
                     kept = replace(kept, link=replace(link, blob=blob))
         return kept
+
+    async def _kept(self, staged: Staged, new: NewLink, offer: Offer, seen: Avatar | None = None) -> Kept:
+        taken = await self._uploads.take_over(self.account, staged, new, offer)
+        return taken or await self._uploads.keep(self, staged, new, seen)
 
     @asynccontextmanager
     async def _held_open(self, staged: Staged, new: NewLink) -> AsyncIterator[int | None]:
@@ -322,7 +361,7 @@ class Upload:
         await self._writer.write(avatar.data)
         cropped = await self._writer.finish()
         new = NewLink(new_slot_id(), offer.name, avatar.media_type, "avatar", offer.metadata, offer.thumbnails)
-        kept = await self._uploads.keep(self, cropped, new, avatar)
+        kept = await self._kept(cropped, new, offer, avatar)
         if offer.thumbnails:
             with only_logged("thumbnails not kept", link=kept.link.id):  # made again when they are asked for
                 await self._uploads.files.keep_thumbnails(kept.link.blob, avatar.thumbnails)
@@ -388,6 +427,11 @@ def decide_type(offer: Offer, head: bytes) -> tuple[str, Context]:
     # COMPAT: iOS marks its voice messages by their loudness alone
     recorded = offer.context != "avatar" and media_type.startswith("audio/") and "meters" in offer.metadata
     return media_type, "voice" if recorded else _context(offer) or "file"
+
+
+def says_type(offer: Offer) -> bool:
+    """Whether anything was said of its media type."""
+    return any(media_types.parse(said)[0] for said in (offer.media_type, offer.part_type) if said)
 
 
 def _context(offer: Offer) -> Context | None:

@@ -81,12 +81,18 @@ async def charge(
     if row is None:
         quota, used = await check_room(c, account, size, default_quota, most_files)
         raise QuotaExceeded(quota=quota, used=used, required=size)  # though there is room now
-    await c.run(
-        "INSERT INTO usage (account_id, category, files, used) VALUES ($1, $2, 1, $3)"
-        " ON CONFLICT (account_id, category) DO UPDATE SET files = usage.files + 1, used = usage.used + excluded.used",
-        account, category, size,
-    )  # fmt: skip
+    await add_usage(c, account, category, 1, size)
     return row[0], row[1]
+
+
+async def add_usage(c: Connection, account: AccountId, category: Category, files: int, size: int) -> None:
+    """Count so many files and bytes more, or less, under a category."""
+    await c.run(
+        "INSERT INTO usage (account_id, category, files, used) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (account_id, category) DO UPDATE SET"
+        " files = usage.files + excluded.files, used = usage.used + excluded.used",
+        account, category, files, size,
+    )  # fmt: skip
 
 
 async def check_room(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from media_gallery.db import Connection, Row
+from media_gallery.db.accounts import add_usage
 from media_gallery.models import (
     CATEGORIES,
     METADATA_DEPTH,
@@ -83,6 +84,8 @@ class NewLink:
     context: Context
     metadata: dict[str, Any]
     thumbnails: bool
+    awaited_until: int | None = None
+    """Of a slot hit: until when an upload of the same takes the link over."""
 
 
 async def insert_blob(c: Connection, blob: Blob, now: int) -> Blob:
@@ -110,14 +113,47 @@ async def link_known_blob(c: Connection, blob: Blob) -> Blob | None:
 async def insert_link(c: Connection, account: AccountId, new: NewLink, blob: Blob, now: int) -> Link:
     row = await c.one(
         "INSERT INTO links (account_id, blob_id, slot_id, name, folded, size, media_type, context, category, metadata,"
-        " thumbnails, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
+        " thumbnails, created_at, awaited_until)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
         account, blob.id, new.slot_id, new.name, folded(new.name), blob.size, new.media_type, new.context,
         category_of(new.media_type, new.context), msgspec.json.encode(new.metadata).decode(), new.thumbnails, now,
+        new.awaited_until,
     )  # fmt: skip
     assert row
     return Link(
         row[0], account, new.slot_id, new.name, new.media_type, new.context, new.metadata, new.thumbnails, now, blob
     )
+
+
+async def find_awaited(
+    c: Connection, account: AccountId, sha256: str, name: str, avatar: bool, now: int
+) -> Link | None:
+    """The account's newest slot hit that still awaits an upload of these bytes under this name."""
+    row = await c.one(
+        f"SELECT {_LINK} {_FROM} WHERE b.sha256 = $1 AND l.account_id = $2 AND l.awaited_until > $3 AND l.name = $4"
+        f" AND l.context {'=' if avatar else '<>'} 'avatar' ORDER BY l.id DESC LIMIT 1",
+        sha256, account, now, name,
+    )  # fmt: skip
+    return _link(row) if row else None
+
+
+async def take_over(c: Connection, link: Link, new: NewLink, now: int) -> Link | None:
+    """Give a slot hit what its upload says of the file; None where it has gone, or another upload was first."""
+    row = await c.one(
+        "UPDATE links SET awaited_until = NULL, media_type = $3, context = $4, category = $5, metadata = $6,"
+        " thumbnails = $7 WHERE id = $1 AND awaited_until > $2 RETURNING id",
+        link.id, now, new.media_type, new.context, category_of(new.media_type, new.context),
+        msgspec.json.encode(new.metadata).decode(), new.thumbnails,
+    )  # fmt: skip
+    if row is None:
+        return None
+    taken = replace(
+        link, media_type=new.media_type, context=new.context, metadata=new.metadata, thumbnails=new.thumbnails
+    )
+    if taken.category != link.category:
+        await add_usage(c, link.account, link.category, -1, -link.blob.size)
+        await add_usage(c, link.account, taken.category, 1, link.blob.size)
+    return taken
 
 
 async def find_blob(c: Connection, sha256: str) -> Blob | None:
@@ -283,21 +319,6 @@ _OLDEST = """
 """
 
 
-async def list_oldest(
-    c: Connection, account: AccountId, percent: int, exclude_avatars: bool, number: int, size: int
-) -> Page[Link]:
-    """The oldest links whose sizes together first reach `percent` of what the account uses."""
-    args = await _oldest_args(c, account, percent, exclude_avatars)
-    total = await c.one(f"SELECT COUNT(*) FROM ({_OLDEST}) AS oldest", *args)
-    rows = await c.all(
-        f"SELECT {_LINK} {_FROM} WHERE l.account_id = $1 AND l.id IN ({_OLDEST})"
-        " ORDER BY l.created_at, l.id LIMIT $4 OFFSET $5",
-        *args, size, (number - 1) * size,
-    )  # fmt: skip
-    assert total
-    return Page([_link(row) for row in rows], total[0], number, size)
-
-
 async def _oldest_args(c: Connection, account: AccountId, percent: int, exclude_avatars: bool) -> tuple[int, int, int]:
     row = await c.one("SELECT used FROM accounts WHERE id = $1", account)
     return account, int(exclude_avatars), (row[0] if row else 0) * percent
@@ -323,7 +344,7 @@ async def select_ids(c: Connection, account: AccountId, wanted: Filter, after: i
 async def find_oldest_end(
     c: Connection, account: AccountId, percent: int, exclude_avatars: bool
 ) -> tuple[int, int] | None:
-    """Time and id of the last among the links that `list_oldest` lists."""
+    """Time and id of the last of the oldest links whose sizes together first reach `percent` of what is used."""
     args = await _oldest_args(c, account, percent, exclude_avatars)
     row = await c.one(
         f"SELECT created_at, id FROM links WHERE account_id = $1 AND id IN ({_OLDEST})"
@@ -362,10 +383,7 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
     )  # fmt: skip
     for category in sorted({row[3] for row in rows}):
         sizes = [row[2] for row in rows if row[3] == category]
-        await c.run(
-            "UPDATE usage SET files = files - $3, used = used - $4 WHERE account_id = $1 AND category = $2",
-            account, category, len(sizes), sum(sizes),
-        )  # fmt: skip
+        await add_usage(c, account, category, -len(sizes), -sum(sizes))
     keys, slot_ids = await _unlink(c, Counter(row[1] for row in rows), now), [row[0] for row in rows]
     if slots:
         values = ", ".join(f"(${n + 2}, $1)" for n in range(len(slot_ids)))

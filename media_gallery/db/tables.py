@@ -5,7 +5,7 @@ Times are microseconds since 1970, sizes bytes. What clients page over has its a
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table, text
 from sqlalchemy import Text as AnyText
 
 metadata = MetaData()
@@ -98,8 +98,11 @@ links = Table(
     Column("metadata", Text, nullable=False),  # JSON
     Column("thumbnails", Boolean, nullable=False),  # does this link offer any?
     Column("created_at", Big, nullable=False),
+    Column("awaited_until", Big),  # of a slot hit: until when an upload of the same takes the link over, once
     sqlite_autoincrement=True,
 )
+_awaited = text("awaited_until IS NOT NULL")
+Index("links_awaited", links.c.account_id, links.c.blob_id, sqlite_where=_awaited, postgresql_where=_awaited)
 # The category last in each: a list without avatars is read from the index alone, in its order.
 Index("links_by_time", links.c.account_id, links.c.created_at, links.c.id, links.c.category)
 Index("links_by_id", links.c.account_id, links.c.id, links.c.category)

@@ -76,7 +76,7 @@ API = (
     Operation("GET", "/files/slot", files.slot, shapes.SlotParams, {200: shapes.FileObject | shapes.SlotAnswer},
               (400, 403, 413, 429)),
     Operation("POST", "/files/upload", files.upload, **_UPLOAD),
-    Operation("GET", "/files", files.list_files, shapes.ListParams, {200: Files}, (400,)),
+    Operation("GET", "/files", files.list_files, shapes.FileListParams, {200: Files}, (400,)),
     Operation("DELETE", "/files", files.delete_files, shapes.DeleteParams, {204: None}, (400, 404), strict=True),
     Operation("GET", "/files/percent/{percent}", files.list_percent, shapes.PercentParams, {200: Files}, (400,)),
     Operation("DELETE", "/files/percent/{percent}", files.delete_percent, shapes.PercentDeleteParams, {204: None},

@@ -46,8 +46,10 @@ def _kept(call: Call, kept: Kept) -> shapes.FileObject:
     return answer
 
 
-async def list_files(call: Call, params: shapes.ListParams) -> shapes.PageOf[shapes.FileObject]:
+async def list_files(call: Call, params: shapes.FileListParams) -> shapes.PageOf[shapes.FileObject]:
     """The account's files; without `context` or `type=avatar`, avatars are left out."""
+    if params.percent is not None:
+        return await _list_oldest(call, params.percent, params.exclude_avatars, True, params.paging)
     named = params.names_avatars or params.type == "avatar"
     return await _list(call, params, params.filter(with_avatars=named))
 
@@ -91,10 +93,17 @@ def _percent(call: Call) -> int:
 
 async def list_percent(call: Call, params: shapes.PercentParams) -> shapes.PageOf[shapes.FileObject]:
     """The oldest files that together reach a share of what the account uses."""
+    return await _list_oldest(call, _percent(call), params.exclude_avatars, False, params)
+
+
+async def _list_oldest(
+    call: Call, percent: int, exclude_avatars: bool, descending: bool, paging: shapes.Paging
+) -> shapes.PageOf[shapes.FileObject]:
     files, account = call.services.files, call.caller.account
-    return _page(
-        call, await files.list_oldest(account, _percent(call), params.exclude_avatars, params.page, params.size)
-    )
+    wanted = await files.oldest(account, percent, exclude_avatars)
+    if wanted is None:
+        return _page(call, Page([], 0, paging.page, paging.size))
+    return _page(call, await files.list(account, wanted, "created_at", descending, paging.page, paging.size))
 
 
 async def delete_percent(call: Call, params: shapes.PercentDeleteParams) -> None:

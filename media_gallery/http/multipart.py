@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 from msgspec import Meta, Struct
 from multipart import (
     MultipartError,
@@ -19,14 +18,12 @@ from multipart import (
 
 from media_gallery.errors import BadRequest
 from media_gallery.http.request import BODY, Call, Raw, chunks, convert, declared_length, query_parameters
-from media_gallery.http.shapes import Count, Text
-from media_gallery.models import METADATA_DEPTH, Context, Digest, clean_name, nested_deeper
+from media_gallery.http.shapes import METADATA, Count, Metadata, Text, read_metadata
+from media_gallery.models import Context, Digest, clean_name
 from media_gallery.uploads import Kept, Offer, Upload
 
 OVERHEAD = BODY
 """Most bytes that a form may take beside its file."""
-METADATA = 16 * 1024
-"""Most bytes of an upload's metadata."""
 _FIELDS = 32
 _NAME = re.compile(r";\s*filename\s*=\s*", re.IGNORECASE)
 _VALUE = re.compile(r'("(?:\\.|[^\\])*?"(?=\s*(?:$|;\s*[\w*-]+\s*=))|[^";][^;]*+)')
@@ -40,9 +37,7 @@ class UploadParams(Struct):
 
     media_type: Text | None = None
     context: Context | None = None
-    metadata: Annotated[
-        str | dict[str, Any] | None, Meta(description="A JSON object, 16 KiB and 64 levels at most")
-    ] = None
+    metadata: Metadata = None
     size: Annotated[Count | None, Meta(description="Bytes; checked against what arrives")] = None
     hash: Annotated[Text | None, Meta(description="SHA-1 or SHA-256 in hex; checked against what arrives")] = None
     create_thumbnails: bool | None = None
@@ -58,26 +53,9 @@ class UploadParams(Struct):
             media_type=self.media_type,
             part_type=part_type,
             context=context or self.context,
-            metadata=_metadata(self.metadata) if self.metadata else {},
+            metadata=read_metadata(self.metadata),
             thumbnails=wanted is not False,
         )
-
-
-def _metadata(given: str | dict[str, Any]) -> dict[str, Any]:
-    """A JSON object, checked for size, depth, and what a database or a client could not take back."""
-    try:
-        text = given.encode() if isinstance(given, str) else msgspec.json.encode(given)
-        if len(text) > METADATA:
-            raise ValueError("longer than 16 KiB")
-        value = msgspec.json.decode(text, type=dict[str, Any])
-        if nested_deeper(value, METADATA_DEPTH):
-            raise ValueError("nested too deep")
-        if "\\u0000" in msgspec.json.encode(value).decode():
-            raise ValueError("null characters")
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        rule = f"must be a JSON object of 16 KiB at most, nested {METADATA_DEPTH} deep at most"
-        raise BadRequest("The metadata is malformed", fields={"metadata": rule}) from None
-    return value
 
 
 def file_name(part: MultipartSegment) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from media_gallery.errors import BadRequest
 from media_gallery.http.request import parse_time
 from media_gallery.models import (
     CATEGORIES,
+    METADATA_DEPTH,
     Account,
     Context,
     Digest,
@@ -21,6 +23,7 @@ from media_gallery.models import (
     avatar_thumbnail_name,
     clean_name,
     iso,
+    nested_deeper,
     thumbnail_name,
 )
 from media_gallery.uploads import Offer
@@ -33,6 +36,32 @@ JidText = Annotated[str, Meta(min_length=1, max_length=3071)]
 PAGE_SIZE, MOST = 50, 500
 IDS = 500
 """Most ids that one request may name."""
+
+METADATA = 16 * 1024
+"""Most bytes of a file's metadata."""
+Metadata = Annotated[str | dict[str, Any] | None, Meta(description="A JSON object, 16 KiB and 64 levels at most")]
+
+
+def read_metadata(given: Metadata) -> dict[str, Any]:
+    """A JSON object, `{}` where none is given. Raises BadRequest where it is none, too large, nested too deep, or holds
+    what a database or a client could not take back.
+    """
+    if not given:
+        return {}
+    try:
+        text = given.encode() if isinstance(given, str) else msgspec.json.encode(given)
+        if len(text) > METADATA:
+            raise ValueError("longer than 16 KiB")
+        value = msgspec.json.decode(text, type=dict[str, Any])
+        if nested_deeper(value, METADATA_DEPTH):
+            raise ValueError("nested too deep")
+        if "\\u0000" in msgspec.json.encode(value).decode():
+            raise ValueError("null characters")
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        rule = f"must be a JSON object of 16 KiB at most, nested {METADATA_DEPTH} deep at most"
+        raise BadRequest("The metadata is malformed", fields={"metadata": rule}) from None
+    return value
+
 
 # --- Parameters --------------------------------------------------------------------------------------------------
 
@@ -114,6 +143,14 @@ class ListParams(FilterParams):
         return Paging(self.page, self.obj_per_page)
 
 
+class FileListParams(ListParams):
+    percent: Annotated[
+        Annotated[int, Meta(ge=1, le=100)] | None,
+        Meta(description="What `files/percent/N` lists, newest first, whatever else is said"),
+    ] = None
+    exclude_avatars: Annotated[bool, Meta(description="With `percent` alone")] = False
+
+
 class DeleteParams(FilterParams):
     file: Annotated[Text | None, Meta(description="The URL of a file")] = None
 
@@ -136,10 +173,13 @@ class SlotParams(Struct):
     hash: Annotated[Text | None, Meta(description="SHA-1 or SHA-256 in hex, told apart by length")] = None
     media_type: Text | None = None
     context: Context | None = None
+    metadata: Metadata = None
 
     def offer(self) -> Offer:
+        """Raises BadRequest for metadata that is no JSON object."""
         digest = Digest.parse(self.hash) if self.hash else None
-        return Offer(clean_name(self.name), self.size, digest, self.media_type, None, self.context)
+        metadata = read_metadata(self.metadata)
+        return Offer(clean_name(self.name), self.size, digest, self.media_type, None, self.context, metadata)
 
 
 class CodeRequest(Struct):

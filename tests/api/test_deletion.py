@@ -192,6 +192,29 @@ def test_the_oldest_that_first_reach_a_share(anna: User, percent: int, count: in
     assert left(anna) == set(made[count:])
 
 
+@pytest.mark.parametrize(("percent", "count"), [(1, 1), (11, 2), (60, 3), (100, 4)])
+def test_old_ios_asks_the_list_for_a_share_and_deletes_up_to_its_first(anna: User, percent: int, count: int) -> None:
+    made = sized(anna, 100, 200, 300, 400)
+    page = anna.get("files/", percent=percent, type="image").json()
+    assert [item["id"] for item in page["items"]] == made[:count][::-1]  # the newest first
+    assert page["total_objects"] == count
+    second = anna.get("files/", percent=percent, obj_per_page=1, page=2).json()
+    assert [item["id"] for item in second["items"]] == made[:count][::-1][1:2]
+    assert anna.delete("files/", date_lte=page["items"][0]["created_at"]).status_code == 204
+    assert left(anna) == set(made[count:])
+
+
+def test_a_share_by_the_list_has_avatars_too(anna: User) -> None:
+    avatar = anna.avatar(samples.picture("png", 64, 64))
+    [first] = sized(anna, 5000)
+    assert [item["id"] for item in anna.items(percent=100)] == [first, avatar["id"]]
+    assert [item["id"] for item in anna.items(percent=100, exclude_avatars=True)] == [first]
+    for wrong in ("0", "101", "half", "-1", "1.5"):
+        assert_error(anna.get("files/", percent=wrong), 400, "percent")
+    anna.delete("files/percent/100/")
+    assert anna.get("files/", percent=50).json()["items"] == []
+
+
 def test_a_share_is_of_all_that_is_used_avatars_too(anna: User) -> None:
     avatar = anna.avatar(samples.picture("png", 64, 64))
     first, second = sized(anna, 5000, 5000)

@@ -284,6 +284,18 @@ def test_names_in_addresses(anna: User, http: httpx.Client, name: str) -> None:
     assert unquote(disposition.partition("filename*=UTF-8''")[2]) == name
 
 
+def test_a_name_that_was_encoded_twice(anna: User, http: httpx.Client) -> None:
+    file = anna.upload(samples.picture("png", 81, 82), "Фото 100%.png")
+    avatar = anna.avatar(samples.picture("png", 83, 84), "Я и ты.png")
+    for url in (file["file"], file["thumbnail"]["url"], avatar["file"], avatar["thumbnails"][0]["url"]):
+        again = url.replace("%", "%25")
+        assert http.get(again).content == http.get(url).content
+        assert http.head(again).headers["ETag"] == http.head(url).headers["ETag"]
+        assert_error(http.get(url.replace("%", "%2525")), 404)
+    right = anna.upload(b"the first that fits", "100%25.txt")
+    assert http.get(right["file"]).content == b"the first that fits"
+
+
 def test_a_query_changes_nothing(anna: User, http: httpx.Client) -> None:
     file = anna.upload(b"plain")
     assert http.get(file["file"] + "?v=1&name=other").content == b"plain"

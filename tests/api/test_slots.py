@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -54,6 +57,109 @@ def test_type_and_context_may_be_said_anew(anna: User) -> None:
     assert (found["media_type"], found["context"]) == ("audio/opus", "voice")  # as the newest one
     found = anna.get("files/slot/", name="a.ogg", size=50, hash=digest, media_type="ogg").json()
     assert (found["media_type"], found["context"]) == ("audio/opus", "voice")
+
+
+def test_metadata_stay_unless_they_are_said_anew(anna: User) -> None:
+    data, meters = os.urandom(60), {"meters": "1 2 3", "duration": 4}
+    anna.upload(data, "a.ogg", "audio/ogg", metadata=meters)
+    digest = hashlib.sha1(data).hexdigest()
+    found = anna.get("files/slot/", name="b.ogg", size=60, hash=digest, media_type="audio/ogg").json()
+    assert (found["metadata"], found["context"]) == (meters, "voice")
+    found = anna.get("files/slot/", name="c.ogg", size=60, hash=digest, metadata='{"duration": 5}').json()
+    assert found["metadata"] == {"duration": 5}
+    assert anna.items(name="b.ogg")[0]["metadata"] == meters
+    assert_error(anna.get("files/slot/", name="c", size=60, hash=digest, metadata="[1]"), 400, "metadata")
+
+
+# --- An upload all the same ---
+
+
+def hit(user: User, data: bytes, name: str = "sent.bin", **said: str) -> dict[str, Any]:
+    """The link that a slot gives for bytes that the account has."""
+    digest = hashlib.sha256(data).hexdigest()
+    found = user.get("files/slot/", name=name, size=len(data), hash=digest, **said).json()
+    assert found["file"]
+    return dict(found)
+
+
+def test_an_upload_after_a_slot_hit_takes_its_link_over_once(anna: User) -> None:
+    data = os.urandom(5000)
+    anna.upload(data, "first.bin", metadata={"a": 1})
+    found, stored = hit(anna, data), anna.service.stored_bytes()
+    taken = anna.upload(data, "sent.bin")
+    found["hash"] = found["hashes"]["sha-1"]  # in the slot's answer, what was asked with
+    assert taken == found
+    assert (anna.used(), len(anna.items())) == (10_000, 2)
+    again = anna.upload(data, "sent.bin")
+    assert again["id"] != found["id"] and anna.used() == 15_000
+    assert anna.service.stored_bytes() == stored
+    for file in (found, again):
+        assert anna.http.get(file["file"]).content == data
+
+
+def test_the_link_has_what_the_upload_says(anna: User) -> None:
+    data = samples.picture("png", 91, 92)
+    anna.upload(data, "first", "application/x-unheard-of")
+    found = hit(anna, data, "photo.png")
+    assert found["thumbnail"] is None
+    taken = anna.upload(data, "photo.png", "image/png", metadata={"width": 91})
+    assert (taken["id"], taken["file"], taken["metadata"]) == (found["id"], found["file"], {"width": 91})
+    assert (taken["media_type"], taken["width"]) == ("image/png", 91)
+    assert samples.is_image(anna.http.get(taken["thumbnail"]["url"]).content)
+    sound = os.urandom(70)
+    anna.upload(sound, "first.ogg", "audio/ogg")
+    found = hit(anna, sound, "voice.ogg")
+    assert found["context"] == "file"
+    taken = anna.upload(sound, "voice.ogg", "audio/ogg", metadata={"meters": "5"})
+    assert (taken["id"], taken["context"]) == (found["id"], "voice")
+    stats = anna.get("files/stats/").json()
+    assert stats["voices"] == {"count": 1, "used": 70} and stats["images"] == {"count": 1, "used": len(data)}
+    assert stats["total"]["used"] == anna.used() == 2 * len(data) + 140
+    assert anna.items(type="voice")[0]["id"] == found["id"]
+
+
+def test_a_link_keeps_what_the_upload_does_not_say(anna: User) -> None:
+    data = os.urandom(80)
+    anna.upload(data, "first", "audio/ogg+voice", metadata={"meters": "5"})
+    found = hit(anna, data, "voice")
+    taken = anna.upload(data, "voice", "multipart/form-data")
+    kept = ("id", "media_type", "context", "metadata")
+    assert [taken[key] for key in kept] == [found[key] for key in kept]
+
+
+def test_a_link_that_no_upload_takes_over(anna: User, boris: User) -> None:
+    data = os.urandom(90)
+    anna.upload(data, "first.bin")
+    boris.upload(data, "first.bin")
+    found = hit(anna, data)
+    for user, sent, name in ((anna, data, "other.bin"), (boris, data, "sent.bin"), (anna, data[:-1], "sent.bin")):
+        assert user.upload(sent, name)["id"] != found["id"]
+    past = "UPDATE links SET awaited_until = $2 WHERE id = $1 AND awaited_until > $2"
+    now = int(datetime.fromisoformat(found["created_at"]).timestamp() * 1_000_000)
+    ten_minutes = "SELECT 1 FROM links WHERE id = $1 AND awaited_until BETWEEN $2 AND $3"
+    assert anna.service.within(
+        lambda g: g.db.read(lambda c: c.one(ten_minutes, found["id"], now + 590 * 10**6, now + 610 * 10**6))
+    )
+    anna.service.within(lambda g: g.db.write(lambda c: c.run(past, found["id"], now)))
+    assert anna.upload(data, "sent.bin")["id"] != found["id"]
+    gone = hit(anna, data, "gone.bin")
+    anna.delete("files/", id=gone["id"])
+    assert anna.upload(data, "gone.bin")["id"] != gone["id"]
+    face = samples.picture("png", 50, 50)
+    avatar = anna.avatar(face, "me.png")
+    plain = hit(anna, anna.http.get(avatar["file"]).content, "me.png")
+    assert plain["context"] == "file"
+    assert anna.avatar(anna.http.get(avatar["file"]).content, "me.png")["id"] != plain["id"]
+
+
+def test_uploads_at_once_take_it_over_once(anna: User) -> None:
+    data = os.urandom(100)
+    anna.upload(data, "first.bin")
+    found = hit(anna, data)
+    with ThreadPoolExecutor(4) as threads:
+        sent = list(threads.map(lambda _: anna.upload(data, "sent.bin")["id"], range(4)))
+    assert len(set(sent)) == 4 and found["id"] in sent
+    assert anna.used() == 500 and len(anna.items()) == 5
 
 
 def test_another_accounts_file_is_never_given_away(anna: User, boris: User) -> None:
