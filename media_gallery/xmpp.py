@@ -381,7 +381,9 @@ async def _introduce(session: Any, config: XmppConfig) -> None:
     """Say who we are: the answer to disco#info (XEP-0030), with the gallery's address in its form (XEP-0128)."""
     disco = session.plugin["xep_0030"]
     await disco.del_identities(jid=session.boundjid.full)
-    await disco.add_identity(category="store", itype="file", name="Media gallery", jid=session.boundjid.full)
+    # COMPAT: not store/file, at whose first one old iOS clients stop to look for a service of XEP-0363
+    category, kind = ("component", "generic") if config.component_secret else ("client", "bot")
+    await disco.add_identity(category=category, itype=kind, name="Media gallery", jid=session.boundjid.full)
     form = session.plugin["xep_0004"].make_form(ftype="result")
     form.add_field(var="FORM_TYPE", ftype="hidden", value=FORM_TYPE)
     form.add_field(var=FORM_FIELD, value=config.api_url)

@@ -1,4 +1,5 @@
-%% Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host.
+%% Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host, and to that
+%% of an account, which old iOS clients ask instead.
 %%
 %%   modules:
 %%     mod_media_gallery:
@@ -36,14 +37,20 @@ mod_options(_Host) ->
 mod_doc() ->
     #{desc => <<"Tells clients where the media gallery is (XEP-0128).">>}.
 
-%% Of the host itself alone: its nodes and its services have forms of their own.
+%% Of the host itself and of its accounts (asker and account come as JIDs then), not of nodes and services, which have forms
+%% of their own.
 disco_info(Forms, Host, mod_disco, <<>>, _Lang) ->
+    announce(Forms, Host);
+disco_info(Forms, #jid{}, #jid{lserver = Host}, <<>>, _Lang) ->
+    announce(Forms, Host);
+disco_info(Forms, _Host, _Module, _Node, _Lang) ->
+    Forms.
+
+announce(Forms, Host) ->
     case gen_mod:get_module_opt(Host, ?MODULE, url) of
         undefined -> Forms;
         Url -> [form(Url) | Forms]
-    end;
-disco_info(Forms, _Host, _Module, _Node, _Lang) ->
-    Forms.
+    end.
 
 form(Url) ->
     #xdata{type = result,

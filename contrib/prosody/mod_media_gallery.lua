@@ -1,4 +1,5 @@
--- Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host.
+-- Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host, and to that
+-- of an account, which old iOS clients ask instead.
 --
 --   modules_enabled = { "media_gallery" }
 --   media_gallery_url = "https://gallery.example.org/api/"
@@ -30,6 +31,12 @@ local function announce()
 		module:add_item("extension", extension);
 	end
 end
+
+module:hook("account-disco-info", function (event)
+	if extension then
+		event.reply:add_child(extension);
+	end
+end);
 
 announce();
 module:hook_global("config-reloaded", announce);

@@ -83,7 +83,8 @@ async def check_answers(romeo: ChatClient, jid: str, service: Service) -> None:
     version = await romeo.plugin["xep_0092"].get_version(jid)
     assert version["software_version"]["name"] == "media-gallery"
     info = (await romeo.plugin["xep_0030"].get_info(jid))["disco_info"]
-    assert ("store", "file") in {identity[:2] for identity in info["identities"]}
+    [identity] = info["identities"]
+    assert identity[0] in ("component", "client")  # never store/file: it takes no uploads by XEP-0363
     assert "urn:xmpp:ping" in info["features"]
     assert form_of(info.xml) == f"{service.url}/api/"
 
@@ -101,8 +102,17 @@ async def test_a_client_account_answers_pings_and_version_and_disco(
 
 
 async def test_our_prosody_module_lets_clients_find_the_gallery(prosody: Prosody, romeo: ChatClient) -> None:
-    info = (await romeo.plugin["xep_0030"].get_info(HOST))["disco_info"]
-    assert form_of(info.xml) == "https://gallery.example.org/api/"
+    await check_announced(romeo)
+
+
+async def check_announced(romeo: ChatClient) -> None:
+    """At the host, and at the account's own bare JID: where old iOS clients look, and then at each item of the host."""
+    for jid in (HOST, romeo.boundjid.bare):
+        info = (await romeo.plugin["xep_0030"].get_info(jid, local=False))["disco_info"]
+        assert form_of(info.xml) == "https://gallery.example.org/api/"
+        assert ("store", "file") not in {identity[:2] for identity in info["identities"]}
+    items = (await romeo.plugin["xep_0030"].get_items(HOST, local=False))["disco_items"]["items"]
+    assert COMPONENT in {item[0] for item in items}
 
 
 def form_of(info: ET.Element) -> str:

@@ -10,7 +10,7 @@ from tests.service import Service
 from tests.xmpp.conftest import ChatClient, client_settings, component_settings, signed_in
 from tests.xmpp.ejabberd import Ejabberd
 from tests.xmpp.prosody import COMPONENT, HOST
-from tests.xmpp.test_connection import check_answers, form_of
+from tests.xmpp.test_connection import check_announced, check_answers
 from tests.xmpp.test_sign_in import check_iq
 
 
@@ -27,20 +27,16 @@ async def romeo(ejabberd: Ejabberd) -> AsyncIterator[ChatClient]:
         yield client
 
 
-async def test_a_component_signs_people_in(
+async def test_a_component_signs_people_in_and_our_module_lets_them_find_it(
     connected: Callable[..., Service], ejabberd: Ejabberd, romeo: ChatClient
 ) -> None:
     service = connected(**component_settings(ejabberd))
     await check_iq(service, romeo, COMPONENT)
     await check_answers(romeo, COMPONENT, service)
+    await check_announced(romeo)
 
 
 async def test_a_client_account_signs_people_in(
     connected: Callable[..., Service], ejabberd: Ejabberd, romeo: ChatClient
 ) -> None:
     await check_iq(connected(**client_settings(ejabberd)), romeo, f"gallery@{HOST}")
-
-
-async def test_our_module_lets_clients_find_the_gallery(ejabberd: Ejabberd, romeo: ChatClient) -> None:
-    info = (await romeo.plugin["xep_0030"].get_info(HOST))["disco_info"]
-    assert form_of(info.xml) == "https://gallery.example.org/api/"
