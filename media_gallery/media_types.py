@@ -176,15 +176,15 @@ def is_text(head: bytes) -> bool:
 
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF87a", "gif"), (b"GIF89a", "gif"),
-    (b"II*\0", "tiff"), (b"MM\0*", "tiff"), (b"BM", "bmp"), (b"\x1aE\xdf\xa3", "matroska"), (b"OggS\0", "ogg"),
-    (b"fLaC\0", "flac"), (b"#!AMR\n", "amr"), (b"#!AMR-WB\n", "amr-wb"), (b"caff\0\1", "caf"), (b"PK\3\4", "zip"),
-    (b"ID3\2", "mp3"), (b"ID3\3", "mp3"), (b"ID3\4", "mp3"),
+    (b"II*\0", "tiff"), (b"MM\0*", "tiff"), (b"II+\0", "tiff"), (b"MM\0+", "tiff"), (b"BM", "bmp"),
+    (b"\x1aE\xdf\xa3", "matroska"), (b"OggS\0", "ogg"), (b"FLV\1", "flv"), (b"\0\0\1\xba", "mpeg"),
+    (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "asf"), (b"fLaC\0", "flac"), (b"#!AMR\n", "amr"),
+    (b"#!AMR-WB\n", "amr-wb"), (b"caff\0\1", "caf"), (b"PK\3\4", "zip"), (b"ID3\2", "mp3"), (b"ID3\3", "mp3"),
+    (b"ID3\4", "mp3"),
 )  # fmt: skip
 _RIFF = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
 _HEIC_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"])
 _AVIF_BRANDS = frozenset([b"avif", b"avis"])
-IMAGES, FILMS = ("jpeg", "png", "webp", "gif", "tiff", "heic", "avif", "bmp"), ("mov", "matroska")
-"""The formats that the decoders read."""
 
 
 def file_format(head: bytes) -> str | None:
@@ -199,7 +199,11 @@ def file_format(head: bytes) -> str | None:
         if brands & _AVIF_BRANDS:
             return "avif"
         return "heic" if brands & _HEIC_BRANDS else "mov"
-    return "mov" if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip") else None
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mov"
+    if any(head[start : start + 3 * length : length] == b"GGG" for start, length in ((0, 188), (4, 192), (0, 204))):
+        return "mpegts"  # each of its packets begins with this byte; those of cameras have a time before it
+    return None
 
 
 def _brands(head: bytes) -> set[bytes]:
@@ -209,13 +213,17 @@ def _brands(head: bytes) -> set[bytes]:
 
 
 _SHOWN = {
-    **{name: (f"image/{name}",) for name in IMAGES},
+    **{name: (f"image/{name}",) for name in ("jpeg", "png", "webp", "gif", "tiff", "heic", "avif", "bmp")},
     "amr": ("audio/amr",),
     "amr-wb": ("audio/amr-wb",),
+    "asf": ("video/x-ms-asf", "video/x-ms-wmv", "audio/x-ms-wma"),
     "avi": ("video/x-msvideo",),
     "caf": ("audio/x-caf",),
     "flac": ("audio/flac",),
+    "flv": ("video/x-flv",),
     "mp3": ("audio/mpeg",),
+    "mpeg": ("video/mpeg",),
+    "mpegts": ("video/mp2t",),
     "wav": ("audio/wav",),
     "zip": ("application/zip",),
 }
