@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from media_gallery.db import Connection
 from tests.ports import free_port
 from tests.service import Service, anyone
 
@@ -298,3 +299,21 @@ def test_a_filled_database_stays_filled_when_it_is_migrated_again(start_service:
     assert [item["id"] for item in user.items()] == [file["id"]]
     assert user.http.get(file["file"]).content == b"kept"
     assert "0 wrong" in service.cli("fsck")
+
+
+def test_a_filled_database_of_the_first_schema_is_migrated(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    user = service.user()
+    file = user.upload(b"kept", "kept.txt")
+
+    async def first(c: Connection) -> None:
+        for statement in ("DROP INDEX links_awaited", "ALTER TABLE links DROP COLUMN awaited_until",
+                          "UPDATE alembic_version SET version_num = '0001'"):  # fmt: skip
+            await c.run(statement)
+
+    service.stop()
+    service.within(lambda g: g.db.write(first))
+    service.start()
+    assert user.items()[0]["id"] == file["id"]
+    found = user.get("files/slot/", name="again.txt", size=4, hash=file["hash"]).json()
+    assert user.upload(b"kept", "again.txt")["id"] == found["id"]

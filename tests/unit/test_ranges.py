@@ -14,7 +14,7 @@ def outcome(asked: str, size: int) -> object:
     try:
         return parse_range(asked, size)
     except RangeNotSatisfiable as error:
-        return error.extra["headers"]
+        return error.headers
 
 
 @given(first=sizes, last=sizes | st.none(), size=sizes)
@@ -36,7 +36,7 @@ def test_the_last_bytes(suffix: int, size: int) -> None:
     if not wanted:
         with pytest.raises(RangeNotSatisfiable) as refused:
             parse_range(f"bytes=-{suffix}", size)
-        assert refused.value.extra["headers"] == {"Content-Range": f"bytes */{size}"}
+        assert refused.value.headers == {"Content-Range": f"bytes */{size}"}
     else:
         assert parse_range(f"bytes=-{suffix}", size) == (wanted[0], size)
 
