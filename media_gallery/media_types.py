@@ -78,9 +78,13 @@ def parse(text: str) -> tuple[str | None, bool]:
     """
     parts = [part.strip(" \t\"'").lower() for part in text.split(";")]
     voice = any(part.endswith("+voice") for part in parts)
-    said = parts[0].removesuffix("+voice")
-    said = _ALIASES.get(said, said)
+    said = registered(parts[0].removesuffix("+voice"))
     return (said if _TYPE.fullmatch(said) and said not in _SAYS_NOTHING else None), voice
+
+
+def registered(media_type: str) -> str:
+    """The registered name of a type that has several."""
+    return _ALIASES.get(media_type, media_type)
 
 
 def decide(said: Iterable[str | None], name: str, head: bytes) -> str:

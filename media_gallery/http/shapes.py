@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from media_gallery.errors import BadRequest
 from media_gallery.http.request import parse_time
+from media_gallery.media_types import registered
 from media_gallery.models import (
     CATEGORIES,
     METADATA_DEPTH,
@@ -109,7 +110,7 @@ class FilterParams(Struct):
             ids=ids,
             type=self.type,
             contexts=contexts,
-            media_type=self.media_type,
+            media_type=self.media_type and registered(self.media_type.lower()),
             since=self._time("date_gte", end=False),
             until=self._time("date_lte", end=True),
             size_gte=self.size_gte,

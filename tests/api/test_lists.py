@@ -174,6 +174,13 @@ def test_wrong_filters(anna: User) -> None:
     assert anna.get("files/", unheard_of="x").status_code == 200
 
 
+def test_a_type_is_found_by_its_other_names(anna: User) -> None:
+    file = anna.upload(b"x", "a", "image/jpg")
+    assert file["media_type"] == "image/jpeg"
+    for wanted in ("image/jpg", "IMAGE/JPG", "image/jpeg", "jpeg", "image/*"):
+        assert [item["id"] for item in anna.items(media_type=wanted)] == [file["id"]]
+
+
 def test_500_ids_at_most(library: tuple[User, list[dict[str, Any]]]) -> None:
     user, items = library
     some = [item["id"] for item in items[:2]]
