@@ -108,10 +108,13 @@ class Arrivals:
         except OSError as error:
             raise translate(error) from error
 
-    def enter(self, account: AccountId, most: int, key: str) -> Entry | None:
-        """One more upload, under this key; None where the account has `most` already. Raises NoSpace, Unavailable."""
+    def enter(self, account: AccountId, most: int, key: str) -> tuple[Entry, int] | None:
+        """One more upload, under this key, and the bytes that have come of the others; None where the account has
+        `most` already. Raises NoSpace, Unavailable.
+        """
         with self._turn():
-            return None if self.held(account)[0] >= most else self._enter(account, key, "")
+            uploads, size = self.held(account)
+            return None if uploads >= most else (self._enter(account, key, ""), size)
 
     def enter_link(self, slot: str) -> Entry:
         """A link about to be made to bytes that are known. Raises NoSpace, Unavailable."""
@@ -204,8 +207,8 @@ class Arrivals:
 
     def _others(self, living: bool) -> Iterator[tuple[Path, float, list[Entry]]]:
         """What each other process is at that lives, or was at that has ended: its file, when it was touched, what."""
-        for path in self.directory.glob("*"):
-            if path == self._path:
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
+            if path.name == self._path.name:
                 continue
             try:
                 file = os.open(path, os.O_RDONLY)
@@ -213,9 +216,9 @@ class Arrivals:
                 continue
             try:
                 if _is_locked(file) == living:
-                    data = os.read(file, 1 << 24)
-                    records = _RECORD.iter_unpack(data[: len(data) // _RECORD.size * _RECORD.size])
-                    entries = [Entry.unpacked(one) for one in records if one != _NOTHING]
+                    data = os.read(file, 1 << 24).rstrip(b"\0")  # the records that are used most stand first
+                    data += bytes(-len(data) % _RECORD.size)
+                    entries = [Entry.unpacked(one) for one in _RECORD.iter_unpack(data) if one != _NOTHING]
                     yield path, os.fstat(file).st_mtime, entries
             finally:
                 os.close(file)

@@ -118,12 +118,12 @@ class Maintenance:
 
     async def tidy(self) -> None:
         """Remove what has ended, unless another process is at it."""
+        await self.db.keep_reserve()
         async with self.db.turn() as ours:
             if ours:
                 await self._sweep(at_once=False)
                 await self._settle(at_once=False)
                 await self._mend_tree()
-        await self.db.keep_reserve()
 
     async def _mend_tree(self) -> None:
         """Publish what a power cut may have taken out of the tree."""

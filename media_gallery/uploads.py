@@ -172,12 +172,13 @@ class Uploads:
         QuotaExceeded, TooManyFiles.
         """
         await self.rates.hit("upload", self.limits.rate_upload, account)
-        allowed = await self.admit(account, declared, whole)
+        quota, used = await self.admit(account, declared, whole)
         writer = self.store.writer()
-        entry = self.arrivals.enter(account, self.limits.uploads_at_once, writer.key)
-        if entry is None:
+        entered = self.arrivals.enter(account, self.limits.uploads_at_once, writer.key)
+        if entered is None:
             raise TooManyRequests("Too many uploads at once", retry_after=COME_AGAIN)
-        return Upload(self, account, entry, writer, allowed)
+        entry, others = entered
+        return Upload(self, account, entry, writer, quota - used - others)
 
     async def _link(self, account: AccountId, new: NewLink, blob: Blob, seen: Avatar | None) -> Kept:
         """The transaction that makes a link, charging the quota; `blob.id` 0 where the bytes were just committed."""
@@ -278,12 +279,9 @@ class Uploads:
 class Upload:
     """One file on its way in. Ends with `finish` or `discard`."""
 
-    def __init__(
-        self, uploads: Uploads, account: AccountId, entry: Entry, writer: Writer, allowed: tuple[int, int]
-    ) -> None:
+    def __init__(self, uploads: Uploads, account: AccountId, entry: Entry, writer: Writer, left: int) -> None:
         self._uploads, self.account, self.entry, self._writer = uploads, account, entry, writer
-        self._allowed: tuple[int, int] | None = allowed
-        self._free = 0
+        self._free = _until_next_look(left)
         self._head = b""
         self.whole = 0
         """Size of the file as far as it is known before its end, for a refusal to name."""
@@ -308,12 +306,11 @@ class Upload:
             self._free -= more
             arrivals.note(self.entry, size=more)
             return
-        quota, used = self._allowed or await self._uploads.files.quota(self.account)
-        self._allowed = None  # it may have changed until the next look
+        quota, used = await self._uploads.files.quota(self.account)
         left = arrivals.grow(self.entry, more, quota - used)
         if left < 0:
             raise QuotaExceeded(quota=quota, used=used, required=max(size, self.whole))
-        self._free = min(left, max(STEP, left // 64))
+        self._free = _until_next_look(left)
 
     async def finish(self, offer: Offer) -> Kept:
         """Check the file against the offer, and keep it. Raises BadRequest, UnsupportedMedia, QuotaExceeded."""
@@ -390,6 +387,11 @@ class Upload:
         """Leave nothing of an upload that failed. After a `finish` that returned there is nothing to leave."""
         self._uploads.arrivals.leave(self.entry)
         await self._writer.discard()
+
+
+def _until_next_look(left: int) -> int:
+    """Bytes that an upload may bring before it looks again at what is left to its account, which others use up, too."""
+    return max(0, min(left, max(STEP, left // 64)))
 
 
 def new_slot_id() -> str:

@@ -119,8 +119,9 @@ def test_every_way_out_gives_back(user: User, way: str) -> None:
 
 def test_what_is_under_way_elsewhere_counts_for_as_long_as_it_lives(tmp_path: Path) -> None:
     ours, theirs, me = Arrivals(tmp_path), Arrivals(tmp_path), AccountId(7)
-    entry, other = ours.enter(me, 3, "a" * 32), theirs.enter(me, 3, "b" * 32)
-    assert entry and other
+    first, second = ours.enter(me, 3, "a" * 32), theirs.enter(me, 3, "b" * 32)
+    assert first and second
+    (entry, _), (other, _) = first, second
     assert theirs.grow(other, 60, 100) == 40
     assert ours.grow(entry, 50, 100) == -10 and entry.size == 0
     assert ours.grow(entry, 30, 100) == 10
