@@ -192,7 +192,7 @@ class Arrivals:
         left = LeftBehind([entry for entry in self._left if at_once or entry.left_at + SETTLED <= time.monotonic()])
         for path, touched, entries in self._others(living=False):
             if at_once or touched + SETTLED <= time.time():
-                left.files.append(path)
+                left.files.append(Path(path))
                 left.entries.extend(entries)
         return left
 
@@ -205,21 +205,24 @@ class Arrivals:
         for path in left.files:
             path.unlink(missing_ok=True)
 
-    def _others(self, living: bool) -> Iterator[tuple[Path, float, list[Entry]]]:
+    def _others(self, living: bool) -> Iterator[tuple[str, float, list[Entry]]]:
         """What each other process is at that lives, or was at that has ended: its file, when it was touched, what."""
-        for path in self.directory.iterdir() if self.directory.is_dir() else ():
-            if path.name == self._path.name:
-                continue
+        try:
+            paths = [entry.path for entry in os.scandir(self.directory) if entry.name != self._path.name]
+        except FileNotFoundError:
+            return
+        for path in paths:
             try:
                 file = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 continue
             try:
                 if _is_locked(file) == living:
-                    data = os.read(file, 1 << 24).rstrip(b"\0")  # the records that are used most stand first
+                    found = os.fstat(file)
+                    data = os.read(file, found.st_size).rstrip(b"\0")  # the records that are used most stand first
                     data += bytes(-len(data) % _RECORD.size)
                     entries = [Entry.unpacked(one) for one in _RECORD.iter_unpack(data) if one != _NOTHING]
-                    yield path, os.fstat(file).st_mtime, entries
+                    yield path, found.st_mtime, entries
             finally:
                 os.close(file)
 
