@@ -370,11 +370,14 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
 
     With `slots`, those of the links as well, for a store that publishes them.
     """
-    rows = await c.all(  # + 0: by the ids alone, never through all links of an account that is thought to have few
-        f"DELETE FROM links WHERE id {c.among('$2')} AND account_id + 0 = $1"
-        " RETURNING slot_id, blob_id, size, category",
-        account, list(ids),
-    )  # fmt: skip
+    ours = f"id {c.among('$2')} AND account_id + 0 = $1"  # + 0: by the ids alone, never through all that it has
+    if slots:
+        await c.run(
+            "INSERT INTO trash (key, created_at) SELECT slot_id, CAST($3 AS BIGINT) FROM links"
+            f" WHERE {ours} ON CONFLICT DO NOTHING",
+            account, list(ids), now,
+        )  # fmt: skip
+    rows = await c.all(f"DELETE FROM links WHERE {ours} RETURNING slot_id, blob_id, size, category", account, list(ids))
     if not rows:
         return Removed([], [], [])
     await c.run(
@@ -385,9 +388,6 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
         sizes = [row[2] for row in rows if row[3] == category]
         await add_usage(c, account, category, -len(sizes), -sum(sizes))
     keys, slot_ids = await _unlink(c, Counter(row[1] for row in rows), now), [row[0] for row in rows]
-    if slots:
-        values = ", ".join(f"(${n + 2}, $1)" for n in range(len(slot_ids)))
-        await c.run(f"INSERT INTO trash (key, created_at) VALUES {values}", now, *slot_ids)
     return Removed(slot_ids, keys, [*keys, *slot_ids] if slots else keys)
 
 

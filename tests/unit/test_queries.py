@@ -122,7 +122,7 @@ async def filled(gallery: Gallery, name: str, shares: dict[str, int]) -> Caller:
             await c.run(
                 "INSERT INTO links (account_id, blob_id, slot_id, name, folded, size, media_type, context, category,"
                 " metadata, thumbnails, created_at) VALUES ($1, $2, $3, 'a', 'a', 0, $4, $5, $6, '{}', TRUE, $7)",
-                caller.account, row[0], f"{name}{number}", types[kind],
+                caller.account, row[0], f"{number:08x}{name.encode().hex()}", types[kind],
                 kind if kind in ("voice", "avatar") else "file", kind, number,
             )  # fmt: skip
             await c.run("INSERT INTO tokens (account_id, hash, device, client, admin, created_at, expires)"
@@ -156,6 +156,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     files, accounts, uploads, account = gallery.files, gallery.accounts, gallery.uploads, caller.account
     jid, someone = Jid.parse(caller.jid), Jid.parse(f"other-{name}@example.org")
     await files.usage(account, Filter())
+    await files.quota(account)
     await accounts.get(jid)
     await accounts.list_tokens(account, 1, 50)
     for algorithm, length, avatar in product(("sha-1", "sha-256"), (40, 64), (True, False)):
