@@ -161,7 +161,7 @@ def named_type(name: str) -> str | None:
     if dot <= 0:  # a leading dot starts no extension
         return None
     media_type, packed = _NAMED.guess_type(f"_{name[dot:].lower()}", strict=False)
-    return "application/gzip" if packed == "gzip" else parse(media_type)[0] if media_type else None
+    return "application/gzip" if packed == "gzip" else registered(media_type) if media_type else None
 
 
 # --- What the first bytes show -----------------------------------------------------------------------------------
