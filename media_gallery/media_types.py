@@ -189,6 +189,9 @@ _MAGIC = (
 _RIFF = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
 _HEIC_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"])
 _AVIF_BRANDS = frozenset([b"avif", b"avis"])
+IMAGES = ("jpeg", "png", "webp", "gif", "tiff", "heic", "avif", "bmp")
+FILMS = ("mov", "matroska", "avi", "mpegts", "flv", "ogg", "asf", "mpeg")
+"""The formats that the decoders read; of films, each names the only demuxer of FFmpeg's that it is given to."""
 
 
 def file_format(head: bytes) -> str | None:
@@ -217,7 +220,7 @@ def _brands(head: bytes) -> set[bytes]:
 
 
 _SHOWN = {
-    **{name: (f"image/{name}",) for name in ("jpeg", "png", "webp", "gif", "tiff", "heic", "avif", "bmp")},
+    **{name: (f"image/{name}",) for name in IMAGES},
     "amr": ("audio/amr",),
     "amr-wb": ("audio/amr-wb",),
     "asf": ("video/x-ms-asf", "video/x-ms-wmv", "audio/x-ms-wma"),

@@ -1,7 +1,8 @@
 """The child side of thumbnails: decodes hostile images and films under limits, in a process that owns nothing.
 
-Started by file path with a socket and its limits; of ours it imports its confinement alone. Each job comes as one JSON
-line with the file's descriptor beside it (SCM_RIGHTS); the answer is one JSON line, then the bytes that it announces:
+Started by file path with a socket and its limits; of ours it imports its confinement and the media types alone. Each
+job comes as one JSON line with the file's descriptor beside it (SCM_RIGHTS); the answer is one JSON line, then the
+bytes that it announces:
 
     {"job": "picture", "kind": "image"}     -> {"width": w, "height": h, "parts": [["256.webp", length]]}
     {"job": "avatar"}                       -> {"format": "png", "width": side, "parts": [["", length], …]}
@@ -29,7 +30,8 @@ from PIL import Image
 from media_gallery.confinement import confine
 from media_gallery.decoder.films import picture_of_film
 from media_gallery.decoder.images import avatar, more, picture_of_image
-from media_gallery.decoder.source import FILMS, Limits, Refused, Source
+from media_gallery.decoder.source import Limits, Refused, Source
+from media_gallery.media_types import FILMS
 
 _LOADERS = ("Jpeg", "Png", "Webp", "Nsgif", "Heif", "Tiff")
 

@@ -1,6 +1,6 @@
 """Films: the first picture that a player shows, or the first that there is something to see on.
 
-A demuxer is named, never guessed, and each of source.FILMS reads one stream of bytes; whatever else one asks to be
+A demuxer is named, never guessed, and each of media_types.FILMS reads one stream of bytes; whatever else one asks to be
 opened is refused.
 """
 

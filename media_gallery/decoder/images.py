@@ -11,7 +11,8 @@ from PIL import Image
 
 from media_gallery.decoder import colour
 from media_gallery.decoder.encoding import encode, from_pixels
-from media_gallery.decoder.source import FILMS, Refused, Source
+from media_gallery.decoder.source import Refused, Source
+from media_gallery.media_types import FILMS
 
 THUMBNAIL = 256
 AVATAR = 1536

@@ -8,15 +8,7 @@ from typing import Any, BinaryIO
 
 import pyvips
 
-FILMS = ("mov", "matroska", "avi", "mpegts", "flv", "ogg", "asf", "mpeg")
-"""Formats of films; each is the name of the only demuxer of FFmpeg's that it is given to."""
-_MAGIC = (
-    (b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF87a", "gif"), (b"GIF89a", "gif"),
-    (b"II*\0", "tiff"), (b"MM\0*", "tiff"), (b"II+\0", "tiff"), (b"MM\0+", "tiff"), (b"BM", "bmp"),
-    (b"\x1aE\xdf\xa3", "matroska"), (b"FLV\x01", "flv"), (b"OggS\0", "ogg"), (b"\0\0\x01\xba", "mpeg"),
-    (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "asf"),
-)  # fmt: skip
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+from media_gallery.media_types import FILMS, IMAGES, file_format
 
 
 class Refused(Exception):
@@ -32,33 +24,16 @@ class Limits:
     max_pixels: int
 
 
-def sniff(head: bytes) -> str:
-    """The format that the first bytes tell. Raises Refused."""
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
-            return name
-    if head[:4] == b"RIFF" and head[8:12] in (b"WEBP", b"AVI "):
-        return {b"WEBP": "webp", b"AVI ": "avi"}[head[8:12]]
-    if head[4:8] == b"ftyp":
-        length = min(int.from_bytes(head[:4], "big"), len(head))
-        brands = [head[8:12], *(head[i : i + 4] for i in range(16, length - 3, 4))]
-        if any(brand in (b"avif", b"avis") for brand in brands):
-            return "avif"
-        return "heic" if any(brand in _HEIC_BRANDS for brand in brands) else "mov"
-    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return "mov"
-    if any(head[start : start + 3 * length : length] == b"GGG" for start, length in ((0, 188), (4, 192), (0, 204))):
-        return "mpegts"  # each of its packets begins with this byte; those of cameras have a time before it
-    raise Refused("neither an image nor a film that is decoded here")
-
-
 class Source:
     """The file of one job."""
 
     def __init__(self, fd: int, limits: Limits) -> None:
         self.fd, self.limits = fd, limits
         self.head = os.pread(fd, 4096, 0)
-        self.format = sniff(self.head)
+        known = file_format(self.head)
+        if known is None or known not in (*IMAGES, *FILMS):
+            raise Refused("neither an image nor a film that is decoded here")
+        self.format: str = known
         self._mended = self._known()
 
     @property
