@@ -62,12 +62,13 @@ _ALIASES = {
         "video/quicktime": "video/mov video/x-quicktime",
         "video/webm": "video/x-webm",
         "video/x-flv": "video/flv",
-        "video/x-matroska": "video/mkv application/x-matroska",
+        "audio/x-matroska": "audio/matroska",
+        "video/x-matroska": "video/matroska video/mkv application/x-matroska",
         "video/x-msvideo": "video/avi video/msvideo video/vnd.avi",
     }.items()
     for alias in aliases.split()
 }
-"""Other names of a type -> the registered one, or the one that browsers know where none is registered."""
+"""Other names of a type -> the registered one, or the one that browsers know (Matroska's of RFC 9559 they do not)."""
 
 
 def parse(text: str) -> tuple[str | None, bool]:

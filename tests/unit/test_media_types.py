@@ -19,6 +19,7 @@ from tests import samples
         ('"audio/ogg"; codecs="opus"', "audio/ogg"),
         ("'image/jpg'", "image/jpeg"),
         ("image/jpg", "image/jpeg"),
+        ("video/matroska", "video/x-matroska"),
         ("image/pjpeg", "image/jpeg"),
         ("image/x-png", "image/png"),
         ("image/x-ms-bmp", "image/bmp"),
