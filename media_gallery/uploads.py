@@ -104,17 +104,18 @@ class Uploads:
         self.db, self.store, self.thumbnailer, self.files, self.rates = db, store, thumbnailer, files, rates
         self.arrivals, self.clock, self.limits = arrivals, clock, limits
 
-    async def admit(self, account: AccountId, size: int, whole: int = 0) -> tuple[int, int]:
+    async def admit(self, account: AccountId, size: int, whole: int = 0, *, again: bool = True) -> tuple[int, int]:
         """Whether a file of so many bytes may come; quota and used. Raises TooLarge, QuotaExceeded, TooManyFiles,
         NoSpace.
 
-        `whole`: what a refusal names as its size, where `size` is only what it has at least.
+        `whole`: what a refusal names as its size, where `size` is only what it has at least. `again`: it may be the
+        upload of a slot hit, which `used` is without then.
         """
-        if size > self.limits.max_file_size:
-            raise TooLarge(max_file_size=self.limits.max_file_size)
-        limits = self.limits
+        limits, now = self.limits, self.clock() if again else 0
+        if size > limits.max_file_size:
+            raise TooLarge(max_file_size=limits.max_file_size)
         quota, used = await self.db.read(
-            lambda c: accounts.check_room(c, account, size, limits.default_quota, limits.files_per_account, whole)
+            lambda c: accounts.check_room(c, account, size, limits.default_quota, limits.files_per_account, whole, now)
         )
         self.store.check_room()
         return quota, used
@@ -127,7 +128,7 @@ class Uploads:
         await self.rates.hit("slot", self.limits.rate_slot, account)
         await self.rates.test("upload", self.limits.rate_upload, account)
         size, digest, avatar = offer.size or 0, offer.digest, offer.context == "avatar"
-        quota, used = await self.admit(account, size)
+        quota, used = await self.admit(account, size, again=False)
         if digest is None:
             return quota, used
         known = await self.db.read(lambda c: links.find_by_digest(c, account, digest, size, avatar))
@@ -306,7 +307,7 @@ class Upload:
             self._free -= more
             arrivals.note(self.entry, size=more)
             return
-        quota, used = await self._uploads.files.quota(self.account)
+        quota, used = await self._uploads.admit(self.account, size, self.whole)
         left = arrivals.grow(self.entry, more, quota - used)
         if left < 0:
             raise QuotaExceeded(quota=quota, used=used, required=max(size, self.whole))

@@ -96,18 +96,26 @@ async def add_usage(c: Connection, account: AccountId, category: Category, files
 
 
 async def check_room(
-    c: Connection, account: AccountId, size: int, default_quota: int, most_files: int, whole: int = 0
+    c: Connection, account: AccountId, size: int, default_quota: int, most_files: int, whole: int = 0, now: int = 0
 ) -> tuple[int, int]:
     """Whether there is room for one more file; quota and used. Raises as `charge` would.
 
-    `whole`: what a refusal names as the file's size, where `size` is only what it has at least.
+    `whole`: what a refusal names as the file's size, where `size` is only what it has at least. `now`: the file may be
+    one that a slot hit has counted already, whose link it takes over; then `used` is without that one.
     """
     quota, used, files = await _get_room(c, account, default_quota)
-    if used + size > quota:
+    counted = await _get_awaited(c, account, now) if now and (used + size > quota or files >= most_files) else None
+    if used - (counted or 0) + size > quota:
         raise QuotaExceeded(quota=quota, used=used, required=max(size, whole))
-    if files >= most_files:
+    if files >= most_files and counted is None:
         raise TooManyFiles
-    return quota, used
+    return quota, used - (counted or 0)
+
+
+async def _get_awaited(c: Connection, account: AccountId, now: int) -> int | None:
+    """Bytes of the largest slot hit whose upload may still come."""
+    row = await c.one("SELECT MAX(size) FROM links WHERE account_id = $1 AND awaited_until > $2", account, now)
+    return row[0] if row else None
 
 
 async def get_quota(c: Connection, account: AccountId, default_quota: int) -> tuple[int, int]:

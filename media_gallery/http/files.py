@@ -86,7 +86,7 @@ async def delete_avatar(call: Call, params: shapes.IdParams) -> None:
 
 def _percent(call: Call) -> int:
     text = call.request.path_params["percent"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
+    if text not in map(str, range(1, 101)):
         raise BadRequest("Some parameters are wrong", fields={"percent": "must be an integer from 1 to 100"})
     return int(text)
 

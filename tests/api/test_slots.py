@@ -97,6 +97,21 @@ def test_an_upload_after_a_slot_hit_takes_its_link_over_once(anna: User) -> None
         assert anna.http.get(file["file"]).content == data
 
 
+def test_a_slot_hit_that_fills_the_quota_leaves_room_for_its_upload_alone(admin: User, anna: User) -> None:
+    data = os.urandom(600)
+    anna.upload(data, "first.bin")
+    admin.put("account/quota/", jid=anna.jid, value=1500)
+    found = hit(anna, data)
+    assert_error(anna.send(os.urandom(600), "sent.bin"), 403)
+    for size in (601, 2 * MIB):  # the second comes in several pieces
+        refusal = anna.send(os.urandom(size), "sent.bin")
+        assert_error(refusal, 403)
+        assert (refusal.json()["details"]["quota"], refusal.json()["details"]["used"]) == (1500, 1200)
+    assert anna.upload(data, "sent.bin")["id"] == found["id"] and anna.used() == 1200
+    assert_error(anna.send(data, "sent.bin"), 403)
+    assert_error(anna.get("files/slot/", name="x", size=600, hash=found["hash"]), 403)
+
+
 def test_the_link_has_what_the_upload_says(anna: User) -> None:
     data = samples.picture("png", 91, 92)
     anna.upload(data, "first", "application/x-unheard-of")

@@ -113,6 +113,7 @@ def test_boundaries(user: User, boundary: str) -> None:
         (b"http://evil.example/api/v1/files/", (200,)), (b"*", (404, 400)), (b"/api/v1/files/\x00", (400,)),
         (b"", (400,)),
         (b"/api/v1/files/percent/%d9%a1%d9%a0/", (400,)), (b"/api/v1/files/percent/1e1/", (400,)),
+        (b"/api/v1/files/percent/05/", (400,)),
         (b"/API/V1/FILES/", (404,)),
         (b"/api/v1/files/percent/" + b"9" * 50_000 + b"/", (400,)), (b"/api/v1/files/%3fid=1", (404,)),
         (b"/api/v1/files;a=b/", (404,)),
