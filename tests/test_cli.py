@@ -145,6 +145,7 @@ def _sha1(path: Path) -> str:
 
 def test_fsck_finds_and_repairs(start_service: Callable[..., Service]) -> None:
     service = start_service()
+    links = service.tree / "links"
     service.wait_until(lambda: "the tree of links was looked over" in service.log())
     user = service.user()
     lost, damaged, unpublished = (user.upload(os.urandom(1000), f"{n}.bin") for n in range(3))
@@ -152,7 +153,7 @@ def test_fsck_finds_and_repairs(start_service: Callable[..., Service]) -> None:
     stored(service, lost["hash"]).unlink()
     with stored(service, damaged["hash"]).open("ab") as file:
         file.write(b"more")
-    shutil.rmtree(service.tree / "links" / unpublished["slot_id"][:2] / unpublished["slot_id"])
+    shutil.rmtree(links / unpublished["slot_id"][:2] / unpublished["slot_id"])
     service.within(lambda g: g.db.write(lambda c: c.run("UPDATE accounts SET used = used + 5")))
     found = service.cli("fsck", code=1)
     for kind in ("lost", "damaged", "unpublished", "miscounted"):
@@ -163,7 +164,7 @@ def test_fsck_finds_and_repairs(start_service: Callable[..., Service]) -> None:
     assert (report["blobs"], report["links"], report["spare"]) == (2, 2, 0)
     assert user.used() == 2000
     assert {file["id"] for file in user.items()} == {damaged["id"], unpublished["id"]}
-    assert (service.tree / "links" / unpublished["slot_id"][:2] / unpublished["slot_id"] / "2.bin").exists()
+    assert (links / unpublished["slot_id"][:2] / unpublished["slot_id"] / "2.bin").exists()
 
 
 def test_fsck_repairs_nothing_over_a_storage_that_is_not_there(start_service: Callable[..., Service]) -> None:
