@@ -53,6 +53,17 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now; connections that are at their end do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def wait_for_ports(
     process: subprocess.Popen[bytes], *ports: int, log: Callable[[], str] = str, ready: Path | None = None
 ) -> None:

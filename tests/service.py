@@ -27,7 +27,7 @@ from media_gallery.db import migrate
 from media_gallery.models import Jid
 from media_gallery.settings import Settings
 from tests import s3, warm
-from tests.ports import free_port
+from tests.ports import free_port, is_free
 from tests.waiting import DEADLINE, wait_until
 
 PROGRAM = str(Path(sys.executable).with_name("media-gallery"))
@@ -101,6 +101,8 @@ class Service:
         if not self.data_dir.exists() and not self.settings.get("DATABASE_URL"):
             self.data_dir.mkdir(parents=True)
             shutil.copy(empty_database(), self.data_dir)
+        if self.process:  # a worker that was killed may take a while to end
+            wait_until(lambda: is_free(self.port))
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=environment(**self.settings), stderr=log, start_new_session=True
