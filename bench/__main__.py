@@ -165,6 +165,11 @@ def slots(run: Run) -> Iterator[Figure]:
 
 def lists(run: Run) -> Iterator[Figure]:
     base = f"{run.service.url}/api/v1"
+
+    def measure(url: str, token: str, seen: list[load.Reading]) -> float:
+        seen.append(load.read(url, 8, run.seconds, token))
+        return seen[-1].per_second
+
     for files in (100, 100_000):
         jid = f"bench-{files}@example.org"
         fill_account(run.service, jid, files)
@@ -175,11 +180,6 @@ def lists(run: Run) -> Iterator[Figure]:
             ("statistics", "files/stats/"),
         ):
             seen: list[load.Reading] = []
-
-            def measure(url: str, token: str, seen: list[load.Reading]) -> float:
-                seen.append(load.read(url, 8, run.seconds, token))
-                return seen[-1].per_second
-
             measures = {"ours": partial(measure, f"{base}/{path}", token, seen)}
             figure = run.figure(f"{name}, {files:,} files", "1/s", measures)
             yield replace(figure, note=figure.note or _latency(seen))
