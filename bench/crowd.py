@@ -17,7 +17,7 @@ from statistics import median, quantiles
 import httpx
 from rich.console import Console
 
-from tests.service import Service, User
+from tests.service import PROGRAM, Service, User
 
 CALLS = 200
 DRIP = 1.0
@@ -118,7 +118,7 @@ def main() -> None:
     console = Console(highlight=False)
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="gallery-bench-"))
-        service = Service(Path(directory), WORKERS="2").start()
+        service = Service(Path(directory), (PROGRAM, "serve"), WORKERS="2").start()
         stack.callback(service.stop)
         user = service.user()
         waited(user)  # warm

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.service import RATES, Service
+from tests.service import PROGRAM, RATES, Service
 
 
 def start_service(directory: Path, **more: Any) -> Service:
@@ -19,7 +19,7 @@ def start_service(directory: Path, **more: Any) -> Service:
         "LOG_LEVEL": "warning",
         **rates,
     }
-    service = Service(directory, **settings | more)
+    service = Service(directory, (PROGRAM, "serve"), **settings | more)
     service.http.timeout = 120
     return service.start()
 

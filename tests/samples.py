@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import av
@@ -119,6 +120,7 @@ def alpha_bmp(image: Image.Image) -> bytes:
     return b"BM" + struct.pack("<IHHI", 138 + len(pixels), 0, 0, 138) + header + pixels
 
 
+@cache
 def noise(kind: str = "jpeg", width: int = 300, height: int = 200) -> bytes:
     """An image whose bytes all matter: for cutting and damaging."""
     return encoded(Image.effect_noise((width, height), 80).convert("RGB"), kind)

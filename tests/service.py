@@ -85,7 +85,8 @@ anyone = http_client()
 class Service:
     """`media-gallery serve` on a free port, over a data directory of its own."""
 
-    def __init__(self, directory: Path, command: Sequence[str] = (PROGRAM, "serve"), **settings: Any) -> None:
+    def __init__(self, directory: Path, command: Sequence[str] = (), **settings: Any) -> None:
+        """`command`: what starts it, for a test of that; else it runs in a fork of what has loaded it."""
         self.command = command
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -94,7 +95,7 @@ class Service:
                          **DEFAULTS, **settings}  # fmt: skip
         self.log_path = directory / "log"
         self.http = http_client(self.url)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | warm.Running | None = None
 
     def launch(self) -> None:
         """Begin to start it; where there is nothing yet, on a database that has its tables."""
@@ -103,10 +104,12 @@ class Service:
             shutil.copy(empty_database(), self.data_dir)
         if self.process:  # a worker that was killed may take a while to end
             wait_until(lambda: is_free(self.port))
+        settings = environment(**self.settings)
+        if not self.command:
+            self.process = warm.Running(["serve"], settings, self.log_path, self.log_path)
+            return
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, env=environment(**self.settings), stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(self.command, env=settings, stderr=log, start_new_session=True)
 
     def start(self) -> Service:
         self.launch()

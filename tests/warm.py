@@ -1,9 +1,10 @@
-"""Commands of `media-gallery` in forks of a process that has loaded them: to load it all takes longer than most run."""
+"""`media-gallery` in forks of a process that has loaded it: to load it all takes longer than most commands run."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,13 @@ from pathlib import Path
 from media_gallery.cli import main
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload([__name__, *(f"media_gallery.cli.{name}" for name in ("accounts", "moving", "upkeep"))])
+_forks.set_forkserver_preload(
+    [
+        __name__,
+        *(f"media_gallery.cli.{name}" for name in ("accounts", "moving", "upkeep")),
+        *(f"media_gallery.{name}" for name in ("serve", "db.sqlite", "db.postgres")),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -25,21 +32,51 @@ class Done:
     errors: str
 
 
+class Running:
+    """A command that runs in a session of its own, with what the tests ask of `subprocess.Popen`."""
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path) -> None:
+        self._process = _forks.Process(target=_command, args=(list(words), dict(environment), output, errors))
+        self._process.start()
+        assert self._process.pid
+        self.args, self.pid = words, self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
 def run(words: Sequence[str], environment: Mapping[str, str], seconds: float) -> Done:
-    """Run `media-gallery` with these words in this environment alone. Raises TimeoutError."""
+    """Run `media-gallery` with these words in this environment alone. Raises subprocess.TimeoutExpired."""
     with tempfile.TemporaryDirectory(prefix="gallery-command-") as directory:
-        files = [Path(directory, name) for name in ("output", "errors")]
-        command = _forks.Process(target=_command, args=(list(words), dict(environment), *files))
-        command.start()
-        command.join(seconds)
-        if command.exitcode is None:
+        output, errors = Path(directory, "output"), Path(directory, "errors")
+        command = Running(words, environment, output, errors)
+        try:
+            status = command.wait(seconds)
+        except subprocess.TimeoutExpired:
             command.kill()
-            command.join()
-            raise TimeoutError(words)
-        return Done(command.exitcode, *(path.read_text() for path in files))
+            command.wait()
+            raise
+        return Done(status, output.read_text(), errors.read_text())
 
 
 def _command(words: list[str], environment: dict[str, str], output: Path, errors: Path) -> None:
+    os.setsid()
     for number, path in ((1, output), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.environ.clear()
