@@ -17,7 +17,7 @@ def needed(name: str, extras: frozenset[str], seen: dict[tuple[str, frozenset[st
     if (name, extras) in seen:
         return set()
     seen[name, extras] = None
-    names = {canonicalize_name(name)}
+    names: set[str] = {canonicalize_name(name)}
     for line in requires(name) or []:
         requirement = Requirement(line)
         wanted = any(requirement.marker.evaluate({"extra": e}) for e in extras | {""}) if requirement.marker else True

@@ -27,7 +27,7 @@ def enforced(*prefix: str) -> list[str]:
     """The parts of the confinement that a process gets enforced."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        subprocess.run([*prefix, sys.executable, "-c", CONFINE], stdin=theirs, check=True)
+        subprocess.run([*prefix, sys.executable, "-c", CONFINE], stdin=theirs.fileno(), check=True)
         return ours.recv(1000).decode().split()
 
 

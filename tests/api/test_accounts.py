@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,8 @@ def test_only_an_administrator_reads_and_sets_quotas_of_others(anna: User, boris
     answer = admin.put("account/quota/", jid=boris.jid, value=None)
     assert answer.json()["quota"] == 50 * 1024 * 1024
     admin.put("account/quota/", jid=boris.jid, value=1000)
-    for missing in ({"quota": 7000}, {}, {"value": ""}, {"value": []}):
+    wrong: list[dict[str, Any]] = [{"quota": 7000}, {}, {"value": ""}, {"value": []}]
+    for missing in wrong:
         assert_error(admin.put("account/quota/", jid=boris.jid, **missing), 400, "value")
     assert_error(admin.http.put(f"account/quota/?value=&jid={boris.jid}"), 400, "value")
     assert boris.get("account/quota/").json() == {"quota": 1000, "used": 3}
@@ -181,14 +183,18 @@ def post(service: Service, path: str, address: str, **body: str) -> int:
 
 
 def test_code_requests_are_limited_per_jid_and_address(limited: Service) -> None:
-    ask = lambda jid, address: post(limited, "xmpp_code_request", address, jid=jid)  # noqa: E731
+    def ask(jid: str, address: str) -> int:
+        return post(limited, "xmpp_code_request", address, jid=jid)
+
     assert [ask("one@example.org", f"192.0.2.{n}") for n in range(3)] == [201, 201, 429]
     assert [ask(f"{n}@example.org", "198.51.100.7") for n in range(6)] == [201] * 5 + [429]
     assert ask("other@example.org", "198.51.100.8") == 201
 
 
 def test_code_tries_are_limited_per_jid_and_address(limited: Service) -> None:
-    attempt = lambda jid, address: post(limited, "xmpp_auth", address, jid=jid, code="000000")  # noqa: E731
+    def attempt(jid: str, address: str) -> int:
+        return post(limited, "xmpp_auth", address, jid=jid, code="000000")
+
     assert [attempt("two@example.org", f"192.0.2.{n}") for n in range(4)] == [404] * 3 + [429]
     assert [attempt(f"t{n}@example.org", "198.51.100.9") for n in range(7)] == [404] * 6 + [429]
 

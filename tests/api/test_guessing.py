@@ -87,7 +87,7 @@ def someone() -> str:
 
 def test_a_day_of_guessing_from_everywhere_is_worth_so_many_tries(world: World) -> None:
     """Each request and each try from an address of its own; and from one that asks first, which is worth more."""
-    jid, seen, asked, let_in = someone(), {}, Counter[int](), Counter[int]()
+    jid, seen, asked, let_in = someone(), dict[Any, int](), Counter[int](), Counter[int]()
     for pause in [10 * MINUTE] * 6 + [DAY - 60 * MINUTE]:
         guessers = [world.address() for _ in range(7)]
         for guesser in guessers:
@@ -305,9 +305,7 @@ def test_no_answer_tells_a_jid_that_is_known_from_one_that_is_not(world: World) 
 def test_a_try_takes_the_same_work_whoever_it_is_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long is the slow hash, and it is made before anything is looked up; so no time tells of an account."""
     done: list[str] = []
-    monkeypatch.setattr(
-        "media_gallery.accounts.hashlib.scrypt", lambda *a, f=hashlib.scrypt, **k: done.append("hash") or f(*a, **k)
-    )
+    monkeypatch.setattr("media_gallery.accounts.hashlib.scrypt", recorded(hashlib.scrypt, done))
     monkeypatch.setattr(queries, "take_code", recorded(queries.take_code, done))
     member, asked, nobody = someone(), someone(), someone()
     world.service.user(jid=member)
@@ -316,13 +314,13 @@ def test_a_try_takes_the_same_work_whoever_it_is_for(world: World, monkeypatch: 
         done.clear()
         with pytest.raises(NotFound):
             world.service.within(lambda g: g.accounts.sign_in(Jid.parse(jid), "wrong", "", "", world.address()))  # noqa: B023
-        assert done == ["hash", "take_code"]
+        assert done == ["scrypt", "take_code"]
 
 
 def recorded(query: Callable[..., Any], done: list[str]) -> Callable[..., Any]:
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **named: Any) -> Any:
         done.append(query.__name__)
-        return query(*args)
+        return query(*args, **named)
 
     return call
 

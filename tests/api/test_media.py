@@ -116,7 +116,7 @@ def test_what_is_no_single_range_is_answered_whole(
     files: dict[int, tuple[str, bytes]], http: httpx.Client, asked: str
 ) -> None:
     url, data = files[4096]
-    answer = http.get(url, headers={"Range": asked.encode()})
+    answer = http.get(url, headers={b"Range": asked.encode()})
     assert (answer.status_code, answer.content) == (200, data)
     assert "Content-Range" not in answer.headers
 

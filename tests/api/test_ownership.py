@@ -122,9 +122,8 @@ def ask(user: User, method: str, path: str, params: dict[str, Any]) -> httpx.Res
 
 def test_every_published_call_has_a_row(service: Service) -> None:
     document = service.http.get("/api/v1/openapi.json").json()
-    short = lambda path: path.removeprefix("/api/v1/").removesuffix("/").removesuffix("/{percent}")  # noqa: E731
     operations = {
-        (method.upper(), short(path)): described
+        (method.upper(), path.removeprefix("/api/v1/").removesuffix("/").removesuffix("/{percent}")): described
         for path, methods in document["paths"].items()
         for method, described in methods.items()
     }

@@ -101,7 +101,7 @@ async def test_an_unforeseen_fault_tells_nothing_of_itself(tmp_path: Path) -> No
         async def read(self, query: object) -> None:
             raise RuntimeError("an inner detail")
 
-    app = build(Settings(data_dir=tmp_path), db=Broken())
+    app = build(Settings(data_dir=tmp_path), db=Broken())  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gallery") as client:
         answer = await client.get("/api/v1/files/", headers=ORIGIN | {"Authorization": "Bearer some-token"})
     assert_error(answer, 500)
@@ -116,7 +116,7 @@ async def test_parts_are_replaced_by_name_and_a_typing_error_is_told(tmp_path: P
     assert build(settings, clock=lambda: 42).state.gallery.uploads.clock() == 42
     for make in (assemble, build):
         with pytest.raises(TypeError, match="clcok"):
-            make(settings, clcok=lambda: 42)
+            make(settings, clcok=lambda: 42)  # type: ignore[call-arg]
 
 
 async def test_codes_are_logged_in_development_mode_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

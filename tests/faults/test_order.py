@@ -41,8 +41,8 @@ def break_after_commit(gallery: Gallery, how: type[BaseException]) -> None:
     """Let the next transaction be the last thing that works."""
     write = gallery.db.write
 
-    async def last(query: Any) -> Any:
-        await write(query)
+    async def last(query: Any, **how_long: Any) -> Any:
+        await write(query, **how_long)
         raise how
 
     gallery.db.write = last  # type: ignore[method-assign]
@@ -181,11 +181,11 @@ def test_bytes_that_became_known_meanwhile_are_stored_once(start_service: Callab
     async def race(gallery: Gallery) -> None:
         commit, published = gallery.store.commit, gallery.store.publish
 
-        async def late(*args: Any) -> None:
+        async def late(*args: Any, **_: Any) -> None:
             await commit(*args)
             boris.upload(data)
 
-        async def later(*args: Any) -> None:
+        async def later(*args: Any, **_: Any) -> None:
             boris.delete("files/percent/100/")
             gallery.store.publish = published  # type: ignore[method-assign]
             await published(*args)
@@ -213,7 +213,7 @@ def test_an_account_that_ends_meanwhile_leaves_nothing(
     async def race(gallery: Gallery) -> None:
         published = gallery.store.publish
 
-        async def late(*args: Any) -> None:
+        async def late(*args: Any, **_: Any) -> None:
             await published(*args)
             assert anna.delete("account/").status_code == 204
 
@@ -254,7 +254,7 @@ def test_what_is_deleted_while_it_is_published_anew_is_not_published(start_servi
         publish = gallery.store.publish
         await gallery.store.unpublish([file["slot_id"]])
 
-        async def late(*args: Any) -> None:
+        async def late(*args: Any, **_: Any) -> None:
             assert user.delete("files/", id=file["id"]).status_code == 204
             await publish(*args)
 
@@ -287,4 +287,4 @@ def test_a_wrong_type_does_not_unmake_an_avatar(start_service: Callable[..., Ser
     assert "0 wrong" in service.cli("fsck")
 
 
-async def _nothing(*_: Any) -> None: ...
+async def _nothing(*_: Any, **__: Any) -> None: ...

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,9 @@ def test_a_redis_that_hangs_stops_nobody(start_service: Callable[..., Service]) 
         service = start_service(RATES_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         user = service.user()
         for ask in (
-            lambda: user.send(b"x"),
-            lambda: user.get("files/slot/", name="a.txt", size=1),
-            lambda: service.http.get("/readyz"),
+            partial(user.send, b"x"),
+            partial(user.get, "files/slot/", name="a.txt", size=1),
+            partial(service.http.get, "/readyz"),
         ):
             answer = ask()
             assert_error(answer, 503)

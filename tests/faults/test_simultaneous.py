@@ -7,6 +7,7 @@ import random
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_so_many_files_of_an_account_and_no_more(start_service: Callable[..., Se
     service = start_service(WORKERS="2", FILES_PER_ACCOUNT="5")
     user, other = service.user(), service.user("boris")
     known = user.upload(b"")
-    ask = lambda: user.get("files/slot/", name="a", size=0, hash=known["hashes"]["sha-256"])  # noqa: E731
+    ask = partial(user.get, "files/slot/", name="a", size=0, hash=known["hashes"]["sha-256"])
     answers = at_once([lambda: user.send(b""), lambda: user.send(os.urandom(600_000)), ask, ask] * 3)
     refused = [answer for answer in answers if not answer.is_success]
     assert {answer.status_code for answer in refused} == {403} and len(user.items()) == 5
@@ -127,7 +128,7 @@ def test_the_last_link_goes_while_the_same_bytes_come(pair: Service, rounds: int
         deleted, slot, *files = at_once([
             lambda last=last: anna.delete("files/", id=last["id"]).status_code,  # type: ignore[misc]
             lambda asked=asked: anna.get("files/slot/", **asked).json(),  # type: ignore[misc]
-            *[lambda user=user, data=data: user.upload(data) for user in others],  # type: ignore[misc]
+            *[lambda user=user, data=data: user.upload(data) for user in others],
         ])  # fmt: skip
         assert deleted == 204 and anna.http.get(last["file"]).status_code == 404
         for file in [*files, *([slot] if "id" in slot else [])]:
@@ -183,7 +184,7 @@ def test_a_code_is_exchanged_once(pair: Service, rounds: int) -> None:
     pair.within(ask)
     for jid, code in codes.items():
         said = {"jid": jid, "code": code}
-        exchange = lambda said=said: pair.http.post("/api/v1/account/xmpp_auth/", json=said).status_code  # type: ignore[misc]  # noqa: E731
+        exchange = lambda said=said: pair.http.post("/api/v1/account/xmpp_auth/", json=said).status_code  # noqa: E731
         assert sorted(at_once([exchange] * 3)) == [201, 404, 404]
 
 

@@ -43,7 +43,7 @@ def test_what_cannot_be_kept_refuses_no_upload(
     user = service.user()
 
     async def broken(gallery: Gallery) -> None:
-        async def refuse(*_: Any) -> None:
+        async def refuse(*_: Any, **__: Any) -> None:
             raise refusal
 
         setattr(gallery.store, what, refuse)
@@ -62,7 +62,7 @@ def test_spare_bytes_that_cannot_be_removed_refuse_no_upload(start_service: Call
     user.upload(data)
 
     async def broken(gallery: Gallery) -> None:
-        async def refuse(*_: Any) -> None:
+        async def refuse(*_: Any, **__: Any) -> None:
             raise Unavailable
 
         gallery.store.discard = refuse  # type: ignore[method-assign]
@@ -143,4 +143,4 @@ def test_a_deletion_while_decoding_leaves_no_thumbnail(start_service: Callable[.
     assert service.stored("blobs", "thumbs", "staging") == before
 
 
-async def _nothing(*_: Any) -> None: ...
+async def _nothing(*_: Any, **__: Any) -> Any: ...

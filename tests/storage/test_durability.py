@@ -30,6 +30,10 @@ def mount(*words: object) -> None:
         pytest.skip("mounting is not allowed here")
 
 
+def unmount(place: Path) -> None:
+    subprocess.run(["umount", "-l", place], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 12 MiB and 1500 files of its own."""
@@ -37,7 +41,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     mount("-t", "tmpfs", "-o", "size=12m,nr_inodes=1500", "tmpfs", place)
     yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    unmount(place)
 
 
 def fill(disk: Path, leave: int) -> None:
@@ -151,7 +155,7 @@ def test_a_deletion_does_not_wait_for_a_store_that_can_only_be_read(
     with ExitStack() as stack:
         for place in places:
             mount("--bind", place, place)
-            stack.callback(subprocess.run, ["umount", "-l", place], check=True)
+            stack.callback(unmount, place)
             mount("-o", "remount,bind,ro", place)
         for size in (1000, 700_000):
             assert_error(user.send(os.urandom(size)), 503)

@@ -176,7 +176,7 @@ def test_what_a_killed_sender_left_is_swept(through: Service) -> None:
     client.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=b"x" * PART)
 
     def unfinished() -> list[Any]:
-        return client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", [])
+        return list(client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", []))
 
     through.cli("gc")
     assert len(unfinished()) == 1  # it may yet be at work

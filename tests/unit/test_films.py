@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from media_gallery.decoder import films, source
+from media_gallery.media_types import FILMS
 from media_gallery.thumbnails import Thumbnailer, Undecodable
 from tests import samples
 from tests.samples import BLUE, GREEN, RED, WHITE
@@ -194,7 +195,7 @@ def test_a_search_ends_where_enough_time_is_used(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("demuxer", ["concat", "hls"])
 def test_no_other_file_is_opened(tmp_path: Path, demuxer: str) -> None:
     """Not even by demuxers that exist to open others, which none of those used here does."""
-    assert demuxer not in source.FILMS
+    assert demuxer not in FILMS
     other = tmp_path / "other.ts"
     other.write_bytes(samples.film("mpegts", "mpeg2video"))
     lists = {
@@ -204,5 +205,5 @@ def test_no_other_file_is_opened(tmp_path: Path, demuxer: str) -> None:
     options = {"safe": "0", "protocol_whitelist": "file"}
     with av.open(io.BytesIO(lists[demuxer].encode()), format=demuxer, options=options) as film:
         assert next(film.decode(video=0)).width == 320
-    with pytest.raises((films.Refused, av.FFmpegError)):
+    with pytest.raises((source.Refused, av.FFmpegError)):
         films.opened(io.BytesIO(lists[demuxer].encode()), demuxer, options)

@@ -187,8 +187,8 @@ async def test_around_a_first_frame_that_is_smaller_than_its_canvas_nothing_is_s
         for image in (seen.thumbnails["256.webp"], kept.data, kept.thumbnails["64.webp"]):
             shown = opened(image).convert("RGBA")
             square = ImageOps.fit(wanted, shown.size, Image.Resampling.BOX)
-            for place in ((x * shown.width // 8, y * shown.width // 8) for x in (1, 3, 5, 7) for y in (1, 3, 5, 7)):
-                there, right = shown.getpixel(place), square.getpixel(place)
+            for point in ((x * shown.width // 8, y * shown.width // 8) for x in (1, 3, 5, 7) for y in (1, 3, 5, 7)):
+                there, right = shown.getpixel(point), square.getpixel(point)
                 assert abs(there[3] - right[3]) < 30 and (right[3] == 0 or near(there[:3], right[:3]))  # type: ignore[index]
 
 

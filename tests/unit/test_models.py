@@ -31,11 +31,11 @@ from media_gallery.models import (
         ("anna@1２7.0.0.１。", "anna@127.0.0.1"),
     ],
 )
-def test_two_spellings_are_one_jid(one, other):
+def test_two_spellings_are_one_jid(one: str, other: str) -> None:
     assert Jid.parse(one).bare == Jid.parse(other).bare
 
 
-def test_what_is_prepared_is_prepared_for_good():
+def test_what_is_prepared_is_prepared_for_good() -> None:
     """With every character that some preparation changes: letters, digits and dots of all cases, widths and scripts."""
     points = [*range(0xD800), *range(0xE000, 0x110000)]
     changed = {c: unicodedata.normalize("NFKC", c).casefold() for c in map(chr, points)}
@@ -53,11 +53,11 @@ def test_what_is_prepared_is_prepared_for_good():
 @pytest.mark.parametrize(
     ("text", "prepared"), [("anna@[::1]", "anna@[::1]"), ("anna@[2001:DB8:0::1]/x", "anna@[2001:db8::1]/x")]
 )
-def test_addresses_of_ipv6_stand_in_brackets(text, prepared):
+def test_addresses_of_ipv6_stand_in_brackets(text: str, prepared: str) -> None:
     assert str(Jid.parse(text)) == prepared
 
 
-def test_parts_of_a_jid():
+def test_parts_of_a_jid() -> None:
     jid = Jid.parse("Romeo@Example.net/Orchard at Night")
     assert (jid.local, jid.domain, jid.resource) == ("romeo", "example.net", "Orchard at Night")
     assert jid.bare == "romeo@example.net"
@@ -66,12 +66,12 @@ def test_parts_of_a_jid():
 
 
 @pytest.mark.parametrize("resource", ["\U0001fae8", "\U00032390", "Téléphone \U0001f600"])  # Unicode 15, 15.1
-def test_a_resource_may_have_letters_younger_than_this_python(resource):
+def test_a_resource_may_have_letters_younger_than_this_python(resource: str) -> None:
     assert Jid.parse(f"anna@example.org/{resource}").resource == resource
 
 
 @pytest.mark.parametrize("character", ["\u0378", "\U000e0067", "\u200d", "\u0007", "\ue000"])
-def test_a_resource_has_nothing_that_rfc_8264_leaves_out(character):
+def test_a_resource_has_nothing_that_rfc_8264_leaves_out(character: str) -> None:
     with pytest.raises(BadRequest):
         Jid.parse(f"anna@example.org/a{character}b")
 
@@ -83,13 +83,13 @@ def test_a_resource_has_nothing_that_rfc_8264_leaves_out(character):
              "a@::1", "a@[::1", "a@::1]", "a@[::1]x", "a@[::1].", "a@[::1%1]", "a@::1%1", "a@[::1%\1]", "a@::1%\1",
              "a@[]"]
 )  # fmt: skip
-def test_what_is_no_jid(text):
+def test_what_is_no_jid(text: str) -> None:
     with pytest.raises(BadRequest):
         Jid.parse(text)
 
 
 @given(st.text())
-def test_jid_parsing_never_breaks(text):
+def test_jid_parsing_never_breaks(text: str) -> None:
     try:
         jid = Jid.parse(text)
     except BadRequest:
@@ -101,7 +101,7 @@ _MARKS = st.sampled_from(["thumb_", "thumb", "_", "48_", "256_", ".webp", ".png"
 
 
 @given(st.lists(_MARKS, min_size=1, max_size=3), st.integers(1, 130), st.sampled_from(["", ".webp", ".png", ".jpg"]))
-def test_no_two_of_a_file_and_its_thumbnails_have_one_name(marks, times, ext):
+def test_no_two_of_a_file_and_its_thumbnails_have_one_name(marks: list[str], times: int, ext: str) -> None:
     """Names made of what marks thumbnails, cut to full length, are the likeliest to be taken twice."""
     name = clean_name("".join(marks) * times + ext)
     made = [thumbnail_name(name), *(avatar_thumbnail_name(size, name, "png") for size in AVATAR_SIZES)]
@@ -128,18 +128,18 @@ def test_no_two_of_a_file_and_its_thumbnails_have_one_name(marks, times, ext):
         (".bashrc", ".bashrc"),
     ],
 )
-def test_kept_name(given_name, kept):
+def test_kept_name(given_name: str, kept: str) -> None:
     assert clean_name(given_name) == kept
 
 
-def test_long_name_keeps_its_extension():
+def test_long_name_keeps_its_extension() -> None:
     kept = clean_name("я" * 300 + ".jpeg")
     assert kept.endswith("я.jpeg")
     assert 250 < len(kept.encode()) <= 255
 
 
 @given(st.text(max_size=600))
-def test_every_name_is_safe(name):
+def test_every_name_is_safe(name: str) -> None:
     kept = clean_name(name)
     assert 1 <= len(kept.encode()) <= 255
     assert "/" not in kept and "\0" not in kept and kept not in (".", "..")
@@ -149,24 +149,24 @@ def test_every_name_is_safe(name):
         assert len(derived.encode()) <= 255 and derived != kept
 
 
-def test_thumbnail_names():
+def test_thumbnail_names() -> None:
     assert thumbnail_name("photo.jpg") == "thumb_photo.webp"
     assert avatar_thumbnail_name(48, "selfie_avatar.png", "webp") == "48_selfie_avatar.webp"
 
 
 @given(st.text())
-def test_digest_never_breaks(text):
+def test_digest_never_breaks(text: str) -> None:
     assert Digest.parse(text).algorithm in ("sha-1", "sha-256", "other")
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_digest_by_length(value):
+def test_digest_by_length(value: bytes) -> None:
     assert Digest.parse(value.hex().upper()) == Digest("sha-256", value.hex())
     assert Digest.parse(value[:20].hex()) == Digest("sha-1", value[:20].hex())
     assert Digest.parse(value[:16].hex()).algorithm == "other"
 
 
-def test_categories():
+def test_categories() -> None:
     assert category_of("image/png", "file") == "image"
     assert category_of("image/png", "avatar") == "avatar"
     assert category_of("audio/ogg", "voice") == "voice"
@@ -174,11 +174,11 @@ def test_categories():
     assert category_of("video/mp4", "file") == "video"
 
 
-def test_times():
+def test_times() -> None:
     assert iso(1763892000123456) == "2025-11-23T10:00:00.123456Z"
     assert iso(0) == "1970-01-01T00:00:00.000000Z"
 
 
-def test_folding():
+def test_folding() -> None:
     assert folded("STRASSE") == folded("straße")
     assert folded("e\u0301") == folded("É")

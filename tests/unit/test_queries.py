@@ -180,7 +180,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
 async def seen(gallery: Gallery) -> Seen:
     """What the loop saw of three accounts, whichever kind of file they have many of."""
     for name, shares in (
-        ("even", dict.fromkeys(CATEGORIES, MANY // 5)),
+        ("even", dict.fromkeys(map(str, CATEGORIES), MANY // 5)),
         ("avatars", {"avatar": MANY, "video": 2}),
         ("videos", {"video": MANY, "voice": 2}),
     ):
@@ -225,7 +225,12 @@ async def test_any_number_of_ids_is_the_same_statement(gallery: Gallery, monkeyp
     """Each text is prepared, and kept by every connection."""
     caller, texts, of_sizes = await filled(gallery, "ids", {"file": 60}), set[str](), list[set[str]]()
     numbered = sqlite._numbered.__wrapped__
-    monkeypatch.setattr(sqlite, "_numbered", lambda sql: texts.add(sql) or numbered(sql))
+
+    def noting(sql: str) -> str:
+        texts.add(sql)
+        return numbered(sql)
+
+    monkeypatch.setattr(sqlite, "_numbered", noting)
     for size in (1, 2, 7, 40):
         texts.clear()
         ids = tuple(item.id for item in (await gallery.files.list(caller.account, Filter(), "id", True, 1, size)).items)

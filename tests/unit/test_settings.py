@@ -1,10 +1,14 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from media_gallery.settings import Settings, load_settings, parse_bytes, parse_seconds
 
 
-def read_by(parse):
+def read_by(parse: Callable[[Any], Any]) -> list[str]:
     """Settings whose values are read so."""
     fields = Settings.model_fields.items()
     return [name for name, field in fields if any(getattr(note, "func", None) is parse for note in field.metadata)]
@@ -14,7 +18,7 @@ TIMES, SIZES = read_by(parse_seconds), read_by(parse_bytes)
 NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation is int and name not in SIZES]
 
 
-def test_defaults_are_valid():
+def test_defaults_are_valid() -> None:
     settings = load_settings()
     assert settings.default_quota == 1024**3
     assert settings.database_path == settings.data_dir / "gallery.sqlite"
@@ -32,14 +36,16 @@ def test_defaults_are_valid():
         ("[2001:db8::1]:81", "http://[2001:db8::1]:81"),
     ],
 )
-def test_clients_of_a_trial_reach_the_service_where_it_listens(listen, url, monkeypatch):
+def test_clients_of_a_trial_reach_the_service_where_it_listens(
+    listen: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MEDIA_GALLERY_LISTEN", listen)
     assert load_settings().public_url == url
     monkeypatch.setenv("MEDIA_GALLERY_PUBLIC_URL", "https://gallery.example.org/")
     assert load_settings().public_url == "https://gallery.example.org"
 
 
-def test_environment_over_file(tmp_path, monkeypatch):
+def test_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "gallery.toml"
     config.write_text('default_quota = "5 GiB"\ncode_lifetime = "2 min"\nadmins = ["Anna@Example.org"]\n')
     monkeypatch.setenv("MEDIA_GALLERY_CODE_LIFETIME", "30")
@@ -49,7 +55,7 @@ def test_environment_over_file(tmp_path, monkeypatch):
     assert settings.admins == ["anna@example.org"]
 
 
-def test_lists_come_comma_separated(monkeypatch):
+def test_lists_come_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDIA_GALLERY_ALLOWED_DOMAINS", "Example.org, müller.example")
     assert load_settings().allowed_domains == ["example.org", "müller.example"]
 
@@ -100,26 +106,26 @@ def test_lists_come_comma_separated(monkeypatch):
         *((name, "-1") for name in (*TIMES, *SIZES, *NUMBERS)),
     ],
 )
-def test_what_is_wrong_is_told(name, value, monkeypatch):
+def test_what_is_wrong_is_told(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"MEDIA_GALLERY_{name.upper()}", value)
     with pytest.raises(ValidationError) as caught:
         load_settings()
     assert name in str(caught.value).lower()
 
 
-def test_unknown_key_in_file(tmp_path):
+def test_unknown_key_in_file(tmp_path: Path) -> None:
     config = tmp_path / "gallery.toml"
     config.write_text("defualt_quota = 5\n")
     with pytest.raises(ValidationError):
         load_settings(config)
 
 
-def test_secrets_stay_secret(monkeypatch):
+def test_secrets_stay_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDIA_GALLERY_XMPP_JID", "gallery@example.org")
     monkeypatch.setenv("MEDIA_GALLERY_XMPP_PASSWORD", "hunter2")
     assert "hunter2" not in repr(load_settings())
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("10 min", 600), ("12h", 43200), ("30 days", 2592000)])
-def test_times(text, seconds):
+def test_times(text: str, seconds: float) -> None:
     assert parse_seconds(text) == seconds

@@ -40,4 +40,4 @@ def test_what_xml_cannot_say_is_refused() -> None:
                 with pytest.raises(BadRequest):
                     code_iq(*spoiled[:4])
     for character in "\t\n\r\x20\x7f\x80\ud7ff\ue000\ufffd\U00010000\U0010ffff":
-        assert ET.fromstring(code_message(*words[:4], character, "en")).findtext("body")
+        assert ET.fromstring(code_message(*[*words[:4], character, "en"])).findtext("body")
