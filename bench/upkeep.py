@@ -40,9 +40,7 @@ def furnish(service: Service, files: int) -> None:
                 assert path
                 path.touch()
                 os.truncate(path, link.blob.size)
-                await gallery.store.publish(
-                    link.blob.key, Slot(link.slot_id, link.name, link.media_type, link.thumbnail_files())
-                )
+                await gallery.store.publish(link.blob.key, Slot.of(link, link.blob))
 
     service.within(work)
 

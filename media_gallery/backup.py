@@ -208,7 +208,7 @@ async def _publish_all(db: Database, store: BlobStore, progress: Progress) -> No
     while batch := await db.scan(lambda c, after=after: upkeep.links_after(c, after)):  # type: ignore[misc]
         after = batch[-1].id
         for link in batch:
-            await store.publish(link.blob.key, Slot(link.slot_id, link.name, link.media_type, link.thumbnail_files()))
+            await store.publish(link.blob.key, Slot.of(link, link.blob))
         progress("links", len(batch))
 
 

@@ -83,7 +83,7 @@ class Files:
             if spelled == link.name:
                 key = link.blob.key
                 return Content(link, partial(self.store.read, key), self.store.path(key))
-            if stored := link.thumbnail_files().get(spelled):
+            if stored := link.thumbnail_files(link.blob).get(spelled):
                 data = await self._thumbnail(link, stored)
                 return Content(link, thumbnail=stored, data=data, placeholder=data is None)
         raise NotFound

@@ -300,7 +300,7 @@ class Maintenance:
         while links := await self._after(upkeep.links_after, after):
             after = links[-1].id
             for link in links:
-                slot = Slot(link.slot_id, link.name, link.media_type, link.thumbnail_files())
+                slot = Slot.of(link, link.blob)
                 expected = self.store.publication(link.blob.key, slot)
                 if await self.store.published(link.slot_id) != expected and await self._is_there(link):
                     report.found("unpublished", f"link {link.id}", repair)

@@ -263,10 +263,9 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
-    """Bytes stored once. `decodable` is None until the decoder has seen them. Sizes in bytes and pixels."""
+class NewBlob:
+    """Bytes that no row names yet. `decodable` is None until the decoder has seen them. Sizes in bytes and pixels."""
 
-    id: int
     key: str
     size: int
     sha256: str
@@ -276,20 +275,23 @@ class Blob:
     decodable: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One account's named reference to a blob, with its own URL; `created_at` in microseconds since 1970."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob(NewBlob):
+    """Bytes stored once, and the row that names them."""
 
     id: int
-    account: AccountId
+
+
+@dataclass(frozen=True, slots=True)
+class NewLink:
+    """A link about to be made: its public directory, and what it says of its file."""
+
     slot_id: str
     name: str
     media_type: str
     context: Context
     metadata: dict[str, Any]
     thumbnails: bool
-    created_at: int
-    blob: Blob
 
     @property
     def category(self) -> Category:
@@ -301,7 +303,7 @@ class Link:
         kind = self.media_type.partition("/")[0]
         return kind if kind in ("image", "video") else None  # type: ignore[return-value]
 
-    def thumbnail_files(self) -> dict[str, str]:
+    def thumbnail_files(self, blob: NewBlob) -> dict[str, str]:
         """The last part of every thumbnail URL this link answers -> the thumbnail's file name in the store.
 
         One of every image and film, also where none was wanted or can be made: it is made when it is asked for, or
@@ -311,7 +313,7 @@ class Link:
             return {}
         names = {thumbnail_name(self.name): f"{THUMBNAIL_SIZE}.webp"}
         ext = self.avatar_format
-        for size in self.avatar_sizes():
+        for size in self.avatar_sizes(blob):
             names[avatar_thumbnail_name(size, self.name, ext)] = f"{size}.{ext}"
         return names
 
@@ -319,11 +321,21 @@ class Link:
     def avatar_format(self) -> str:
         return _OWN_THUMBNAIL_FORMAT.get(self.media_type, "webp")
 
-    def avatar_sizes(self) -> list[int]:
+    def avatar_sizes(self, blob: NewBlob) -> list[int]:
         """Sides of an avatar's thumbnails in pixels, smallest first: those smaller than the avatar."""
         if self.context != "avatar" or not self.thumbnails:
             return []
-        return [size for size in AVATAR_SIZES if size < (self.blob.width or 0)]
+        return [size for size in AVATAR_SIZES if size < (blob.width or 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Link(NewLink):
+    """One account's named reference to a blob, with its own URL; `created_at` in microseconds since 1970."""
+
+    id: int
+    account: AccountId
+    created_at: int
+    blob: Blob
 
 
 T = TypeVar("T")

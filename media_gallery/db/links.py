@@ -25,9 +25,10 @@ from media_gallery.models import (
     Digest,
     Filter,
     Link,
+    NewBlob,
+    NewLink,
     Page,
     Usage,
-    category_of,
     folded,
     nested_deeper,
 )
@@ -50,13 +51,13 @@ _CONTEXT_CATEGORIES: dict[Context, tuple[Category, ...]] = {
 
 def _blob(row: Row) -> Blob:
     id_, key, size, sha256, sha1, width, height, decodable = row
-    return Blob(id_, key, size, sha256, sha1, width, height, None if decodable is None else bool(decodable))
+    return Blob(key, size, sha256, sha1, width, height, None if decodable is None else bool(decodable), id=id_)
 
 
 def _link(row: Row) -> Link:
     id_, account, slot_id, name, media_type, context, metadata, thumbnails, created_at, *blob = row
     known, thumbnails = _metadata(metadata), bool(thumbnails)
-    return Link(id_, account, slot_id, name, media_type, context, known, thumbnails, created_at, _blob(blob))
+    return Link(slot_id, name, media_type, context, known, thumbnails, id_, account, created_at, _blob(blob))
 
 
 def _metadata(text: str) -> dict[str, Any]:
@@ -74,21 +75,7 @@ def _metadata(text: str) -> dict[str, Any]:
 # --- The way in --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NewLink:
-    """A link about to be made; `blob.id` 0 where the blob may be new."""
-
-    slot_id: str
-    name: str
-    media_type: str
-    context: Context
-    metadata: dict[str, Any]
-    thumbnails: bool
-    awaited_until: int | None = None
-    """Of a slot hit: until when an upload of the same takes the link over."""
-
-
-async def insert_blob(c: Connection, blob: Blob, now: int) -> Blob:
+async def insert_blob(c: Connection, blob: NewBlob, now: int) -> Blob:
     """Count one more link to these bytes: to the blob already known by its SHA-256, or to `blob`, now known."""
     row = await c.one(
         "INSERT INTO blobs (key, size, sha256, sha1, width, height, decodable, links, created_at)"
@@ -110,18 +97,20 @@ async def link_known_blob(c: Connection, blob: Blob) -> Blob | None:
     return _blob(row) if row else None
 
 
-async def insert_link(c: Connection, account: AccountId, new: NewLink, blob: Blob, now: int) -> Link:
+async def insert_link(
+    c: Connection, account: AccountId, new: NewLink, blob: Blob, now: int, awaited_until: int | None = None
+) -> Link:
+    """`awaited_until`, of a slot hit: until when an upload of the same takes the link over."""
     row = await c.one(
         "INSERT INTO links (account_id, blob_id, slot_id, name, folded, size, media_type, context, category, metadata,"
         " thumbnails, created_at, awaited_until)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
         account, blob.id, new.slot_id, new.name, folded(new.name), blob.size, new.media_type, new.context,
-        category_of(new.media_type, new.context), msgspec.json.encode(new.metadata).decode(), new.thumbnails, now,
-        new.awaited_until,
+        new.category, msgspec.json.encode(new.metadata).decode(), new.thumbnails, now, awaited_until,
     )  # fmt: skip
     assert row
     return Link(
-        row[0], account, new.slot_id, new.name, new.media_type, new.context, new.metadata, new.thumbnails, now, blob
+        new.slot_id, new.name, new.media_type, new.context, new.metadata, new.thumbnails, row[0], account, now, blob
     )
 
 
@@ -142,7 +131,7 @@ async def take_over(c: Connection, link: Link, new: NewLink, now: int) -> Link |
     row = await c.one(
         "UPDATE links SET awaited_until = NULL, media_type = $3, context = $4, category = $5, metadata = $6,"
         " thumbnails = $7 WHERE id = $1 AND awaited_until > $2 RETURNING id",
-        link.id, now, new.media_type, new.context, category_of(new.media_type, new.context),
+        link.id, now, new.media_type, new.context, new.category,
         msgspec.json.encode(new.metadata).decode(), new.thumbnails,
     )  # fmt: skip
     if row is None:

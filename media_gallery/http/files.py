@@ -7,8 +7,8 @@ from dataclasses import replace
 from media_gallery.errors import BadRequest, NotFound
 from media_gallery.http import multipart, shapes
 from media_gallery.http.request import Call
+from media_gallery.keeping import Kept
 from media_gallery.models import Filter, Link, Page
-from media_gallery.uploads import Kept
 
 
 def _object(call: Call, link: Link) -> shapes.FileObject:

@@ -15,12 +15,15 @@ from multipart import (
     content_disposition_unquote,
     parse_options_header,
 )
+from starlette.requests import Request
 
 from media_gallery.errors import BadRequest
 from media_gallery.http.request import BODY, Call, Raw, chunks, convert, declared_length, query_parameters
 from media_gallery.http.shapes import METADATA, Count, Metadata, Text, read_metadata
+from media_gallery.keeping import Kept
 from media_gallery.models import Context, Digest, clean_name
-from media_gallery.uploads import Kept, Offer, Upload
+from media_gallery.offers import Offer
+from media_gallery.uploads import Upload
 
 OVERHEAD = BODY
 """Most bytes that a form may take beside its file."""
@@ -92,36 +95,33 @@ async def receive(call: Call, context: Context | None) -> Kept:
     content_type, options = parse_options_header(call.request.headers.get("content-type", ""))
     if content_type != "multipart/form-data" or not options.get("boundary"):
         raise BadRequest("An upload must be multipart/form-data")
-    length = declared_length(call.request)
-    form = _Form(call, context, options["boundary"], length)
-    body = chunks(call.request, call.services.settings)
-    try:
-        form.upload = await call.services.uploads.begin(call.caller.account, max(0, length - OVERHEAD), length)
-        async for chunk in body:
+    parser, length = _parser(options["boundary"]), declared_length(call.request)
+    async with call.services.uploads.begin(call.caller.account, max(0, length - OVERHEAD), length) as upload:
+        form = _Form(call.request, upload, parser, length)
+        async for chunk in chunks(call.request, call.services.settings):
             await form.feed(chunk)
-        return await form.finish()
-    except BaseException:
-        if form.upload is not None:
-            await form.upload.discard()
-        raise
+        return await upload.finish(form.offer(context))
+
+
+def _parser(boundary: str) -> PushMultipartParser:
+    """Raises BadRequest."""
+    try:
+        # Latin-1 takes every byte: a name in another coding is no reason to lose an upload.
+        return PushMultipartParser(
+            boundary, max_segment_count=_FIELDS, max_header_size=METADATA, header_charset="latin-1", strict=True
+        )
+    except MultipartError as error:
+        raise BadRequest("The form's boundary is malformed") from error
 
 
 class _Form:
     """The parts of one upload, in whatever order they come."""
 
-    def __init__(self, call: Call, context: Context | None, boundary: str, length: int) -> None:
-        self.call, self.context = call, context
-        self._around = len(f"--{boundary}\r\n\r\n\r\n")
-        self._left = length - len(f"--{boundary}--\r\n")
+    def __init__(self, request: Request, upload: Upload, parser: PushMultipartParser, length: int) -> None:
+        self.request, self.upload, self.parser = request, upload, parser
+        self._around = len(b"--%b\r\n\r\n\r\n" % parser.boundary)
+        self._left = length - len(b"--%b--\r\n" % parser.boundary)
         """Bytes of the body that neither its end nor a part so far has taken."""
-        self.upload: Upload | None = None
-        try:
-            # Latin-1 takes every byte: a name in another coding is no reason to lose an upload.
-            self.parser = PushMultipartParser(
-                boundary, max_segment_count=_FIELDS, max_header_size=METADATA, header_charset="latin-1", strict=True
-            )
-        except MultipartError as error:
-            raise BadRequest("The form's boundary is malformed") from error
         self.fields: dict[str, bytearray] = {}
         self.file: MultipartSegment | None = None
         self._part: MultipartSegment | None = None
@@ -130,7 +130,6 @@ class _Form:
 
     async def feed(self, chunk: bytes) -> None:
         """Raises BadRequest for a form that is none, and what the upload refuses."""
-        assert self.upload
         if not self._begun and not (chunk := self._begin(chunk)):
             return
         try:
@@ -177,7 +176,6 @@ class _Form:
             raise BadRequest("The form goes on behind its end")
 
     async def _start(self, part: MultipartSegment) -> None:
-        assert self.upload
         self._part = part
         self._left -= self._around + sum(len(f"{name}: {value}\r\n") for name, value in part.headerlist)
         if part.name != "file":
@@ -187,9 +185,9 @@ class _Form:
             raise BadRequest("One file at a time", fields={"file": "must come once"})
         self.file = part
         size = self._params().size
-        self.upload.whole = size or self._left
+        self.upload.received.whole = self._left
         if size is not None:  # said before the bytes: refused before they are read
-            await self.call.services.uploads.admit(self.call.caller.account, size)
+            await self.upload.announce(size)
 
     def _gather(self, data: bytes | bytearray) -> None:
         assert self._part
@@ -201,7 +199,7 @@ class _Form:
             raise BadRequest("A field is too long", fields={self._part.name: f"must be {METADATA} bytes at most"})
 
     def _params(self) -> UploadParams:
-        raw: Raw = query_parameters(self.call.request)
+        raw: Raw = query_parameters(self.request)
         for name, value in self.fields.items():
             try:
                 raw[name] = [value.decode()]
@@ -209,8 +207,8 @@ class _Form:
                 raise BadRequest("Some parameters are wrong", fields={name: "must be UTF-8"}) from None
         return convert(raw, UploadParams)
 
-    async def finish(self) -> Kept:
-        assert self.upload
+    def offer(self, context: Context | None) -> Offer:
+        """What was said of the file, once all has come. Raises BadRequest."""
         try:
             self.parser.close()
         except MultipartError as error:
@@ -218,5 +216,4 @@ class _Form:
         if self.file is None:
             raise BadRequest("There is no file in the upload", fields={"file": "is required"})
         part_type = next((value for name, value in self.file.headerlist if name == "Content-Type"), None)
-        offer = self._params().offer(file_name(self.file), part_type, self.context)
-        return await self.upload.finish(offer)
+        return self._params().offer(file_name(self.file), part_type, context)

@@ -27,7 +27,7 @@ from media_gallery.models import (
     nested_deeper,
     thumbnail_name,
 )
-from media_gallery.uploads import Offer
+from media_gallery.offers import Offer
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -397,7 +397,7 @@ def file_object(link: Link, public_url: str, asked: Digest | None = None) -> Fil
                 size,
                 size,
             )
-            for size in link.avatar_sizes()
+            for size in link.avatar_sizes(link.blob)
         ]
     return answer
 

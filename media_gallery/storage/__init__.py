@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from media_gallery.models import NewBlob, NewLink
 from media_gallery.settings import Settings
 
 
@@ -34,6 +35,11 @@ class Slot:
     name: str
     media_type: str
     thumbnails: Mapping[str, str]
+
+    @classmethod
+    def of(cls, link: NewLink, blob: NewBlob) -> Slot:
+        """That of a link to these bytes, made or about to be made."""
+        return cls(link.slot_id, link.name, link.media_type, link.thumbnail_files(blob))
 
 
 class Writer(Protocol):

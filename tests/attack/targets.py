@@ -6,6 +6,8 @@ A parser gives a value or refuses with a `GalleryError` that has a body; anythin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +21,10 @@ from media_gallery.http.account import _code
 from media_gallery.http.media import _not_modified, _range, disposition, parse_range
 from media_gallery.http.request import Call, read_parameters
 from media_gallery.media_types import parse
-from media_gallery.models import Jid, clean_name, thumbnail_name
+from media_gallery.models import AccountId, Jid, clean_name, thumbnail_name
+from media_gallery.offers import Offer, decide_type
 from media_gallery.settings import Settings
-from media_gallery.uploads import Offer, decide_type
+from media_gallery.uploads import Received
 
 SETTINGS = Settings()
 FORM, JSON, PAIRS = "multipart/form-data; boundary=b", "application/json", "application/x-www-form-urlencoded"
@@ -31,9 +34,12 @@ KINDS = tuple(dict.fromkeys((operation.params, operation.strict) for operation i
 class _Upload:
     """Takes an upload's bytes and gives back what came, as an upload does."""
 
-    def __init__(self) -> None:
+    def __init__(self, account: int, whole: int) -> None:
         self.data = b""
-        self.whole = 0
+        self.received = Received(AccountId(account), "", whole=whole)
+
+    async def announce(self, size: int) -> None:
+        assert size >= 0
 
     async def write(self, chunk: bytes) -> None:
         self.data += chunk
@@ -41,16 +47,11 @@ class _Upload:
     async def finish(self, offer: Offer) -> tuple[bytes, Offer]:
         return self.data, offer
 
-    async def discard(self) -> None:
-        pass
-
 
 class _Uploads:
-    async def begin(self, account: int, declared: int, whole: int) -> _Upload:
-        return _Upload()
-
-    async def admit(self, account: int, size: int) -> None:
-        assert size >= 0
+    @asynccontextmanager
+    async def begin(self, account: int, least: int, whole: int) -> AsyncIterator[_Upload]:
+        yield _Upload(account, whole)
 
 
 def call_of(method: str, query: bytes, content_type: str, pieces: list[bytes], *more: tuple[bytes, bytes]) -> Call:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,8 @@ from media_gallery.app import Gallery
 from media_gallery.arriving import Arrivals
 from media_gallery.errors import BadRequest, QuotaExceeded
 from media_gallery.models import AccountId, Jid
-from media_gallery.uploads import Offer
+from media_gallery.offers import Offer
+from media_gallery.uploads import Received, Upload
 from tests.faults.raw import END, Raw, part
 from tests.service import MIB, Service, User, assert_error
 
@@ -89,32 +92,54 @@ def test_so_many_at_once(user: User) -> None:
     assert sorted(raw.answer()[0] for raw in raws) == [201, 403]  # 3 MiB each, and the quota holds one
 
 
-@pytest.mark.parametrize("way", ["finish", "refused", "quota", "cancelled", "discard"])
-def test_every_way_out_gives_back(user: User, way: str) -> None:
+async def _finish(upload: Upload) -> None:
+    assert (await upload.finish(Offer())).used == MIB
+
+
+async def _refused(upload: Upload) -> None:
+    await upload.finish(Offer(size=1))
+
+
+async def _too_much(upload: Upload) -> None:
+    await upload.write(b"x" * 4 * MIB)
+
+
+async def _cancelled(upload: Upload) -> None:
+    asyncio.current_task().cancel()  # type: ignore[union-attr]
+    await upload.finish(Offer())
+
+
+async def _left_alone(upload: Upload) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("way", "error"),
+    [(_finish, None), (_refused, BadRequest), (_too_much, QuotaExceeded), (_cancelled, asyncio.CancelledError),
+     (_left_alone, None)],
+)  # fmt: skip
+def test_every_way_out_gives_back(
+    user: User, way: Callable[[Upload], Coroutine[Any, Any, None]], error: type[BaseException] | None
+) -> None:
+    """And nothing is left of what is not kept."""
+    before = set((user.service.data_dir / "staging").iterdir())
+
+    async def brought(gallery: Gallery, account: AccountId) -> None:
+        async with gallery.uploads.begin(account) as upload:
+            await upload.write(b"x" * MIB)
+            assert gallery.arrivals.held(account) == (1, MIB)
+            assert upload.received == Received(account, upload.received.key, MIB)
+            await way(upload)
+
     async def work(gallery: Gallery) -> None:
-        account = await gallery.accounts.get(Jid.parse(user.jid))
-        upload = await gallery.uploads.begin(account.id, 0)
-        await upload.write(b"x" * MIB)
-        assert gallery.arrivals.held(account.id) == (1, MIB)
-        if way == "finish":
-            assert (await upload.finish(Offer())).used == MIB
-        elif way == "refused":
-            with pytest.raises(BadRequest):
-                await upload.finish(Offer(size=1))
-        elif way == "quota":
-            with pytest.raises(QuotaExceeded):
-                await upload.write(b"x" * 4 * MIB)
-        elif way == "cancelled":
-            gallery.store.commit = asyncio.sleep  # type: ignore[method-assign, assignment]
-            task = asyncio.create_task(upload.finish(Offer()))
-            await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        if way != "finish":
-            await upload.discard()
-        assert gallery.arrivals.held(account.id) == (0, 0)
+        account = (await gallery.accounts.get(Jid.parse(user.jid))).id
+        with pytest.raises(error) if error else nullcontext():
+            await asyncio.create_task(brought(gallery, account))
+        assert gallery.arrivals.held(account) == (0, 0)
 
     user.service.within(work)
+    assert set((user.service.data_dir / "staging").iterdir()) <= before
+    assert len(user.items()) == (way is _finish)
 
 
 def test_what_is_under_way_elsewhere_counts_for_as_long_as_it_lives(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from media_gallery import arriving
 from media_gallery.app import Gallery
 from media_gallery.db import links
 from media_gallery.errors import InDoubt, Unauthorized, Unavailable
+from media_gallery.keeping import Kept
 from media_gallery.models import Digest, Filter, Jid
-from media_gallery.uploads import Kept, Offer
+from media_gallery.offers import Offer
+from media_gallery.uploads import Upload
 from tests import samples
 from tests.service import Service, User
 
@@ -26,9 +28,9 @@ class Crash(BaseException):
 
 async def _upload(gallery: Gallery, user: User, data: bytes) -> Kept:
     account = await gallery.accounts.get(Jid.parse(user.jid))
-    upload = await gallery.uploads.begin(account.id, len(data))
-    await upload.write(data)
-    return await upload.finish(Offer("a.bin", context="file"))
+    async with gallery.uploads.begin(account.id, len(data)) as upload:
+        await upload.write(data)
+        return await upload.finish(Offer("a.bin", context="file"))
 
 
 async def _slot(gallery: Gallery, user: User, data: bytes) -> Any:
@@ -128,6 +130,8 @@ def test_what_a_crash_leaves_upkeep_removes(
                 await works(*args)
             monkeypatch.setattr(gallery.store, "delete", _nothing)
             monkeypatch.setattr(gallery.store, "unpublish", _nothing)
+            monkeypatch.setattr(gallery.arrivals, "leave", lambda _: None)
+            monkeypatch.setattr(Upload, "discard", _nothing)
             raise Crash
 
         setattr(broken, call, last)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from media_gallery.app import Gallery
 from media_gallery.db import Connection, accounts, links
 from media_gallery.maintenance import Finding
+from media_gallery.models import NewLink
 from media_gallery.storage import Slot
 from tests.service import Service, User
 
@@ -75,7 +76,7 @@ def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service])
     async def race(gallery: Gallery) -> None:
         known = await gallery.db.read(lambda c: links.find_by_slot(c, file["slot_id"]))
         assert known
-        new = links.NewLink("ab" * 16, "late", "text/plain", "file", {}, False)
+        new = NewLink("ab" * 16, "late", "text/plain", "file", {}, False)
         await gallery.store.publish(known.blob.key, Slot(new.slot_id, new.name, new.media_type, {}))
 
         begun = threading.Event()

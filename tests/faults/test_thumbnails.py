@@ -12,18 +12,19 @@ from PIL import Image
 from media_gallery.app import Gallery
 from media_gallery.errors import NoSpace, Unavailable
 from media_gallery.files import SPARED
+from media_gallery.keeping import Kept
 from media_gallery.models import Jid
+from media_gallery.offers import Offer
 from media_gallery.thumbnails import DecoderFailed
-from media_gallery.uploads import Kept, Offer
 from tests import samples
 from tests.service import Service, User
 
 
 async def _upload(gallery: Gallery, user: User, data: bytes, **said: Any) -> Kept:
     account = await gallery.accounts.get(Jid.parse(user.jid))
-    upload = await gallery.uploads.begin(account.id, len(data))
-    await upload.write(data)
-    return await upload.finish(Offer("photo.png", media_type="image/png", **said))
+    async with gallery.uploads.begin(account.id, len(data)) as upload:
+        await upload.write(data)
+        return await upload.finish(Offer("photo.png", media_type="image/png", **said))
 
 
 def assert_shown(user: User, made: dict[str, Any]) -> None:

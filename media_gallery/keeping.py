@@ -1,0 +1,191 @@
+"""How a file is kept: its bytes are durable and published first, then one transaction names them and charges the quota.
+
+So a crash at any moment leaves too much at worst, which upkeep removes, and never too little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from media_gallery import metrics
+from media_gallery.arriving import Arrivals, Entry
+from media_gallery.db import Connection, Database, accounts, links
+from media_gallery.errors import GalleryError, InDoubt
+from media_gallery.files import only_logged
+from media_gallery.models import AccountId, Blob, Link, NewBlob, NewLink
+from media_gallery.offers import Offer
+from media_gallery.storage import BlobStore, Slot, Staged
+from media_gallery.thumbnails import Avatar
+
+B = TypeVar("B", bound=NewBlob)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A link that was made, with the account's quota and used after it, in bytes."""
+
+    link: Link
+    quota: int
+    used: int
+
+
+class _BlobChanged(Exception):
+    """Between the look and the transaction the known blob lost its last link, or the unknown one became known."""
+
+
+class Keeper:
+    """Makes links to bytes that have come, and to bytes that are here. Quota in bytes."""
+
+    def __init__(
+        self,
+        db: Database,
+        store: BlobStore,
+        arrivals: Arrivals,
+        clock: Callable[[], int],
+        default_quota: int,
+        files_per_account: int,
+    ) -> None:
+        self.db, self.store, self.arrivals, self.clock = db, store, arrivals, clock
+        self.default_quota, self.files_per_account = default_quota, files_per_account
+
+    async def keep(
+        self, entry: Entry, staged: Staged, offer: Offer, new: NewLink, avatar: Avatar | None = None
+    ) -> Kept:
+        """Make the staged bytes of an upload a file. Known bytes are not stored again; where a slot hit awaits these,
+        its link is taken over. `avatar`: what the decoder saw of them. Raises QuotaExceeded, TooManyFiles, NoSpace.
+        """
+        known, hit = await self._find(entry.account, staged, new)
+        if hit is not None and (taken := await self._take_over(hit, staged, offer, new)) is not None:
+            return taken
+        self.arrivals.note(entry, key=staged.key, slot=new.slot_id)
+        own, committed, entry.in_doubt = NewBlob(staged.key, staged.size, staged.sha256, staged.sha1), False, True
+        try:
+            while True:
+                blob = _as_seen(known or own, avatar)
+                if known is not None or committed:
+                    await self.store.publish(blob.key, Slot.of(new, blob))
+                else:
+                    await self.store.commit(staged, Slot.of(new, blob))
+                    committed = True
+                self.arrivals.note(entry, size=-entry.size)  # the transaction counts them: nobody shall see them twice
+                try:
+                    kept = await self._link(entry.account, new, blob, avatar)
+                    break
+                except _BlobChanged:
+                    known, _ = await self._find(entry.account, staged, new)
+        except GalleryError as refusal:
+            if not isinstance(refusal, InDoubt):
+                await self._take_back(entry, [staged.key] if committed else [])
+            raise
+        if known is not None:
+            with only_logged("spare bytes not removed", link=kept.link.id):
+                await (self.store.delete([staged.key]) if committed else self.store.discard(staged))
+                entry.in_doubt = False
+        else:
+            entry.in_doubt = False
+        metrics.uploads.labels(kept.link.category, "known" if known else "new").inc()
+        return kept
+
+    async def _find(self, account: AccountId, staged: Staged, new: NewLink) -> tuple[Blob | None, Link | None]:
+        """The blob that has these bytes already, and the account's slot hit that awaits them."""
+        avatar, now = new.context == "avatar", self.clock()
+
+        async def look(c: Connection) -> tuple[Blob | None, Link | None]:
+            known = await links.find_blob(c, staged.sha256)
+            hit = await links.find_awaited(c, account, known.sha256, new.name, avatar, now) if known else None
+            return known, hit
+
+        return await self.db.read(look)
+
+    async def _take_over(self, hit: Link, staged: Staged, offer: Offer, new: NewLink) -> Kept | None:
+        """The link of the slot hit, with what the upload says of its bytes; they go. None where it has gone meanwhile.
+
+        COMPAT: iOS uploads whatever the slot has answered.
+        """
+        told = replace(
+            new,
+            slot_id=hit.slot_id,
+            media_type=new.media_type if offer.says_type else hit.media_type,
+            context=hit.context if new.context == "file" and offer.context is None else new.context,
+            metadata=new.metadata or hit.metadata,
+        )
+
+        async def transaction(c: Connection) -> Kept | None:
+            link = await links.take_over(c, hit, told, self.clock())
+            return Kept(link, *await accounts.get_quota(c, hit.account, self.default_quota)) if link else None
+
+        kept = await self.db.write(transaction)
+        if kept is not None:
+            with only_logged("spare bytes not removed", link=kept.link.id):
+                await self.store.discard(staged)
+            with only_logged("link not published", link=kept.link.id):
+                await self.store.publish(hit.blob.key, Slot.of(kept.link, hit.blob))
+            metrics.uploads.labels(kept.link.category, "known").inc()
+        return kept
+
+    async def link_again(self, account: AccountId, new: NewLink, known: Blob, awaited_until: int) -> Kept | None:
+        """A link to bytes that are here, which awaits their upload until then; None where they have gone meanwhile.
+
+        Raises QuotaExceeded, TooManyFiles, NoSpace.
+        """
+        entry = self.arrivals.enter_link(new.slot_id)
+        try:
+            entry.in_doubt = True
+            await self.store.publish(known.key, Slot.of(new, known))
+            kept = await self._link(account, new, known, awaited_until=awaited_until)
+            entry.in_doubt = False
+            return kept
+        except _BlobChanged:
+            await self._take_back(entry, [])
+            return None
+        except GalleryError as refusal:
+            if not isinstance(refusal, InDoubt):
+                await self._take_back(entry, [])
+            raise
+        finally:
+            self.arrivals.leave(entry)
+
+    async def _link(
+        self,
+        account: AccountId,
+        new: NewLink,
+        blob: NewBlob,
+        avatar: Avatar | None = None,
+        awaited_until: int | None = None,
+    ) -> Kept:
+        """The transaction that makes a link, charging the quota; without a row of its own the blob may get one."""
+
+        async def transaction(c: Connection) -> Kept:
+            now = self.clock()
+            quota, used = await accounts.charge(
+                c, account, blob.size, new.category, self.default_quota, self.files_per_account
+            )
+            if isinstance(blob, Blob):
+                found = await links.link_known_blob(c, blob)
+            else:
+                found = await links.insert_blob(c, blob, now)
+            if found is None or found.key != blob.key:
+                raise _BlobChanged
+            known = _as_seen(found, avatar)
+            if known != found:
+                await links.set_picture(c, known, known.width, known.height, True)
+            return Kept(await links.insert_link(c, account, new, known, now, awaited_until), quota, used)
+
+        return await self.db.write(transaction)
+
+    async def _take_back(self, entry: Entry, keys: list[str]) -> None:
+        """Leave nothing of a link that surely was not made; what cannot be removed now is for upkeep."""
+        with only_logged("spare bytes not removed"):
+            await self.store.unpublish([entry.slot])
+            if keys:
+                await self.store.delete(keys)
+            entry.in_doubt = False
+
+
+def _as_seen(blob: B, avatar: Avatar | None) -> B:
+    """The blob with its measures, where it is an avatar that came as a plain file before, or never."""
+    if avatar is None or blob.width is not None:
+        return blob
+    return replace(blob, width=avatar.width, height=avatar.width, decodable=True)

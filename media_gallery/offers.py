@@ -1,0 +1,57 @@
+"""What a client says of a file, and what of it is believed."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from media_gallery import media_types
+from media_gallery.errors import BadRequest
+from media_gallery.models import Context, Digest, NewLink
+from media_gallery.storage import Staged
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a client says about a file. `part_type` is what the transport said, believed after `media_type`."""
+
+    name: str = "_"
+    size: int | None = None
+    digest: Digest | None = None
+    media_type: str | None = None
+    part_type: str | None = None
+    context: Context | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    thumbnails: bool = True
+
+    @property
+    def says_type(self) -> bool:
+        """Whether anything was said of its media type."""
+        return any(media_types.parse(said)[0] for said in (self.media_type, self.part_type) if said)
+
+    @property
+    def believed_context(self) -> Context | None:
+        """What was said of it: a `+voice` of either type makes a voice message of anything but an avatar."""
+        voice = any(media_types.parse(said)[1] for said in (self.media_type, self.part_type) if said)
+        return "voice" if voice and self.context != "avatar" else self.context
+
+    def check(self, staged: Staged) -> None:
+        """Raise BadRequest where the bytes are not those that were announced (contract, status 400)."""
+        if self.size is not None and self.size != staged.size:
+            raise BadRequest("The size does not match", fields={"size": f"{staged.size} bytes were received"})
+        known, said = {"sha-1": staged.sha1, "sha-256": staged.sha256}, self.digest
+        if said and known.get(said.algorithm, said.value) != said.value:
+            raise BadRequest("The digest does not match", fields={"hash": f"the {said.algorithm} is another one"})
+
+    def link(self, media_type: str, context: Context) -> NewLink:
+        """The link that it becomes, once these are decided."""
+        return NewLink(secrets.token_hex(16), self.name, media_type, context, self.metadata, self.thumbnails)
+
+
+def decide_type(offer: Offer, head: bytes) -> tuple[str, Context]:
+    """The one media type and context of a link: what was said of it, else what content and name say."""
+    media_type = media_types.decide((offer.media_type, offer.part_type), offer.name, head)
+    # COMPAT: iOS marks its voice messages by their loudness alone
+    recorded = offer.context != "avatar" and media_type.startswith("audio/") and "meters" in offer.metadata
+    return media_type, "voice" if recorded else offer.believed_context or "file"
