@@ -24,6 +24,7 @@ from media_gallery.http.request import Services
 from media_gallery.maintenance import Maintenance
 from media_gallery.rates import Rates, open_rates
 from media_gallery.settings import Settings
+from media_gallery.slot_tokens import SlotTokens
 from media_gallery.storage import BlobStore, open_store
 from media_gallery.thumbnails import Thumbnailer
 from media_gallery.uploads import Limits, Uploads
@@ -68,6 +69,7 @@ class Gallery:
     accounts: Accounts
     arrivals: Arrivals
     uploads: Uploads
+    slot_tokens: SlotTokens
     maintenance: Maintenance
 
     async def check(self) -> None:
@@ -117,10 +119,12 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
     signing = Accounts(db, files, courier, rates, clock, settings)
     arrivals = Arrivals(settings.data_dir / "arriving")
     uploads = Uploads(db, store, thumbnailer, files, rates, arrivals, clock, limits)
+    slot_tokens = SlotTokens(db, clock, settings.slot_secret.get_secret_value())
     maintenance = Maintenance(db, store, files, signing, rates, arrivals, clock, settings.gc_grace)
     return Gallery(
-        settings, db, store, thumbnailer, courier, rates, clock, files, signing, arrivals, uploads, maintenance
-    )
+        settings, db, store, thumbnailer, courier, rates, clock, files, signing, arrivals, uploads, slot_tokens,
+        maintenance,
+    )  # fmt: skip
 
 
 def open_courier(settings: Settings) -> Courier:

@@ -187,6 +187,12 @@ def _check_jid(value: str) -> str:
     return value
 
 
+def _check_secret(value: SecretStr) -> SecretStr:
+    if 0 < len(value.get_secret_value()) < 32:  # whoever has a token can try secrets on it
+        raise ValueError("must have 32 characters at least")
+    return value
+
+
 def _check_prefix(value: str) -> str:
     if value and not re.fullmatch(r"(/[\w.-]+)+/?", value, re.ASCII):
         raise ValueError("must be a path such as /protected")
@@ -302,6 +308,12 @@ class Settings(BaseSettings):
     xmpp_component_port: int = Field(5347, ge=1, le=65535, description="Its component port")
     xmpp_component_secret: SecretStr = Field(
         SecretStr(""), description="Shared secret; setting it makes the service a component"
+    )
+    slot_secret: Annotated[SecretStr, AfterValidator(_check_secret)] = Field(
+        SecretStr(""),
+        description="Secret by which the slots of XEP-0363 are signed, 32 characters at least: the same as"
+        " `http_file_share_secret` of a Prosody that gives out slots of this service; empty: one that the service makes"
+        " and keeps in its database",
     )
 
     rates_url: str = Field(

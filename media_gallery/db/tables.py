@@ -125,3 +125,10 @@ trash = Table(  # keys of bytes that no row names any more, until the store has 
     Column("key", Text, primary_key=True),
     Column("created_at", Big, nullable=False),
 )
+
+secrets = Table(  # what the service signs with, where the settings do not say: made once, for all hosts
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)

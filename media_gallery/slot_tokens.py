@@ -1,0 +1,138 @@
+"""The token that lets one file be put at one address: signed by who answers slots, verified by who takes the upload.
+
+It is a JWT (RFC 7519, HS256) with the claims of Prosody's `mod_http_file_share`, which signs the same where it shares
+our secret. Nothing is kept of it; a slot takes one file, so it works once. Written out, not taken from a library: with
+one algorithm no token has a say in how it is verified, and a library would take ten times as long for each slot.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from typing import Annotated, Literal, get_args
+
+import msgspec
+
+from media_gallery.db import Database
+from media_gallery.db.secrets import find_secret, keep_secret
+from media_gallery.errors import Forbidden
+
+VALID = 300
+"""Seconds for which a token is valid (XEP-0363, section 9, recommends so many)."""
+Purpose = Literal["message", "profile", "ephemeral", "permanent"]
+"""What a file is for (XEP-0363, section 8)."""
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+_LONGEST = 8192
+"""Characters of a token, of which a name of 255 bytes and the longest JID need half at most."""
+_SHAPE = re.compile(r"([\w-]+)\.([\w-]+)\.([\w-]+)", re.ASCII)
+_REFUSED = "The permission for this upload is not valid, or no longer"
+Slot = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{22,64}\Z")]
+"""What may stand in an address and name a directory, and cannot be guessed: 128 bits in base64 are 22 characters."""
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a token says. `sub`: the uploader's bare JID; `filesize` in bytes; the rest in seconds since 1970.
+
+    `expires`: when the file itself shall go, where that was asked for. `purpose` is ours, Prosody has none.
+    """
+
+    sub: Text
+    slot: Slot
+    filename: Text
+    filesize: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)]
+    filetype: str
+    iat: Moment
+    exp: Moment
+    expires: Moment | None = None
+    purpose: Purpose = "message"
+
+
+class _Header(msgspec.Struct, forbid_unknown_fields=True):
+    """A token's header (RFC 7515, section 4): one that has more to say asks for something that we do not do."""
+
+    alg: Literal["HS256"]
+    typ: str = "JWT"
+
+
+_claims, _header = msgspec.json.Decoder(Claims), msgspec.json.Decoder(_Header)
+
+
+def sign(secret: str, claims: Claims) -> str:
+    """The token that says so."""
+    said = f"{_HEADER}.{_encoded(msgspec.json.encode(claims))}"
+    return f"{said}.{_signature(secret.encode(), said)}"
+
+
+def verify(secret: str, token: str, slot: str, name: str, now: int) -> Claims:
+    """What a token says that is good for `/media/SLOT/NAME`, both percent-decoded, at `now` (seconds since 1970).
+
+    Raises Forbidden for any other: forged, malformed, too late, for another address.
+    """
+    parts = _SHAPE.fullmatch(token[: _LONGEST + 1])
+    if not parts or len(token) > _LONGEST:
+        raise Forbidden(_REFUSED)
+    header, payload, signature = parts.groups()
+    if not hmac.compare_digest(signature, _signature(secret.encode(), f"{header}.{payload}")):
+        raise Forbidden(_REFUSED)
+    try:
+        _header.decode(_decoded(header))
+        claims = _claims.decode(_decoded(payload))
+    except ValueError as error:  # msgspec's and base64's, too
+        raise Forbidden(_REFUSED) from error
+    if now >= claims.exp or (claims.slot, claims.filename) != (slot, name):
+        raise Forbidden(_REFUSED)
+    return claims
+
+
+def _signature(secret: bytes, said: str) -> str:
+    return _encoded(hmac.digest(secret, said.encode(), "sha256"))
+
+
+def _encoded(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decoded(text: str) -> bytes:
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+_HEADER = _encoded(b'{"alg":"HS256","typ":"JWT"}')
+
+
+class SlotTokens:
+    """Signs and verifies by the `secret` of the settings, else by one that the database keeps for all hosts."""
+
+    def __init__(self, db: Database, clock: Callable[[], int], secret: str = "") -> None:
+        self.db, self.clock, self._secret = db, clock, secret
+
+    async def sign(
+        self, jid: str, slot: str, name: str, size: int, media_type: str, purpose: Purpose, expires: int | None = None
+    ) -> str:
+        """A token for a file of `size` bytes by a bare JID, valid from now on. Raises what the database does."""
+        secret, now = await self._find_secret(), self.clock() // 1_000_000
+        return sign(
+            secret,
+            Claims(
+                sub=jid, slot=slot, filename=name, filesize=size, filetype=media_type, iat=now, exp=now + VALID,
+                expires=expires, purpose=purpose,
+            ),
+        )  # fmt: skip
+
+    async def verify(self, token: str, slot: str, name: str) -> Claims:
+        """What a token says that is good now for `/media/SLOT/NAME`, percent-decoded: to be asked when a request
+        begins, since an upload may take longer than its token is valid. Raises Forbidden, and what the database does.
+        """
+        return verify(await self._find_secret(), token, slot, name, self.clock() // 1_000_000)
+
+    async def _find_secret(self) -> str:
+        if not self._secret:
+            new, found = secrets.token_urlsafe(32), await self.db.read(lambda c: find_secret(c, "slots"))
+            if found is None:
+                found = await self.db.write(lambda c: keep_secret(c, "slots", new))
+            self._secret = found
+        return self._secret
