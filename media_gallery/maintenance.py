@@ -239,12 +239,20 @@ class Maintenance:
         return report
 
     async def _check_store(self) -> None:
-        first = (await self._after(upkeep.blobs_after, 0))[:FIRST]
-        if first and not any(size is not None for size in await self._sizes(first)):
-            raise Unavailable(
-                f"The storage has none of the {len(first)} oldest files: is it another one, or a directory that is not"
-                " mounted? Nothing was changed. If they are lost indeed, add --all-lost"
-            )
+        """Raises Unavailable where the oldest rows stand, and their bytes do not. Who deletes a file meanwhile removes
+        the row first: rows that are found a second time, once their bytes were not found, are not being deleted.
+        """
+        without: set[str] = set()
+        while first := (await self._after(upkeep.blobs_after, 0))[:FIRST]:
+            if any(size is not None for size in await self._sizes(first)):
+                return
+            keys = {blob.key for blob in first}
+            if keys & without:
+                raise Unavailable(
+                    f"The storage has none of the {len(first)} oldest files: is it another one, or a directory that is"
+                    " not mounted? Nothing was changed. If they are lost indeed, add --all-lost"
+                )
+            without = keys
 
     async def _check_spare(self, grace: float, progress: Progress) -> None:
         def looked_at(_: str, more: int) -> None:

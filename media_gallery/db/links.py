@@ -162,8 +162,13 @@ async def set_picture(c: Connection, blob: Blob, width: int | None, height: int 
 
 
 async def find_by_slot(c: Connection, slot_id: str) -> Link | None:
-    """The link at a public address: the one look-up that belongs to no account."""
-    row = await c.one(f"SELECT {_LINK} {_FROM} WHERE l.slot_id = $1", slot_id)
+    """The link at a public address: the one look-up that belongs to no account. What a closed account has left is gone
+    for everybody.
+    """
+    row = await c.one(
+        f"SELECT {_LINK} {_FROM} JOIN accounts a ON a.id = l.account_id WHERE l.slot_id = $1 AND a.jid IS NOT NULL",
+        slot_id,
+    )
     return _link(row) if row else None
 
 

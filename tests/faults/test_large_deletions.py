@@ -11,7 +11,8 @@ import pytest
 from media_gallery.app import Gallery
 from media_gallery.db import accounts, links, opened
 from media_gallery.models import Filter, Jid
-from tests.service import Service, User
+from tests import samples
+from tests.service import Service, User, assert_error
 
 
 async def _rows(gallery: Gallery, table: str) -> int:
@@ -90,18 +91,21 @@ def test_an_account_that_shrinks_is_left_to_whoever_empties_it(start_service: Ca
 def test_an_account_whose_deletion_was_cut_short_goes_soon_after_the_start(
     start_service: Callable[..., Service],
 ) -> None:
+    """What it had is gone at once for everybody, whatever happened to the request that was to remove it."""
     service = start_service()
     user = service.user()
-    url = user.upload(os.urandom(100))["file"]
+    file = user.upload(samples.picture(), "photo.png")
 
     async def close(gallery: Gallery) -> None:
         account = (await gallery.accounts.get(Jid.parse(user.jid))).id
         await gallery.db.write(lambda c: accounts.close_account(c, account))
 
     service.within(close)
+    for address in (file["file"], file["thumbnail"]["url"]):
+        assert_error(service.http.get(address), 404)
     service.stop()
     service.start()
-    service.wait_until(lambda: service.http.get(url).status_code == 404)
+    service.wait_until(lambda: not service.stored("blobs", "thumbs"))
 
 
 def test_processes_take_turns_at_upkeep(start_service: Callable[..., Service]) -> None:

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from media_gallery.app import Gallery
 from media_gallery.db import Connection, accounts, links
 from media_gallery.maintenance import Finding
@@ -35,6 +37,7 @@ def _spoil(service: Service) -> None:
 
 def test_counts_are_repaired_while_files_come_and_go(start_service: Callable[..., Service]) -> None:
     service = start_service(WORKERS="2")
+    service.user().upload(b"stays")  # or the store has none of the files that rows speak of, and seems to be another
     users, common, stop = [service.user() for _ in range(LIVING)], os.urandom(1000), threading.Event()
     failed: list[int] = []
 
@@ -64,6 +67,29 @@ def test_counts_are_repaired_while_files_come_and_go(start_service: Callable[...
     assert ", 0 wrong" in service.cli("fsck")
     for user in users:
         assert user.used() == sum(item["size"] for item in user.everything())
+
+
+def test_the_only_file_goes_while_the_store_is_looked_at(
+    start_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store without the oldest files may be the wrong one, but not if nobody has those files any more."""
+    service = start_service()
+    user = service.user()
+    file = user.upload(b"going")
+
+    async def look(gallery: Gallery) -> None:
+        size = gallery.store.size
+
+        async def late(key: str) -> int | None:
+            if user.items():
+                await asyncio.to_thread(user.delete, "files/", id=file["id"])
+            return await size(key)
+
+        monkeypatch.setattr(gallery.store, "size", late)
+        report = await gallery.maintenance.fsck(repair=True)
+        assert (report.blobs, report.wrong) == (0, 0)
+
+    service.within(look)
 
 
 def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service]) -> None:
