@@ -13,6 +13,7 @@ from typing import Literal
 import structlog
 
 from media_gallery import metrics
+from media_gallery.courier import Courier, code_iq, code_message
 from media_gallery.db import Connection, Database
 from media_gallery.db import accounts as queries
 from media_gallery.db.accounts import Token
@@ -29,7 +30,6 @@ from media_gallery.files import Files, only_logged
 from media_gallery.models import Account, AccountId, Caller, Jid, Page
 from media_gallery.rates import Rates, place_of
 from media_gallery.settings import Settings
-from media_gallery.xmpp import Courier, code_iq, code_message
 
 log = structlog.get_logger()
 TOUCH = 300 * 1_000_000

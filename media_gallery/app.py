@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from media_gallery.accounts import Accounts
 from media_gallery.arriving import Arrivals
+from media_gallery.courier import Courier, CourierClient, LogCourier
 from media_gallery.db import Database, accounts, open_database
 from media_gallery.errors import Unavailable
 from media_gallery.files import Files
@@ -28,7 +29,8 @@ from media_gallery.slot_tokens import SlotTokens
 from media_gallery.storage import BlobStore, open_store
 from media_gallery.thumbnails import Thumbnailer
 from media_gallery.uploads import Limits, Uploads
-from media_gallery.xmpp import Courier, CourierClient, LogCourier
+from media_gallery.xmpp import Room
+from media_gallery.xmpp.query import Services as XmppServices
 
 COURIER_SOCKET = "MEDIA_GALLERY_COURIER"
 """Environment variable by which `serve` tells its workers where their courier listens."""
@@ -168,3 +170,8 @@ def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
     app = application(services, lifespan)
     app.state.gallery = gallery
     return app
+
+
+def answering(settings: Settings) -> Room:
+    """What the courier answers with."""
+    return Room(XmppServices(settings))

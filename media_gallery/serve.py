@@ -23,13 +23,13 @@ from granian.server import Server
 from starlette.applications import Starlette
 
 from media_gallery import logs
-from media_gallery.app import COURIER_SOCKET, build, hold
+from media_gallery.app import COURIER_SOCKET, answering, build, hold
+from media_gallery.courier import XmppConfig, run_courier
 from media_gallery.db import migrate, opened
 from media_gallery.errors import Unavailable
 from media_gallery.metrics import MULTIPROCESS
 from media_gallery.rates import open_rates
 from media_gallery.settings import Settings, load_settings
-from media_gallery.xmpp import XmppConfig, run_courier
 
 log = structlog.get_logger()
 CONFIG = "MEDIA_GALLERY_CONFIG"
@@ -83,7 +83,6 @@ def xmpp_config(settings: Settings) -> XmppConfig:
         component_host=settings.xmpp_component_host,
         component_port=settings.xmpp_component_port,
         component_secret=settings.xmpp_component_secret.get_secret_value(),
-        api_url=settings.api_url,
     )
 
 
@@ -95,7 +94,7 @@ def courier(path: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the whole family; the parent ends us
 
     async def main() -> None:
-        task = asyncio.create_task(run_courier(xmpp_config(settings), Path(path)))
+        task = asyncio.create_task(run_courier(xmpp_config(settings), Path(path), answering(settings).answer))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         with suppress(asyncio.CancelledError):
             await task

@@ -10,10 +10,10 @@ import pytest
 
 from media_gallery import __version__
 from media_gallery.app import COURIER_SOCKET, assemble, build, open_courier
+from media_gallery.courier import LogCourier, code_iq
 from media_gallery.errors import Unavailable
 from media_gallery.http import API
 from media_gallery.settings import Settings
-from media_gallery.xmpp import LogCourier, code_iq
 from tests.service import MIB, Service, User, assert_error
 
 ORIGIN = {"Origin": "https://chat.example.com"}

@@ -20,12 +20,12 @@ import pytest
 import media_gallery
 from media_gallery import files as files_module
 from media_gallery.app import Gallery, assemble, running
+from media_gallery.courier import HTTP_AUTH
 from media_gallery.db import Connection, Query, links, sqlite
 from media_gallery.db.sqlite import SqliteDatabase
 from media_gallery.models import CATEGORIES, AccountId, Caller, Digest, Filter, Jid
 from media_gallery.offers import Offer
 from media_gallery.settings import Settings
-from media_gallery.xmpp import HTTP_AUTH
 from tests.service import empty_database
 
 SOURCE = Path(media_gallery.__file__).parent

@@ -4,8 +4,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from media_gallery.courier import code_iq, code_message
 from media_gallery.errors import BadRequest
-from media_gallery.xmpp import code_iq, code_message
 
 CONFIRM = "{http://jabber.org/protocol/http-auth}confirm"
 URL = "https://gallery.example.org/api/v1/account/xmpp_auth/"

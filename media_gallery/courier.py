@@ -2,6 +2,7 @@
 
 The stanzas of the contract are built here, purely. The courier's process speaks XMPP; a worker's `CourierClient` asks
 it over a Unix socket, one JSON object a line: `{"id": 1, "stanza": "<iq …/>"}`, answered by `{"id": 1, "sent": true}`.
+What others ask of us is answered by a function that the process is handed (`media_gallery.xmpp`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import os
 import random
 import re
-import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +24,11 @@ from xml.sax.saxutils import quoteattr
 
 import structlog
 
-from media_gallery import __version__
 from media_gallery.errors import BadRequest, Unavailable
 
 log = structlog.get_logger()
 HTTP_AUTH = "http://jabber.org/protocol/http-auth"
 """Namespace of XEP-0070."""
-FORM_TYPE, FORM_FIELD = "urn:xabber:http:url", "urn:xabber:http:url:mediagallery"
-"""Where clients look for the gallery's address (contract, "How clients find the service")."""
 SENT_WITHIN = 4.0
 """Seconds until a stanza that the server has not confirmed counts as not sent; a web client waits 5."""
 FRAME = 64 * 1024
@@ -37,6 +36,10 @@ KEEPALIVE = 60.0
 CONNECT_WITHIN = 20.0
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What is no character of XML 1.0 (section 2.2)."""
+AT_ONCE = 32
+"""Stanzas that are answered at the same time."""
+ANSWERED_WITHIN = 20.0
+"""Seconds after which whoever asked gets no answer any more."""
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before each next try to connect."""
 
@@ -199,12 +202,15 @@ class XmppConfig:
     component_host: str = "127.0.0.1"
     component_port: int = 5347
     component_secret: str = ""
-    api_url: str = ""
 
 
-async def run_courier(config: XmppConfig, path: Path) -> None:
+Answer = Callable[[ET.Element], Awaitable[str | None]]
+"""Gives the answer to an IQ of type get or set; None where there is none to give. Raises nothing."""
+
+
+async def run_courier(config: XmppConfig, path: Path, answer: Answer) -> None:
     """Stay connected, and serve the workers of this host at a Unix socket, until cancelled."""
-    courier = _Courier(config)
+    courier = _Courier(config, answer)
     path.unlink(missing_ok=True)  # noqa: ASYNC240, before anything runs
     before = os.umask(0o177)
     try:
@@ -218,12 +224,11 @@ async def run_courier(config: XmppConfig, path: Path) -> None:
 class _Courier:
     """Holds the session, passes stanzas into it."""
 
-    def __init__(self, config: XmppConfig) -> None:
-        self.config = config
+    def __init__(self, config: XmppConfig, answer: Answer) -> None:
+        self.config, self.answer = config, answer
         self._session: Any = None
         """The stream, while it is of use."""
         self._started, self._lost = asyncio.Event(), asyncio.Event()
-        self._introduced = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One worker's connection; its stanzas are sent in the order they come, and confirmed as they are."""
@@ -301,6 +306,7 @@ class _Courier:
 
     def _stream(self) -> Any:
         stream = _new_stream(self.config)
+        _Answering(self.answer, stream, lambda: self._started.is_set() and not self._lost.is_set())
         stream.add_event_handler("session_start", lambda _: self._started.set())
         stream.add_event_handler("failed_auth", lambda _: log.error("the XMPP server refuses our password"))
         stream.add_event_handler("disconnected", lambda _: self._lost.set())
@@ -317,9 +323,6 @@ class _Courier:
             if not self._started.is_set():
                 log.warning("no connection to the XMPP server", jid=self.config.jid)
                 return False
-            if stream.boundjid.full != self._introduced:
-                await _introduce(stream, self.config)
-                self._introduced = stream.boundjid.full
             if not self.config.component_secret:
                 stream.send_presence(ppriority=-1)  # reachable at its full JID, but no message of people comes to it
             self._session = stream
@@ -351,6 +354,49 @@ class _Courier:
             wait.cancel()
 
 
+class _Answering:
+    """Answers what is asked over a stream, each within a bounded time, and a bounded number of them at once."""
+
+    def __init__(self, answer: Answer, stream: Any, is_open: Callable[[], bool]) -> None:
+        self.answer, self.stream, self.is_open = answer, stream, is_open
+        self._waiting: deque[ET.Element] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting = False
+        # slixmpp hands each stanza to this method of its own. To build an object of its classes from one, and to look
+        # for what they match, takes longer than the answer.
+        self._others, stream._spawn_event = stream._spawn_event, self._take
+
+    def _take(self, xml: ET.Element) -> None:
+        if not (xml.tag.endswith("}iq") and xml.get("type") in ("get", "set")):
+            self._others(xml)
+            return
+        self._waiting.append(xml)
+        self._start()
+
+    def _start(self) -> None:
+        """Have one more task answer, which runs when those before it wait for something, or have ended."""
+        if not self._starting and len(self._tasks) < AT_ONCE:
+            self._starting = True
+            task = asyncio.create_task(self._answer_all())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer_all(self) -> None:
+        """Answer one after the other, until none waits."""
+        self._starting = False
+        while self._waiting:
+            xml = self._waiting.popleft()
+            if self._waiting:
+                self._start()
+            try:
+                async with asyncio.timeout(ANSWERED_WITHIN):
+                    answer = await self.answer(xml)
+                if answer is not None and self.is_open():
+                    self.stream.send_raw(answer)
+            except Exception as error:  # whatever it is, the next ones are answered
+                log.error("a stanza was not answered", reason=repr(error))
+
+
 def _address(config: XmppConfig) -> tuple[str, int] | tuple[()]:
     """Where to connect; () leaves it to DNS (SRV records of the JID's domain)."""
     if config.component_secret:
@@ -371,20 +417,5 @@ def _new_stream(config: XmppConfig) -> Any:
             session.enable_starttls = session.enable_direct_tls = False
             session.enable_plaintext = True
             session.plugin["feature_mechanisms"].unencrypted_scram = True
-    session.register_plugin("xep_0092", {"software_name": "media-gallery", "version": __version__, "os": sys.platform})
-    for plugin in ("xep_0004", "xep_0030", "xep_0128", "xep_0199"):
-        session.register_plugin(plugin)
+    session.register_plugin("xep_0199")
     return session
-
-
-async def _introduce(session: Any, config: XmppConfig) -> None:
-    """Say who we are: the answer to disco#info (XEP-0030), with the gallery's address in its form (XEP-0128)."""
-    disco = session.plugin["xep_0030"]
-    await disco.del_identities(jid=session.boundjid.full)
-    # COMPAT: not store/file, at whose first one old iOS clients stop to look for a service of XEP-0363
-    category, kind = ("component", "generic") if config.component_secret else ("client", "bot")
-    await disco.add_identity(category=category, itype=kind, name="Media gallery", jid=session.boundjid.full)
-    form = session.plugin["xep_0004"].make_form(ftype="result")
-    form.add_field(var="FORM_TYPE", ftype="hidden", value=FORM_TYPE)
-    form.add_field(var=FORM_FIELD, value=config.api_url)
-    await session.plugin["xep_0128"].add_extended_info(jid=session.boundjid.full, data=form)

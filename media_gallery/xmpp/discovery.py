@@ -1,0 +1,64 @@
+"""Who we are and what we can do (XEP-0030, XEP-0092, XEP-0128, XEP-0199)."""
+
+from __future__ import annotations
+
+import sys
+from xml.sax.saxutils import escape
+
+from media_gallery import __version__
+from media_gallery.xmpp.query import Query, Refused, Services, written
+
+INFO, ITEMS = "http://jabber.org/protocol/disco#info", "http://jabber.org/protocol/disco#items"
+_FEATURES = (INFO, ITEMS, "jabber:iq:version", "urn:xmpp:ping")
+_GALLERY = "urn:xabber:http:url"
+"""Where clients look for the gallery's address (contract, "How clients find the service")."""
+
+
+async def ping(query: Query) -> str:
+    return ""
+
+
+async def version(query: Query) -> str:
+    said = {"name": "media-gallery", "version": __version__, "os": sys.platform}
+    return written("query", "".join(written(name, text) for name, text in said.items()), xmlns="jabber:iq:version")
+
+
+async def items(query: Query) -> str:
+    """There are none."""
+    _check_node(query)
+    return written("query", xmlns=ITEMS)
+
+
+async def info(query: Query) -> str:
+    """Identity, features, and the form with the gallery's address."""
+    _check_node(query)
+    return written("query", _identity(query.services) + _features() + _forms(query.services), xmlns=INFO)
+
+
+def _check_node(query: Query) -> None:
+    if query.element.get("node"):  # XEP-0030, section 3.2
+        raise Refused("cancel", "item-not-found")
+
+
+def _identity(services: Services) -> str:
+    # COMPAT: not store/file, at whose first one old iOS clients stop to look for a service of XEP-0363
+    category, kind = ("component", "generic") if services.is_component else ("client", "bot")
+    return written("identity", category=category, type=kind, name="Media gallery")
+
+
+def _features() -> str:
+    return "".join(written("feature", var=name) for name in _FEATURES)
+
+
+def _forms(services: Services) -> str:
+    return _form(_GALLERY, {f"{_GALLERY}:mediagallery": services.settings.api_url})
+
+
+def _form(kind: str, values: dict[str, str]) -> str:
+    """A form that says something (XEP-0128)."""
+    fields = [_field("FORM_TYPE", kind, "hidden"), *(_field(name, value) for name, value in values.items())]
+    return written("x", "".join(fields), xmlns="jabber:x:data", type="result")
+
+
+def _field(name: str, value: str, kind: str = "text-single") -> str:
+    return written("field", written("value", escape(value)), var=name, type=kind)
