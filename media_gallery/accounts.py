@@ -27,7 +27,8 @@ from media_gallery.errors import (
     Unavailable,
 )
 from media_gallery.files import Files, only_logged
-from media_gallery.models import Account, AccountId, Caller, Jid, Page
+from media_gallery.models import Account, AccountId, Caller, Jid, Page, Quota
+from media_gallery.policy import Policy
 from media_gallery.rates import Rates, place_of
 from media_gallery.settings import Settings
 
@@ -53,14 +54,19 @@ class Issued:
     expires: int
 
 
+@dataclass(eq=False, kw_only=True)
 class Accounts:
     """Sign-in and the life of accounts. Times in microseconds since 1970, sizes in bytes."""
 
-    def __init__(
-        self, db: Database, files: Files, courier: Courier, rates: Rates, clock: Callable[[], int], settings: Settings
-    ) -> None:
-        self.db, self.files, self.courier, self.rates, self.clock = db, files, courier, rates, clock
-        self.settings = settings
+    db: Database
+    files: Files
+    courier: Courier
+    rates: Rates
+    policy: Policy
+    clock: Callable[[], int]
+    settings: Settings
+
+    def __post_init__(self) -> None:
         self._touching: dict[int, asyncio.Task[None]] = {}
         self.seen_closed: dict[AccountId, int] = {}
         """Accounts whose deletion was under way at the last look, with the files that they had left."""
@@ -232,8 +238,12 @@ class Accounts:
             raise NotFound("There is no such account")
         return account
 
-    def quota_of(self, account: Account) -> int:
-        return self.settings.default_quota if account.quota is None else account.quota
+    async def quota(self, account: AccountId) -> Quota:
+        """Raises Unauthorized where the account has gone since the request began."""
+        return await self.db.read(lambda c: self.policy.get_quota(c, account))
+
+    def quota_of(self, account: Account) -> Quota:
+        return self.policy.quota(account)
 
     async def set_quota(self, jid: Jid, quota: int | None) -> Account:
         """Give an account a quota of its own, or the default one again. Raises NotFound."""
@@ -244,7 +254,7 @@ class Accounts:
 
     async def list(self, vhost: str | None, order: str, descending: bool, number: int, size: int) -> Page[Account]:
         """A page of all accounts; `order` is one of `queries.ORDERS`."""
-        default = self.settings.default_quota
+        default = self.policy.default.size
         return await self.db.scan(lambda c: queries.list_accounts(c, vhost, order, descending, default, number, size))
 
     # --- The end ---

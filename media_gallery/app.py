@@ -23,6 +23,7 @@ from media_gallery.files import Files
 from media_gallery.http import application
 from media_gallery.http.request import Services
 from media_gallery.maintenance import Maintenance
+from media_gallery.policy import Allowance, Policy
 from media_gallery.rates import Rates, open_rates
 from media_gallery.settings import Settings
 from media_gallery.slot_tokens import SlotTokens
@@ -109,18 +110,27 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
     )
     rates = open_rates(settings)
     limits = Limits(
-        settings.default_quota,
-        settings.files_per_account,
         settings.max_file_size,
         settings.rate_upload,
         settings.rate_slot,
         settings.uploads_at_once,
         settings.thumbnail_wait,
     )
-    files = Files(db, store, thumbnailer, clock, settings.default_quota)
-    signing = Accounts(db, files, courier, rates, clock, settings)
+    policy = Policy(Allowance(settings.default_quota, settings.files_per_account))
+    files = Files(db, store, thumbnailer, clock)
+    signing = Accounts(db=db, files=files, courier=courier, rates=rates, policy=policy, clock=clock, settings=settings)
     arrivals = Arrivals(settings.data_dir / "arriving")
-    uploads = Uploads(db, store, thumbnailer, files, rates, arrivals, clock, limits)
+    uploads = Uploads(
+        db=db,
+        store=store,
+        thumbnailer=thumbnailer,
+        files=files,
+        rates=rates,
+        arrivals=arrivals,
+        policy=policy,
+        clock=clock,
+        limits=limits,
+    )
     slot_tokens = SlotTokens(db, clock, settings.slot_secret.get_secret_value())
     maintenance = Maintenance(db, store, files, signing, rates, arrivals, clock, settings.gc_grace)
     return Gallery(

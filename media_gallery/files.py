@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Connection, Database, accounts, links, upkeep
+from media_gallery.db import Connection, Database, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
 from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage
 from media_gallery.storage import BlobStore
@@ -64,11 +64,8 @@ class Content:
 class Files:
     """The stored files of all accounts."""
 
-    def __init__(
-        self, db: Database, store: BlobStore, thumbnailer: Thumbnailer, clock: Callable[[], int], default_quota: int
-    ) -> None:
+    def __init__(self, db: Database, store: BlobStore, thumbnailer: Thumbnailer, clock: Callable[[], int]) -> None:
         self.db, self.store, self.thumbnailer, self.clock = db, store, thumbnailer, clock
-        self.default_quota = default_quota
         self._making: dict[str, asyncio.Task[Blob]] = {}
         self._failures: dict[str, tuple[int, int]] = {}
 
@@ -118,10 +115,6 @@ class Files:
         if wanted == Filter():
             return await self.db.read(lambda c: links.get_usage(c, account))
         return await self.db.scan(lambda c: links.count_usage(c, account, wanted))
-
-    async def quota(self, account: AccountId) -> tuple[int, int]:
-        """Quota and used, in bytes."""
-        return await self.db.read(lambda c: accounts.get_quota(c, account, self.default_quota))
 
     # --- Thumbnails ---
 

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from media_gallery import metrics
 from media_gallery.arriving import Arrivals, Entry
-from media_gallery.db import Connection, Database, accounts, links
+from media_gallery.db import Connection, Database, links
 from media_gallery.errors import GalleryError, InDoubt
 from media_gallery.files import only_logged
-from media_gallery.models import AccountId, Blob, Link, NewBlob, NewLink
+from media_gallery.models import AccountId, Blob, Link, NewBlob, NewLink, Quota
 from media_gallery.offers import Offer
+from media_gallery.policy import Policy
 from media_gallery.storage import BlobStore, Slot, Staged
 from media_gallery.thumbnails import Avatar
 
@@ -24,11 +25,10 @@ B = TypeVar("B", bound=NewBlob)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A link that was made, with the account's quota and used after it, in bytes."""
+    """A link that was made, with the account's quota after it."""
 
     link: Link
-    quota: int
-    used: int
+    quota: Quota
 
 
 class _BlobChanged(Exception):
@@ -36,19 +36,12 @@ class _BlobChanged(Exception):
 
 
 class Keeper:
-    """Makes links to bytes that have come, and to bytes that are here. Quota in bytes."""
+    """Makes links to bytes that have come, and to bytes that are here."""
 
     def __init__(
-        self,
-        db: Database,
-        store: BlobStore,
-        arrivals: Arrivals,
-        clock: Callable[[], int],
-        default_quota: int,
-        files_per_account: int,
+        self, db: Database, store: BlobStore, arrivals: Arrivals, policy: Policy, clock: Callable[[], int]
     ) -> None:
-        self.db, self.store, self.arrivals, self.clock = db, store, arrivals, clock
-        self.default_quota, self.files_per_account = default_quota, files_per_account
+        self.db, self.store, self.arrivals, self.policy, self.clock = db, store, arrivals, policy, clock
 
     async def keep(
         self, entry: Entry, staged: Staged, offer: Offer, new: NewLink, avatar: Avatar | None = None
@@ -114,7 +107,7 @@ class Keeper:
 
         async def transaction(c: Connection) -> Kept | None:
             link = await links.take_over(c, hit, told, self.clock())
-            return Kept(link, *await accounts.get_quota(c, hit.account, self.default_quota)) if link else None
+            return Kept(link, await self.policy.get_quota(c, hit.account)) if link else None
 
         kept = await self.db.write(transaction)
         if kept is not None:
@@ -159,9 +152,7 @@ class Keeper:
 
         async def transaction(c: Connection) -> Kept:
             now = self.clock()
-            quota, used = await accounts.charge(
-                c, account, blob.size, new.category, self.default_quota, self.files_per_account
-            )
+            quota = await self.policy.charge(c, account, blob.size, new.category)
             if isinstance(blob, Blob):
                 found = await links.link_known_blob(c, blob)
             else:
@@ -171,7 +162,7 @@ class Keeper:
             known = _as_seen(found, avatar)
             if known != found:
                 await links.set_picture(c, known, known.width, known.height, True)
-            return Kept(await links.insert_link(c, account, new, known, now, awaited_until), quota, used)
+            return Kept(await links.insert_link(c, account, new, known, now, awaited_until), quota)
 
         return await self.db.write(transaction)
 

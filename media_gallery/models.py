@@ -242,7 +242,7 @@ _OWN_THUMBNAIL_FORMAT = {"image/png": "png", "image/webp": "webp", "image/jpeg":
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The owner of files, known by a bare JID. `quota` None means the default one."""
+    """The owner of files, known by a bare JID. `quota` is the limit of its own, None where it has none."""
 
     id: AccountId
     jid: str
@@ -250,6 +250,19 @@ class Account:
     used: int
     files: int
     created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an account may store, and what it does, in bytes."""
+
+    limit: int
+    used: int
+
+    @property
+    def left(self) -> int:
+        """Bytes that there is room for; less than none where the limit was lowered."""
+        return self.limit - self.used
 
 
 @dataclass(frozen=True, slots=True)

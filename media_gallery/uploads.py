@@ -11,12 +11,13 @@ import structlog
 
 from media_gallery import media_types, metrics
 from media_gallery.arriving import Arrivals, Entry
-from media_gallery.db import Database, accounts, links
+from media_gallery.db import Database, links
 from media_gallery.errors import QuotaExceeded, TooLarge, TooManyRequests, Unavailable, UnsupportedMedia
 from media_gallery.files import Files, only_logged
 from media_gallery.keeping import Keeper, Kept
-from media_gallery.models import AccountId, NewLink
+from media_gallery.models import AccountId, NewLink, Quota
 from media_gallery.offers import Offer, decide_type
+from media_gallery.policy import Policy
 from media_gallery.rates import Rates
 from media_gallery.storage import BlobStore, Staged, Writer
 from media_gallery.thumbnails import Avatar, DecoderFailed, Thumbnailer, Undecodable
@@ -34,8 +35,6 @@ COME_AGAIN = 5
 class Limits:
     """Sizes in bytes, times in seconds; rates as in the settings."""
 
-    default_quota: int
-    files_per_account: int
     max_file_size: int
     rate_upload: str
     rate_slot: str
@@ -60,54 +59,51 @@ class Received:
     """How many there will be, as far as it is known, for a refusal to name."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Uploads:
     """Slots and uploads of all accounts."""
 
-    def __init__(
-        self,
-        db: Database,
-        store: BlobStore,
-        thumbnailer: Thumbnailer,
-        files: Files,
-        rates: Rates,
-        arrivals: Arrivals,
-        clock: Callable[[], int],
-        limits: Limits,
-    ) -> None:
-        self.db, self.store, self.thumbnailer, self.files, self.rates = db, store, thumbnailer, files, rates
-        self.arrivals, self.clock, self.limits = arrivals, clock, limits
-        self.keeper = Keeper(db, store, arrivals, clock, limits.default_quota, limits.files_per_account)
+    db: Database
+    store: BlobStore
+    thumbnailer: Thumbnailer
+    files: Files
+    rates: Rates
+    arrivals: Arrivals
+    policy: Policy
+    clock: Callable[[], int]
+    limits: Limits
 
-    async def admit(self, account: AccountId, size: int, whole: int = 0, *, again: bool = True) -> tuple[int, int]:
-        """Whether a file of so many bytes may come; quota and used. Raises TooLarge, QuotaExceeded, TooManyFiles,
+    def __post_init__(self) -> None:
+        self.keeper = Keeper(self.db, self.store, self.arrivals, self.policy, self.clock)
+
+    async def admit(self, account: AccountId, size: int, whole: int = 0, *, again: bool = True) -> Quota:
+        """Whether a file of so many bytes may come; the quota before it. Raises TooLarge, QuotaExceeded, TooManyFiles,
         NoSpace.
 
         `whole`: what a refusal names as its size, where `size` is only what it has at least. `again`: it may be the
         upload of a slot hit, which `used` is without then.
         """
-        limits, now = self.limits, self.clock() if again else 0
-        if size > limits.max_file_size:
-            raise TooLarge(max_file_size=limits.max_file_size)
-        quota, used = await self.db.read(
-            lambda c: accounts.check_room(c, account, size, limits.default_quota, limits.files_per_account, whole, now)
-        )
+        if size > self.limits.max_file_size:
+            raise TooLarge(max_file_size=self.limits.max_file_size)
+        now = self.clock() if again else 0
+        quota = await self.db.read(lambda c: self.policy.check_room(c, account, size, whole, now))
         self.store.check_room()
-        return quota, used
+        return quota
 
-    async def slot(self, account: AccountId, offer: Offer) -> Kept | tuple[int, int]:
-        """A new link where the account already has these bytes; otherwise its quota and used.
+    async def slot(self, account: AccountId, offer: Offer) -> Kept | Quota:
+        """A new link where the account already has these bytes; otherwise its quota.
 
         Raises what `begin` would raise for the same file.
         """
         await self.rates.hit("slot", self.limits.rate_slot, account)
         await self.rates.test("upload", self.limits.rate_upload, account)
         size, digest, avatar = offer.size or 0, offer.digest, offer.context == "avatar"
-        quota, used = await self.admit(account, size, again=False)
+        quota = await self.admit(account, size, again=False)
         if digest is None:
-            return quota, used
+            return quota
         known = await self.db.read(lambda c: links.find_by_digest(c, account, digest, size, avatar))
         if known is None:
-            return quota, used
+            return quota
         # Its bytes are not here to be looked at: a type that has to be looked at says nothing.
         said = media_types.parse(offer.media_type)[0] if offer.media_type and not avatar else None
         media_type = said if said and said != "text/plain" else known.media_type
@@ -116,7 +112,7 @@ class Uploads:
         new, until = told.link(media_type, context), self.clock() + AWAITED
         kept = await self.keeper.link_again(account, new, known.blob, until)
         if kept is None:
-            return quota, used
+            return quota
         metrics.slot_hits.inc()
         return kept
 
@@ -126,13 +122,13 @@ class Uploads:
         not finished, whatever ended it. Raises TooManyRequests, TooLarge, QuotaExceeded, TooManyFiles, NoSpace.
         """
         await self.rates.hit("upload", self.limits.rate_upload, account)
-        quota, used = await self.admit(account, least, whole)
+        quota = await self.admit(account, least, whole)
         writer = self.store.writer()
         entered = self.arrivals.enter(account, self.limits.uploads_at_once, writer.key)
         if entered is None:
             raise TooManyRequests("Too many uploads at once", retry_after=COME_AGAIN)
         entry, others = entered
-        upload = Upload(self, Received(account, writer.key, whole=whole), entry, writer, quota - used - others)
+        upload = Upload(self, Received(account, writer.key, whole=whole), entry, writer, quota.left - others)
         try:
             yield upload
         finally:
@@ -173,10 +169,10 @@ class Upload:
             arrivals.note(self._entry, size=more)
             received.size = size
             return
-        quota, used = await self._uploads.admit(received.account, size, received.whole)
-        left = arrivals.grow(self._entry, more, quota - used)
+        quota = await self._uploads.admit(received.account, size, received.whole)
+        left = arrivals.grow(self._entry, more, quota.left)
         if left < 0:
-            raise QuotaExceeded(quota=quota, used=used, required=max(size, received.whole))
+            raise QuotaExceeded(quota=quota.limit, used=quota.used, required=max(size, received.whole))
         received.size = size
         self._free = self._until_next_look(left)
 

@@ -100,7 +100,7 @@ def list_accounts(
         return [
             {
                 "jid": a.jid,
-                "quota": gallery.accounts.quota_of(a),
+                "quota": gallery.accounts.quota_of(a).limit,
                 "used": a.used,
                 "files": a.files,
                 "created_at": iso(a.created_at),
@@ -120,7 +120,7 @@ def show_account(jid: str, *, config: Config = None, as_json: AsJson = False) ->
         usage = await gallery.files.usage(account.id, Filter())
         head = {
             "jid": account.jid,
-            "quota": gallery.accounts.quota_of(account),
+            "quota": gallery.accounts.quota_of(account).limit,
             "used": account.used,
             "files": account.files,
             "created_at": iso(account.created_at),

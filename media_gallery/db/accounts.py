@@ -1,4 +1,4 @@
-"""Queries on accounts, what they may have, their tokens and the one-time codes."""
+"""Queries on accounts, what they have, their tokens and the one-time codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hmac
 from dataclasses import dataclass
 
 from media_gallery.db import Connection, Row
-from media_gallery.errors import QuotaExceeded, TooManyFiles, Unauthorized
 from media_gallery.models import Account, AccountId, Caller, Category, Page
 
 _ACCOUNT = "id, jid, quota, used, files, created_at"
@@ -66,23 +65,19 @@ async def set_quota(c: Connection, jid: str, quota: int | None) -> Account | Non
     return _account(row) if row else None
 
 
-# --- What an account may have ---------------------------------------------------------------------------------------
+# --- What an account has --------------------------------------------------------------------------------------------
 
 
-async def charge(
-    c: Connection, account: AccountId, size: int, category: Category, default_quota: int, most_files: int
-) -> tuple[int, int]:
-    """Count one more file; quota and used after it. Raises QuotaExceeded, TooManyFiles, or Unauthorized."""
+async def add_file(c: Connection, account: AccountId, size: int, category: Category) -> Account | None:
+    """Count one more file; the account after it, None where it has gone. Others wait to count theirs until the end."""
     row = await c.one(
         "UPDATE accounts SET used = used + $2, files = files + 1 WHERE id = $1 AND jid IS NOT NULL"
-        " AND used + $2 <= COALESCE(quota, $3) AND files < $4 RETURNING COALESCE(quota, $3), used",
-        account, size, default_quota, most_files,
+        f" RETURNING {_ACCOUNT}",
+        account, size,
     )  # fmt: skip
-    if row is None:
-        quota, used = await check_room(c, account, size, default_quota, most_files)
-        raise QuotaExceeded(quota=quota, used=used, required=size)  # though there is room now
-    await add_usage(c, account, category, 1, size)
-    return row[0], row[1]
+    if row is not None:
+        await add_usage(c, account, category, 1, size)
+    return _account(row) if row else None
 
 
 async def add_usage(c: Connection, account: AccountId, category: Category, files: int, size: int) -> None:
@@ -95,43 +90,10 @@ async def add_usage(c: Connection, account: AccountId, category: Category, files
     )  # fmt: skip
 
 
-async def check_room(
-    c: Connection, account: AccountId, size: int, default_quota: int, most_files: int, whole: int = 0, now: int = 0
-) -> tuple[int, int]:
-    """Whether there is room for one more file; quota and used. Raises as `charge` would.
-
-    `whole`: what a refusal names as the file's size, where `size` is only what it has at least. `now`: the file may be
-    one that a slot hit has counted already, whose link it takes over; then `used` is without that one.
-    """
-    quota, used, files = await _get_room(c, account, default_quota)
-    counted = await _get_awaited(c, account, now) if now and (used + size > quota or files >= most_files) else None
-    if used - (counted or 0) + size > quota:
-        raise QuotaExceeded(quota=quota, used=used, required=max(size, whole))
-    if files >= most_files and counted is None:
-        raise TooManyFiles
-    return quota, used - (counted or 0)
-
-
-async def _get_awaited(c: Connection, account: AccountId, now: int) -> int | None:
+async def find_awaited_size(c: Connection, account: AccountId, now: int) -> int | None:
     """Bytes of the largest slot hit whose upload may still come."""
     row = await c.one("SELECT MAX(size) FROM links WHERE account_id = $1 AND awaited_until > $2", account, now)
     return row[0] if row else None
-
-
-async def get_quota(c: Connection, account: AccountId, default_quota: int) -> tuple[int, int]:
-    """Quota and used, in bytes. Raises Unauthorized where the account has gone since the request began."""
-    quota, used, _ = await _get_room(c, account, default_quota)
-    return quota, used
-
-
-async def _get_room(c: Connection, account: AccountId, default_quota: int) -> tuple[int, int, int]:
-    row = await c.one(
-        "SELECT COALESCE(quota, $2), used, files FROM accounts WHERE id = $1 AND jid IS NOT NULL",
-        account, default_quota,
-    )  # fmt: skip
-    if row is None:
-        raise Unauthorized
-    return row[0], row[1], row[2]
 
 
 # --- Lists and the end ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from contextlib import suppress
 from media_gallery.errors import BadRequest, Forbidden, Unauthorized
 from media_gallery.http import shapes
 from media_gallery.http.request import Call
-from media_gallery.models import Account, Jid, iso
+from media_gallery.models import Jid, iso
 
 _INVISIBLE = dict.fromkeys((*range(32), 127))
 
@@ -79,22 +79,19 @@ async def delete_account(call: Call, params: shapes.AccountDelete) -> None:
 
 async def get_quota(call: Call, params: shapes.JidParams) -> shapes.Quota:
     """What the account may store, and what it does; administrators may ask for any `jid`."""
+    accounts = call.services.accounts
     if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
-        call.services.accounts.check_admin(call.caller)
-        return _quota(call, await call.services.accounts.get(Jid.parse(params.jid)))
-    return shapes.Quota(*await call.services.files.quota(call.caller.account))
+        accounts.check_admin(call.caller)
+        return shapes.quota(accounts.quota_of(await accounts.get(Jid.parse(params.jid))))
+    return shapes.quota(await accounts.quota(call.caller.account))
 
 
 async def set_quota(call: Call, params: shapes.QuotaParams) -> shapes.AccountQuota:
     """Give an account a quota of its own, or with `null` the default one again."""
     accounts = call.services.accounts
     account = await accounts.set_quota(Jid.parse(params.jid or call.caller.jid), params.value)
-    quota = _quota(call, account)
-    return shapes.AccountQuota(quota.quota, quota.used, account.jid)
-
-
-def _quota(call: Call, account: Account) -> shapes.Quota:
-    return shapes.Quota(call.services.accounts.quota_of(account), account.used)
+    quota = accounts.quota_of(account)
+    return shapes.AccountQuota(quota.limit, quota.used, account.jid)
 
 
 async def list_accounts(call: Call, params: shapes.AccountListParams) -> shapes.PageOf[shapes.AccountInfo]:

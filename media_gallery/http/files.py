@@ -8,7 +8,7 @@ from media_gallery.errors import BadRequest, NotFound
 from media_gallery.http import multipart, shapes
 from media_gallery.http.request import Call
 from media_gallery.keeping import Kept
-from media_gallery.models import Filter, Link, Page
+from media_gallery.models import Digest, Filter, Link, Page
 
 
 def _object(call: Call, link: Link) -> shapes.FileObject:
@@ -21,13 +21,11 @@ def _page(call: Call, page: Page[Link]) -> shapes.PageOf[shapes.FileObject]:
 
 async def slot(call: Call, params: shapes.SlotParams) -> shapes.FileObject | shapes.SlotAnswer:
     """May this file come? Where the account has it already, a new link to it."""
-    settings, offer = call.services.settings, params.offer()
+    offer = params.offer()
     answer = await call.services.uploads.slot(call.caller.account, offer)
-    if not isinstance(answer, Kept):
-        return shapes.SlotAnswer(*answer, settings.max_file_size)
-    found = shapes.file_object(answer.link, settings.public_url, offer.digest)
-    found.quota, found.used = answer.quota, answer.used
-    return found
+    if isinstance(answer, Kept):
+        return _kept(call, answer, offer.digest)
+    return shapes.SlotAnswer(answer.limit, answer.used, call.services.settings.max_file_size)
 
 
 async def upload(call: Call, _: shapes.Nothing) -> shapes.FileObject:
@@ -40,9 +38,9 @@ async def upload_avatar(call: Call, _: shapes.Nothing) -> shapes.FileObject:
     return _kept(call, await multipart.receive(call, "avatar"))
 
 
-def _kept(call: Call, kept: Kept) -> shapes.FileObject:
-    answer = _object(call, kept.link)
-    answer.quota, answer.used = kept.quota, kept.used
+def _kept(call: Call, kept: Kept, asked: Digest | None = None) -> shapes.FileObject:
+    answer = shapes.file_object(kept.link, call.services.settings.public_url, asked)
+    answer.quota, answer.used = kept.quota.limit, kept.quota.used
     return answer
 
 
@@ -114,5 +112,5 @@ async def delete_percent(call: Call, params: shapes.PercentDeleteParams) -> None
 async def stats(call: Call, params: shapes.FilterParams) -> shapes.Statistics:
     """Counts and bytes of each kind of file."""
     usage = await call.services.files.usage(call.caller.account, params.filter(with_avatars=True))
-    quota, _ = await call.services.files.quota(call.caller.account)
+    quota = await call.services.accounts.quota(call.caller.account)
     return shapes.statistics(usage, quota)

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from media_gallery import models
 from media_gallery.errors import BadRequest
 from media_gallery.http.request import parse_time
 from media_gallery.media_types import registered
@@ -406,11 +407,15 @@ def page_of(page: Page[Any], items: list[T]) -> PageOf[T]:
     return PageOf(items, page.total, page.pages, page.size, page.number)
 
 
-def account_info(account: Account, quota: int) -> AccountInfo:
-    return AccountInfo(account.jid, quota, account.used, account.files, iso(account.created_at))
+def quota(known: models.Quota) -> Quota:
+    return Quota(known.limit, known.used)
 
 
-def statistics(usage: Usage, quota: int) -> Statistics:
+def account_info(account: Account, quota: models.Quota) -> AccountInfo:
+    return AccountInfo(account.jid, quota.limit, quota.used, account.files, iso(account.created_at))
+
+
+def statistics(usage: Usage, quota: models.Quota) -> Statistics:
     images, videos, voices, files, avatars = [Share(usage.files[c], usage.used[c]) for c in CATEGORIES]
     total = Share(sum(usage.files.values()), sum(usage.used.values()))
-    return Statistics(images, videos, voices, files, avatars, total, quota)
+    return Statistics(images, videos, voices, files, avatars, total, quota.limit)

@@ -93,7 +93,7 @@ def test_so_many_at_once(user: User) -> None:
 
 
 async def _finish(upload: Upload) -> None:
-    assert (await upload.finish(Offer())).used == MIB
+    assert (await upload.finish(Offer())).quota.used == MIB
 
 
 async def _refused(upload: Upload) -> None:

@@ -196,7 +196,7 @@ def test_bytes_that_became_known_meanwhile_are_stored_once(start_service: Callab
 
         gallery.store.commit, gallery.store.publish = late, later  # type: ignore[method-assign]
         kept = await _upload(gallery, anna, data)
-        assert kept.used == len(data)
+        assert kept.quota.used == len(data)
 
     service.within(race)
     [file] = anna.items()

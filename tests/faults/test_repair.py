@@ -108,7 +108,7 @@ def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service])
         begun = threading.Event()
 
         async def slow(c: Connection) -> None:
-            await accounts.charge(c, known.account, known.blob.size, "file", 10**9, 10**9)
+            await accounts.add_file(c, known.account, known.blob.size, "file")
             await links.link_known_blob(c, known.blob)
             await links.insert_link(c, known.account, new, known.blob, gallery.clock())
             begun.set()

@@ -49,7 +49,7 @@ def test_what_cannot_be_kept_refuses_no_upload(
 
         setattr(gallery.store, what, refuse)
         kept = await _upload(gallery, user, samples.picture("png", 60, 50), context=context)
-        assert kept.used == kept.link.blob.size
+        assert kept.quota.used == kept.link.blob.size
 
     service.within(broken)
     [file] = user.items("avatar/" if context == "avatar" else "files/")
@@ -67,7 +67,7 @@ def test_spare_bytes_that_cannot_be_removed_refuse_no_upload(start_service: Call
             raise Unavailable
 
         gallery.store.discard = refuse  # type: ignore[method-assign]
-        assert (await _upload(gallery, user, data)).used == 2 * len(data)
+        assert (await _upload(gallery, user, data)).quota.used == 2 * len(data)
 
     service.within(broken)
     assert len(user.items()) == 2

@@ -156,7 +156,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     files, accounts, uploads, account = gallery.files, gallery.accounts, gallery.uploads, caller.account
     jid, someone = Jid.parse(caller.jid), Jid.parse(f"other-{name}@example.org")
     await files.usage(account, Filter())
-    await files.quota(account)
+    await accounts.quota(account)
     await accounts.get(jid)
     await accounts.list_tokens(account, 1, 50)
     for algorithm, length, avatar in product(("sha-1", "sha-256"), (40, 64), (True, False)):

@@ -1,0 +1,77 @@
+"""What an account may have, and whether one more file finds room in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from media_gallery.db import Connection
+from media_gallery.db import accounts as queries
+from media_gallery.errors import QuotaExceeded, TooManyFiles, Unauthorized
+from media_gallery.models import Account, AccountId, Category, Quota
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The most that an account may have: bytes, and files of whatever size."""
+
+    size: int
+    files: int
+
+
+class Policy:
+    """Answers what an account may have. Its methods that take a connection are parts of the caller's transaction."""
+
+    def __init__(self, default: Allowance) -> None:
+        self.default = default
+
+    def allowance(self, account: Account) -> Allowance:
+        """The one answer: what is the account's own stands before what all have. Limits of domains and of groups
+        belong between the two.
+        """
+        size = self.default.size if account.quota is None else account.quota
+        return Allowance(size, self.default.files)
+
+    def quota(self, account: Account) -> Quota:
+        return Quota(self.allowance(account).size, account.used)
+
+    async def get_quota(self, c: Connection, account: AccountId) -> Quota:
+        """Raises Unauthorized where the account has gone since the request began."""
+        return self.quota(await _get(c, account))
+
+    async def check_room(self, c: Connection, account: AccountId, size: int, whole: int = 0, now: int = 0) -> Quota:
+        """Whether there is room for one more file of `size` bytes; the quota before it. Raises as `charge` would.
+
+        `whole`: what a refusal names as the file's size, where `size` is only what it has at least. `now`: the file may
+        be one that a slot hit has counted already, whose link it takes over; then `used` is without that one.
+        """
+        found = await _get(c, account)
+        quota, full, counted = self.quota(found), found.files >= self.allowance(found).files, None
+        if now and (full or size > quota.left):
+            counted = await queries.find_awaited_size(c, account, now)
+        _check(quota, size - (counted or 0), max(size, whole), full and counted is None)
+        return Quota(quota.limit, quota.used - (counted or 0))
+
+    async def charge(self, c: Connection, account: AccountId, size: int, category: Category) -> Quota:
+        """Count one more file; the quota after it. Raises QuotaExceeded, TooManyFiles, or Unauthorized, on which the
+        transaction must not be committed: the row is counted first, so that of two files at once each sees the other.
+        """
+        found = await queries.add_file(c, account, size, category)
+        if found is None:
+            raise Unauthorized
+        quota = self.quota(found)
+        _check(Quota(quota.limit, quota.used - size), size, size, found.files > self.allowance(found).files)
+        return quota
+
+
+async def _get(c: Connection, account: AccountId) -> Account:
+    found = await queries.find_account_by_id(c, account)
+    if found is None:
+        raise Unauthorized
+    return found
+
+
+def _check(quota: Quota, more: int, required: int, full: bool) -> None:
+    if more > quota.left:
+        raise QuotaExceeded(quota=quota.limit, used=quota.used, required=required)
+    if full:
+        raise TooManyFiles
