@@ -16,7 +16,7 @@ from media_gallery import metrics
 from media_gallery.courier import Courier, code_iq, code_message
 from media_gallery.db import Connection, Database
 from media_gallery.db import accounts as queries
-from media_gallery.db.accounts import Token
+from media_gallery.db.accounts import NewToken, Token
 from media_gallery.errors import (
     BadRequest,
     Forbidden,
@@ -27,7 +27,7 @@ from media_gallery.errors import (
     Unavailable,
 )
 from media_gallery.files import Files, only_logged
-from media_gallery.models import Account, AccountId, Caller, Jid, Page, Quota
+from media_gallery.models import Account, AccountId, Caller, Jid, Page, Quota, Window
 from media_gallery.policy import Policy
 from media_gallery.rates import Rates, place_of
 from media_gallery.settings import Settings
@@ -186,10 +186,11 @@ class Accounts:
         """A new token for a JID; its account comes to be with the first."""
         token, now = secrets.token_urlsafe(32), self.clock()
         expires = now + int(self.settings.token_lifetime * 1_000_000)
+        new = NewToken(device, client, admin, now, expires)
 
         async def transaction(c: Connection) -> None:
             account = await queries.ensure_account(c, jid.bare, jid.domain, now)
-            await queries.insert_token(c, account, _hash_token(token), device, client, admin, now, expires)
+            await queries.insert_token(c, account, _hash_token(token), new)
 
         await self.db.write(transaction)
         return Issued(token, expires)
@@ -221,8 +222,9 @@ class Accounts:
 
     # --- Tokens ---
 
-    async def list_tokens(self, account: AccountId, number: int, size: int) -> Page[Token]:
-        return await self.db.scan(lambda c: queries.list_tokens(c, account, self.clock(), number, size))
+    async def list_tokens(self, account: AccountId, window: Window) -> Page[Token]:
+        """A page of the account's valid tokens, the newest first."""
+        return await self.db.scan(lambda c: queries.list_tokens(c, account, self.clock(), window))
 
     async def revoke_token(self, account: AccountId, token_id: int) -> None:
         """Raises NotFound."""
@@ -252,10 +254,9 @@ class Accounts:
             raise NotFound("There is no such account")
         return account
 
-    async def list(self, vhost: str | None, order: str, descending: bool, number: int, size: int) -> Page[Account]:
-        """A page of all accounts; `order` is one of `queries.ORDERS`."""
-        default = self.policy.default.size
-        return await self.db.scan(lambda c: queries.list_accounts(c, vhost, order, descending, default, number, size))
+    async def list(self, vhost: str | None, window: Window) -> Page[Account]:
+        """A page of all accounts, or of a domain's, ordered by one of ACCOUNT_ORDERS."""
+        return await self.db.scan(lambda c: queries.list_accounts(c, vhost, window, self.policy.default.size))
 
     # --- The end ---
 

@@ -16,7 +16,7 @@ import structlog
 from media_gallery import metrics
 from media_gallery.db import Connection, Database, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
-from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage
+from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage, Window
 from media_gallery.storage import BlobStore
 from media_gallery.thumbnails import Busy, DecoderFailed, Thumbnailer, Undecodable
 
@@ -89,20 +89,18 @@ class Files:
         """Where a client may fetch a link's bytes by itself, and for how many seconds; None: through the service."""
         return await self.store.address(link.blob.key, link.media_type, disposition)
 
-    async def list(
-        self, account: AccountId, wanted: Filter, order: str, descending: bool, number: int, size: int
-    ) -> Page[Link]:
-        """A page of the account's links; `order` is one of `links.ORDERS`."""
+    async def list(self, account: AccountId, wanted: Filter, window: Window) -> Page[Link]:
+        """A page of the account's links, ordered by one of LINK_ORDERS."""
 
         async def near(c: Connection) -> Page[Link] | None:
             usage = await links.get_usage(c, account)
-            if links.passed_over(usage, wanted, order, number * size) > NEAR:
+            if links.passed_over(usage, wanted, window) > NEAR:
                 return None
-            return await links.list_links(c, account, wanted, order, descending, number, size, usage)
+            return await links.list_links(c, account, wanted, window, usage)
 
-        page = await self.db.read(near) if links.counted(wanted) and number * size <= NEAR else None
+        page = await self.db.read(near) if links.counted(wanted) and window.end <= NEAR else None
         if page is None:
-            page = await self.db.scan(lambda c: links.list_links(c, account, wanted, order, descending, number, size))
+            page = await self.db.scan(lambda c: links.list_links(c, account, wanted, window))
         return page
 
     async def oldest(self, account: AccountId, percent: int, exclude_avatars: bool) -> Filter | None:

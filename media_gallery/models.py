@@ -351,21 +351,58 @@ class Link(NewLink):
     blob: Blob
 
 
+# --- Lists -------------------------------------------------------------------------------------------------------
+
+LINK_ORDERS = ("id", "created_at", "name", "size")
+ACCOUNT_ORDERS = ("jid", "used", "quota")
+"""By what lists can be ordered; the wire and the command line put `-` before one that falls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a list that is asked for: `size` items of the `page`, which counts from 1, in an order of the list's
+    own orders. Lists that have but one order look at the page alone.
+    """
+
+    order: str
+    descending: bool
+    page: int
+    size: int
+
+    @classmethod
+    def by(cls, order_by: str, page: int, size: int) -> Window:
+        """`-name`: the falling order by name."""
+        return cls(order_by.removeprefix("-"), order_by.startswith("-"), page, size)
+
+    @property
+    def direction(self) -> Literal["ASC", "DESC"]:
+        return "DESC" if self.descending else "ASC"
+
+    @property
+    def before(self) -> int:
+        """Items on the pages before this one."""
+        return (self.page - 1) * self.size
+
+    @property
+    def end(self) -> int:
+        """Items up to the end of this page."""
+        return self.page * self.size
+
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list; `number` counts from 1."""
+    """What a window shows of a list of `total` items."""
 
     items: list[T]
     total: int
-    number: int
-    size: int
+    window: Window
 
     @property
     def pages(self) -> int:
-        return -(-self.total // self.size)
+        return -(-self.total // self.window.size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from cyclopts import App, Parameter
 
 from media_gallery.app import Gallery
 from media_gallery.cli.common import AsJson, Complaint, Config, err, offline, print_json, readable, show, tell
-from media_gallery.db import accounts as account_queries
-from media_gallery.models import Filter, Jid, iso
+from media_gallery.models import ACCOUNT_ORDERS, Filter, Jid, Window, iso
 from media_gallery.settings import parse_bytes
 
 tokens = App(name="token", help="Bearer tokens.")
@@ -45,7 +44,7 @@ def list_tokens(jid: str, *, config: Config = None, as_json: AsJson = False) -> 
 
     async def work(gallery: Gallery) -> list[dict[str, Any]]:
         account = await gallery.accounts.get(Jid.parse(jid))
-        page = await gallery.accounts.list_tokens(account.id, 1, 10_000)
+        page = await gallery.accounts.list_tokens(account.id, Window.by("-id", 1, 10_000))
         return [
             {
                 "id": token.id,
@@ -91,12 +90,12 @@ def list_accounts(
     order_by: jid, used or quota; with - before it, the largest first.
     limit: At most so many.
     """
-    order = order_by.removeprefix("-")
-    if order not in account_queries.ORDERS:
-        raise Complaint(f"--order-by is one of {', '.join(account_queries.ORDERS)}")
+    window = Window.by(order_by, 1, limit)
+    if window.order not in ACCOUNT_ORDERS:
+        raise Complaint(f"--order-by is one of {', '.join(ACCOUNT_ORDERS)}")
 
     async def work(gallery: Gallery) -> list[dict[str, Any]]:
-        page = await gallery.accounts.list(vhost, order, order_by.startswith("-"), 1, limit)
+        page = await gallery.accounts.list(vhost, window)
         return [
             {
                 "jid": a.jid,

@@ -6,23 +6,27 @@ import hmac
 from dataclasses import dataclass
 
 from media_gallery.db import Connection, Row
-from media_gallery.models import Account, AccountId, Caller, Category, Page
+from media_gallery.models import ACCOUNT_ORDERS, Account, AccountId, Caller, Category, Page, Window
 
 _ACCOUNT = "id, jid, quota, used, files, created_at"
-ORDERS = ("jid", "used", "quota")
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A bearer token as its owner sees it; times in microseconds. The token itself is kept nowhere."""
+class NewToken:
+    """What is kept of a bearer token beside its hash; times in microseconds."""
 
-    id: int
-    jid: str
     device: str
     client: str
     admin: bool
     created_at: int
     expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token(NewToken):
+    """A bearer token as its owner sees it. The token itself is kept nowhere."""
+
+    id: int
     last_used: int | None
 
 
@@ -32,8 +36,8 @@ def _account(row: Row) -> Account:
 
 
 def _token(row: Row) -> Token:
-    id_, jid, device, client, admin, created_at, expires, last_used = row
-    return Token(id_, jid, device, client, bool(admin), created_at, expires, last_used)
+    id_, device, client, admin, created_at, expires, last_used = row
+    return Token(device, client, bool(admin), created_at, expires, id_, last_used)
 
 
 # --- Accounts ----------------------------------------------------------------------------------------------------
@@ -99,21 +103,18 @@ async def find_awaited_size(c: Connection, account: AccountId, now: int) -> int 
 # --- Lists and the end ------------------------------------------------------------------------------------------------
 
 
-async def list_accounts(
-    c: Connection, vhost: str | None, order: str, descending: bool, default_quota: int, number: int, size: int
-) -> Page[Account]:
-    """A page of accounts; `order` is one of ORDERS."""
-    column = {"jid": "jid", "used": "used", "quota": "COALESCE(quota, $4)"}[order]
-    direction = "DESC" if descending else "ASC"
+async def list_accounts(c: Connection, vhost: str | None, window: Window, common: int) -> Page[Account]:
+    """A page of accounts, ordered by one of ACCOUNT_ORDERS; `common`: the limit where it has none of its own."""
+    columns = {order: order for order in ACCOUNT_ORDERS} | {"quota": "COALESCE(quota, $4)"}
     where = "jid IS NOT NULL AND (CAST($1 AS TEXT) IS NULL OR vhost = $1)"
     total = await c.one(f"SELECT COUNT(*) FROM accounts WHERE {where}", vhost)
     rows = await c.all(
         f"SELECT {_ACCOUNT} FROM accounts WHERE {where} AND CAST($4 AS BIGINT) >= 0"
-        f" ORDER BY {column} {direction}, id {direction} LIMIT $2 OFFSET $3",
-        vhost, size, (number - 1) * size, default_quota,
+        f" ORDER BY {columns[window.order]} {window.direction}, id {window.direction} LIMIT $2 OFFSET $3",
+        vhost, window.size, window.before, common,
     )  # fmt: skip
     assert total
-    return Page([_account(row) for row in rows], total[0], number, size)
+    return Page([_account(row) for row in rows], total[0], window)
 
 
 async def close_account(c: Connection, account: AccountId) -> bool:
@@ -153,13 +154,11 @@ async def totals(c: Connection) -> tuple[int, int, int, int]:
 # --- Tokens ------------------------------------------------------------------------------------------------------
 
 
-async def insert_token(
-    c: Connection, account: AccountId, hashed: str, device: str, client: str, admin: bool, now: int, expires: int
-) -> None:
+async def insert_token(c: Connection, account: AccountId, hashed: str, new: NewToken) -> None:
     await c.run(
         "INSERT INTO tokens (account_id, hash, device, client, admin, created_at, expires)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        account, hashed, device, client, admin, now, expires,
+        account, hashed, new.device, new.client, new.admin, new.created_at, new.expires,
     )  # fmt: skip
 
 
@@ -177,16 +176,16 @@ async def touch_token(c: Connection, token_id: int, now: int) -> None:
     await c.run("UPDATE tokens SET last_used = $2 WHERE id = $1", token_id, now)
 
 
-async def list_tokens(c: Connection, account: AccountId, now: int, number: int, size: int) -> Page[Token]:
-    where = "t.account_id = $1 AND t.expires > $2"
-    total = await c.one(f"SELECT COUNT(*) FROM tokens t WHERE {where}", account, now)
+async def list_tokens(c: Connection, account: AccountId, now: int, window: Window) -> Page[Token]:
+    where = "account_id = $1 AND expires > $2"
+    total = await c.one(f"SELECT COUNT(*) FROM tokens WHERE {where}", account, now)
     rows = await c.all(
-        "SELECT t.id, a.jid, t.device, t.client, t.admin, t.created_at, t.expires, t.last_used"
-        f" FROM tokens t JOIN accounts a ON a.id = t.account_id WHERE {where} ORDER BY t.id DESC LIMIT $3 OFFSET $4",
-        account, now, size, (number - 1) * size,
+        "SELECT id, device, client, admin, created_at, expires, last_used FROM tokens"
+        f" WHERE {where} ORDER BY id DESC LIMIT $3 OFFSET $4",
+        account, now, window.size, window.before,
     )  # fmt: skip
     assert total
-    return Page([_token(row) for row in rows], total[0], number, size)
+    return Page([_token(row) for row in rows], total[0], window)
 
 
 async def delete_token(c: Connection, account: AccountId, token_id: int) -> bool:

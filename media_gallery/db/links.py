@@ -17,6 +17,7 @@ from media_gallery.db import Connection, Row
 from media_gallery.db.accounts import add_usage
 from media_gallery.models import (
     CATEGORIES,
+    LINK_ORDERS,
     METADATA_DEPTH,
     AccountId,
     Blob,
@@ -29,14 +30,14 @@ from media_gallery.models import (
     NewLink,
     Page,
     Usage,
+    Window,
     folded,
     nested_deeper,
 )
 
 IDS = 10_000
 """Ids of links that are read at a time."""
-ORDERS = ("id", "created_at", "name", "size")
-_ORDER_COLUMNS = {"id": "l.id", "created_at": "l.created_at", "name": "l.folded", "size": "l.size"}
+_ORDER_COLUMNS = {order: f"l.{order}" for order in LINK_ORDERS} | {"name": "l.folded"}
 _BLOB = "b.id, b.key, b.size, b.sha256, b.sha1, b.width, b.height, b.decodable"
 _LINK = (
     f"l.id, l.account_id, l.slot_id, l.name, l.media_type, l.context, l.metadata, l.thumbnails, l.created_at, {_BLOB}"
@@ -246,12 +247,12 @@ def counted(wanted: Filter) -> bool:
     return wanted == alone and wanted.type != "audio"
 
 
-def passed_over(usage: Usage, wanted: Filter, order: str, end: int) -> int:
-    """How many links of an account a list passes over at most, to the `end` of its page, if its filter is `counted`."""
+def passed_over(usage: Usage, wanted: Filter, window: Window) -> int:
+    """How many links of an account a list passes over at most, to its window's end, if its filter is `counted`."""
     categories = _categories(wanted)
-    if len(categories) == 1 and order == "created_at":
-        return end
-    return end + sum(count for category, count in usage.files.items() if category not in categories)
+    if len(categories) == 1 and window.order == "created_at":
+        return window.end
+    return window.end + sum(count for category, count in usage.files.items() if category not in categories)
 
 
 async def count_links(c: Connection, account: AccountId, wanted: Filter, usage: Usage | None = None) -> int:
@@ -265,25 +266,19 @@ async def count_links(c: Connection, account: AccountId, wanted: Filter, usage: 
 
 
 async def list_links(
-    c: Connection,
-    account: AccountId,
-    wanted: Filter,
-    order: str,
-    descending: bool,
-    number: int,
-    size: int,
-    usage: Usage | None = None,
+    c: Connection, account: AccountId, wanted: Filter, window: Window, usage: Usage | None = None
 ) -> Page[Link]:
-    """A page of links; `order` is one of ORDERS. `usage` spares looking at it."""
-    where, args = _where(c, account, wanted, order)
-    direction = "DESC" if descending else "ASC"
-    ordering = f"{_ORDER_COLUMNS[order]} {direction}" + ("" if order == "id" else f", l.id {direction}")
+    """A page of links, ordered by one of LINK_ORDERS. `usage` spares looking at it."""
+    where, args = _where(c, account, wanted, window.order)
+    ordering = f"{_ORDER_COLUMNS[window.order]} {window.direction}"
+    if window.order != "id":
+        ordering += f", l.id {window.direction}"
     total = await count_links(c, account, wanted, usage)
     page = f"SELECT l.id FROM links l WHERE {where} ORDER BY {ordering} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
     rows = await c.all(  # the blobs are joined to the page alone, not to what a deep page passes over
-        f"SELECT {_LINK} {_FROM} WHERE l.id IN ({page}) ORDER BY {ordering}", *args, size, (number - 1) * size
+        f"SELECT {_LINK} {_FROM} WHERE l.id IN ({page}) ORDER BY {ordering}", *args, window.size, window.before
     )
-    return Page([_link(row) for row in rows], total, number, size)
+    return Page([_link(row) for row in rows], total, window)
 
 
 async def get_usage(c: Connection, account: AccountId) -> Usage:

@@ -43,7 +43,7 @@ async def sign_in(call: Call, params: shapes.SignIn) -> shapes.TokenIssued:
 async def list_tokens(call: Call, params: shapes.Paging) -> shapes.PageOf[shapes.TokenInfo]:
     """The account's tokens, the newest first."""
     caller = call.caller
-    page = await call.services.accounts.list_tokens(caller.account, params.page, params.size)
+    page = await call.services.accounts.list_tokens(caller.account, params.window("-id"))
     tokens = [
         shapes.TokenInfo(
             token.id,
@@ -97,10 +97,9 @@ async def set_quota(call: Call, params: shapes.QuotaParams) -> shapes.AccountQuo
 async def list_accounts(call: Call, params: shapes.AccountListParams) -> shapes.PageOf[shapes.AccountInfo]:
     """All accounts, or those of a domain."""
     accounts = call.services.accounts
-    order, descending = params.order_by.lstrip("-"), params.order_by.startswith("-")
     try:
         vhost = Jid.parse(params.vhost).domain if params.vhost else None
     except BadRequest:
         raise BadRequest("Some parameters are wrong", fields={"vhost": "must be a domain"}) from None
-    page = await accounts.list(vhost, order, descending, params.page, params.size)
+    page = await accounts.list(vhost, params.window(params.order_by))
     return shapes.page_of(page, [shapes.account_info(account, accounts.quota_of(account)) for account in page.items])

@@ -8,7 +8,7 @@ from media_gallery.errors import BadRequest, NotFound
 from media_gallery.http import multipart, shapes
 from media_gallery.http.request import Call
 from media_gallery.keeping import Kept
-from media_gallery.models import Digest, Filter, Link, Page
+from media_gallery.models import Digest, Filter, Link, Page, Window
 
 
 def _object(call: Call, link: Link) -> shapes.FileObject:
@@ -47,7 +47,7 @@ def _kept(call: Call, kept: Kept, asked: Digest | None = None) -> shapes.FileObj
 async def list_files(call: Call, params: shapes.FileListParams) -> shapes.PageOf[shapes.FileObject]:
     """The account's files; without `context` or `type=avatar`, avatars are left out."""
     if params.percent is not None:
-        return await _list_oldest(call, params.percent, params.exclude_avatars, True, params.paging)
+        return await _list_oldest(call, params.percent, params.exclude_avatars, params.paging.window("-created_at"))
     named = params.names_avatars or params.type == "avatar"
     return await _list(call, params, params.filter(with_avatars=named))
 
@@ -58,9 +58,8 @@ async def list_avatars(call: Call, params: shapes.ListParams) -> shapes.PageOf[s
 
 
 async def _list(call: Call, params: shapes.ListParams, wanted: Filter) -> shapes.PageOf[shapes.FileObject]:
-    order, descending = params.order_by.lstrip("-"), params.order_by.startswith("-")
-    files, size = call.services.files, params.paging.size
-    return _page(call, await files.list(call.caller.account, wanted, order, descending, params.page, size))
+    window = params.paging.window(params.order_by)
+    return _page(call, await call.services.files.list(call.caller.account, wanted, window))
 
 
 async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
@@ -91,17 +90,17 @@ def _percent(call: Call) -> int:
 
 async def list_percent(call: Call, params: shapes.PercentParams) -> shapes.PageOf[shapes.FileObject]:
     """The oldest files that together reach a share of what the account uses."""
-    return await _list_oldest(call, _percent(call), params.exclude_avatars, False, params)
+    return await _list_oldest(call, _percent(call), params.exclude_avatars, params.window("created_at"))
 
 
 async def _list_oldest(
-    call: Call, percent: int, exclude_avatars: bool, descending: bool, paging: shapes.Paging
+    call: Call, percent: int, exclude_avatars: bool, window: Window
 ) -> shapes.PageOf[shapes.FileObject]:
     files, account = call.services.files, call.caller.account
     wanted = await files.oldest(account, percent, exclude_avatars)
     if wanted is None:
-        return _page(call, Page([], 0, paging.page, paging.size))
-    return _page(call, await files.list(account, wanted, "created_at", descending, paging.page, paging.size))
+        return _page(call, Page([], 0, window))
+    return _page(call, await files.list(account, wanted, window))
 
 
 async def delete_percent(call: Call, params: shapes.PercentDeleteParams) -> None:

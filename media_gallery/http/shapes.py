@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
@@ -13,7 +13,9 @@ from media_gallery.errors import BadRequest
 from media_gallery.http.request import parse_time
 from media_gallery.media_types import registered
 from media_gallery.models import (
+    ACCOUNT_ORDERS,
     CATEGORIES,
+    LINK_ORDERS,
     METADATA_DEPTH,
     Account,
     Context,
@@ -22,6 +24,7 @@ from media_gallery.models import (
     Link,
     Page,
     Usage,
+    Window,
     avatar_thumbnail_name,
     clean_name,
     iso,
@@ -73,6 +76,18 @@ class Nothing(Struct):
 
 
 PageNumber = Annotated[int, Meta(ge=1, le=2**50, description="Counts from 1")]
+
+
+def _both_ways(orders: tuple[str, ...]) -> Any:
+    """The type of an `order_by`: one of the orders, with or without `-`."""
+    return Literal[tuple(sign + order for order in orders for sign in ("", "-"))]
+
+
+if TYPE_CHECKING:
+    LinkOrder: TypeAlias = str
+    AccountOrder: TypeAlias = str
+else:
+    LinkOrder, AccountOrder = _both_ways(LINK_ORDERS), _both_ways(ACCOUNT_ORDERS)
 PageSize = Annotated[int, Meta(ge=1, description="Objects on a page, 500 at most")]
 
 
@@ -80,9 +95,8 @@ class Paging(Struct):
     page: PageNumber = 1
     obj_per_page: PageSize = PAGE_SIZE
 
-    @property
-    def size(self) -> int:
-        return min(self.obj_per_page, MOST)
+    def window(self, order_by: str) -> Window:
+        return Window.by(order_by, self.page, min(self.obj_per_page, MOST))
 
 
 class FilterParams(Struct):
@@ -132,11 +146,8 @@ class FilterParams(Struct):
         return "avatar" in (*self.context, *self.contexts)
 
 
-Order = Literal["id", "-id", "created_at", "-created_at", "name", "-name", "size", "-size"]
-
-
 class ListParams(FilterParams):
-    order_by: Order = "-created_at"
+    order_by: LinkOrder = "-created_at"
     page: PageNumber = 1
     obj_per_page: PageSize = PAGE_SIZE
 
@@ -215,7 +226,7 @@ class QuotaParams(JidParams, kw_only=True):
 
 class AccountListParams(Paging):
     vhost: Text | None = None
-    order_by: Literal["jid", "-jid", "used", "-used", "quota", "-quota"] = "jid"
+    order_by: AccountOrder = "jid"
 
 
 # --- Answers -----------------------------------------------------------------------------------------------------
@@ -404,7 +415,7 @@ def file_object(link: Link, public_url: str, asked: Digest | None = None) -> Fil
 
 
 def page_of(page: Page[Any], items: list[T]) -> PageOf[T]:
-    return PageOf(items, page.total, page.pages, page.size, page.number)
+    return PageOf(items, page.total, page.pages, page.window.size, page.window.page)
 
 
 def quota(known: models.Quota) -> Quota:

@@ -21,9 +21,9 @@ import media_gallery
 from media_gallery import files as files_module
 from media_gallery.app import Gallery, assemble, running
 from media_gallery.courier import HTTP_AUTH
-from media_gallery.db import Connection, Query, links, sqlite
+from media_gallery.db import Connection, Query, sqlite
 from media_gallery.db.sqlite import SqliteDatabase
-from media_gallery.models import CATEGORIES, AccountId, Caller, Digest, Filter, Jid
+from media_gallery.models import CATEGORIES, LINK_ORDERS, AccountId, Caller, Digest, Filter, Jid, Window
 from media_gallery.offers import Offer
 from media_gallery.settings import Settings
 from tests.service import empty_database
@@ -142,12 +142,12 @@ async def every_list(gallery: Gallery, account: AccountId) -> None:
     kinds = [None, *CATEGORIES, "audio"]
     contexts: list[tuple[Any, ...]] = [(), ("file",), ("avatar",), ("voice", "avatar")]
     for order, falling, kind, context, avatars, page in product(
-        links.ORDERS, (True, False), kinds, contexts, (True, False), (2, 3)
+        LINK_ORDERS, (True, False), kinds, contexts, (True, False), (2, 3)
     ):
         wanted = Filter(type=kind, contexts=context, with_avatars=avatars)
-        await gallery.files.list(account, wanted, order, falling, page, PAGE)
+        await gallery.files.list(account, wanted, Window(order, falling, page, PAGE))
     for wanted in (Filter(ids=(1, 2)), Filter(name="a"), Filter(size_gte=0), Filter(since=1, until=10**9)):
-        await gallery.files.list(account, wanted, "name", True, 1, PAGE)
+        await gallery.files.list(account, wanted, Window("name", True, 1, PAGE))
         await gallery.files.usage(account, wanted)
 
 
@@ -158,7 +158,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     await files.usage(account, Filter())
     await accounts.quota(account)
     await accounts.get(jid)
-    await accounts.list_tokens(account, 1, 50)
+    await accounts.list_tokens(account, Window("id", True, 1, 50))
     for algorithm, length, avatar in product(("sha-1", "sha-256"), (40, 64), (True, False)):
         digest = Digest(algorithm, name.ljust(length, "0"))  # type: ignore[arg-type]
         await uploads.slot(account, Offer("a", 0, digest, context="avatar" if avatar else None))
@@ -236,8 +236,9 @@ async def test_any_number_of_ids_is_the_same_statement(gallery: Gallery, monkeyp
     monkeypatch.setattr(sqlite, "_numbered", noting)
     for size in (1, 2, 7, 40):
         texts.clear()
-        ids = tuple(item.id for item in (await gallery.files.list(caller.account, Filter(), "id", True, 1, size)).items)
-        await gallery.files.list(caller.account, Filter(ids=ids), "id", True, 1, size)
+        window = Window("id", True, 1, size)
+        ids = tuple(item.id for item in (await gallery.files.list(caller.account, Filter(), window)).items)
+        await gallery.files.list(caller.account, Filter(ids=ids), window)
         await gallery.files.usage(caller.account, Filter(ids=ids))
         assert await gallery.files.delete(caller.account, Filter(ids=ids)) == size
         await gallery.maintenance._needed([f"ids{number}" for number in range(size)])
