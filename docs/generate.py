@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
-from media_gallery.settings import Settings, parse_bytes, parse_seconds
+from media_gallery.quantities import parse_bytes, parse_seconds
+from media_gallery.settings import Settings
 from tests.attack.corpus import CASES
 
 PAGE = Path(__file__).with_name("settings.md")

@@ -1,12 +1,10 @@
-"""The words of the domain as values: JIDs, digests, file names, kinds, pages. Pure: no I/O, no clock."""
+"""The words of the domain as values: JIDs, digests, kinds, quotas, pages. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from typing import Any, Generic, Literal, NewType, TypeVar
 
@@ -15,14 +13,12 @@ import unicodedata2
 from precis_i18n import get_profile
 
 from media_gallery.errors import BadRequest
+from media_gallery.names import avatar_thumbnail_name, thumbnail_name
 
 AccountId = NewType("AccountId", int)
 Context = Literal["file", "voice", "avatar"]
 Category = Literal["image", "video", "voice", "file", "avatar"]
 CATEGORIES: tuple[Category, ...] = ("image", "video", "voice", "file", "avatar")
-
-NAME_BYTES = 255
-"""Longest file name kept, in bytes of UTF-8: what file systems and the contract allow."""
 
 # --- JIDs (RFC 7622) ---------------------------------------------------------------------------------------------
 
@@ -129,74 +125,6 @@ class Digest:
             if len(value) == 64:
                 return cls("sha-256", value)
         return cls("other", value)
-
-
-# --- File names --------------------------------------------------------------------------------------------------
-
-_UNSEEN = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-"""What turns or breaks a line, and what is nothing at all."""
-
-
-def clean_name(name: str) -> str:
-    """The name as kept (contract, file object): no path, control or bidi-override characters, at most 255 bytes.
-
-    Unicode stays; the extension survives shortening; `_` where nothing is left.
-    """
-    name = re.split(r"[/\\]", name)[-1]
-    name = "".join(c for c in name if not _is_unwanted(c)).strip()
-    if name.strip(". ") == "":
-        return "_"
-    return shorten_name(name)
-
-
-def _is_unwanted(character: str) -> bool:
-    """Controls, bidi marks and overrides, surrogates, noncharacters. What this Python does not know yet stays."""
-    point = ord(character)
-    if character in _UNSEEN or point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF:
-        return True
-    return unicodedata.category(character) in ("Cc", "Cs")
-
-
-def shorten_name(name: str) -> str:
-    """Cut the stem so that the name takes at most 255 bytes of UTF-8; a code point is never split."""
-    if len(name.encode()) <= NAME_BYTES:
-        return name
-    stem, ext = split_name(name)
-    if len(ext.encode()) > NAME_BYTES // 2:
-        stem, ext = name, ""
-    return _cut(stem, NAME_BYTES - len(ext.encode())) + ext
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Stem and extension with its dot; a leading dot starts no extension."""
-    dot = name.rfind(".")
-    return (name[:dot], name[dot:]) if dot > 0 else (name, "")
-
-
-def _cut(text: str, size: int) -> str:
-    return text.encode()[:size].decode(errors="ignore").rstrip()
-
-
-def thumbnail_name(name: str) -> str:
-    """The last part of a file's thumbnail URL: `thumb_STEM.webp`."""
-    return _marked("thumb", name, "webp")
-
-
-def avatar_thumbnail_name(size: int, name: str, ext: str) -> str:
-    """The last part of an avatar thumbnail's URL: `48_selfie_avatar.webp`."""
-    return _marked(str(size), name, ext)
-
-
-def _marked(mark: str, name: str, ext: str) -> str:
-    """Never the file's own name, which comes out where nothing but marks, cut to full length, made it up."""
-    stem = split_name(name)[0]
-    marked = shorten_name(f"{mark}_{stem}.{ext}")
-    return marked if marked != name else shorten_name(f"{mark}__{stem}.{ext}")
-
-
-def folded(text: str) -> str:
-    """Text for comparing without regard to case or composition (Unicode caseless matching, NFC)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 # --- Kinds -------------------------------------------------------------------------------------------------------
@@ -430,12 +358,3 @@ class Usage:
 
     files: dict[Category, int] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0))
     used: dict[Category, int] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0))
-
-
-# --- Time --------------------------------------------------------------------------------------------------------
-
-
-def iso(microseconds: int) -> str:
-    """ISO 8601 in UTC with microseconds, as the contract writes times."""
-    whole, part = divmod(microseconds, 1_000_000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{part:06d}Z"

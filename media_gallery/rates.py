@@ -22,7 +22,8 @@ from limits.storage import storage_from_string
 
 from media_gallery.db.sqlite import translate
 from media_gallery.errors import GalleryError, NoSpace, TooManyRequests, Unavailable
-from media_gallery.settings import NO_RATE, Settings
+from media_gallery.setting_types import NO_RATE
+from media_gallery.settings import Settings
 
 log = structlog.get_logger()
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)

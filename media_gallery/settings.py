@@ -4,211 +4,40 @@ from __future__ import annotations
 
 import os
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from typing import Any, ClassVar, Literal
 
-from limits import parse_many
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ByteSize,
-    Field,
-    FilePath,
-    SecretStr,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
-from media_gallery.errors import BadRequest
-from media_gallery.models import Jid, prepared_domain
-
-_UNITS = {
-    "s": 1,
-    "sec": 1,
-    "second": 1,
-    "min": 60,
-    "minute": 60,
-    "h": 3600,
-    "hour": 3600,
-    "d": 86400,
-    "day": 86400,
-    "week": 604800,
-}
-
+from media_gallery.setting_types import (
+    Bytes,
+    Domains,
+    Jids,
+    JidText,
+    Listen,
+    LongSecret,
+    Networks,
+    Number,
+    Origins,
+    PathPrefix,
+    Rate,
+    Seconds,
+    Url,
+    is_address,
+    is_url,
+    own_url,
+    parse_listen,
+)
 
 PREFIX = "MEDIA_GALLERY_"
 OWN_VARIABLES = frozenset(["CONFIG", "COURIER"])
 """Variables with this prefix that are no settings: how the processes of the service find one another."""
-NO_RATE = "none"
-"""The rate that limits nothing."""
-_BYTE_SIZE = TypeAdapter(ByteSize)
-_LONGEST = 100 * 365 * 86400
-"""Seconds that any time may have: behind it are clocks, databases and systems that know no longer ones."""
-_MANY = 10**12
-"""The most that any number may be: far more than makes sense, far less than what a database cannot count."""
-
-
-def parse_seconds(value: Any) -> Any:
-    """`10 min`, `30 days`, `90` (seconds) -> seconds."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())
-    unit = match and (_UNITS.get(match[2] or "s") or _UNITS.get(match[2].removesuffix("s")))
-    if not match or not unit:
-        raise ValueError("must be a time such as 90, 10 min, 12 h or 30 days")
-    return float(match[1]) * unit
-
-
-def _check_seconds(value: float) -> float:
-    if not value <= _LONGEST:
-        raise ValueError("must be a time of 100 years at most")
-    return value
-
-
-def parse_bytes(value: Any) -> int:
-    """`100 MiB`, `2GB`, `4096` (bytes) -> bytes. Raises ValueError."""
-    try:
-        size = int(_BYTE_SIZE.validate_python(value))
-    except ValidationError:
-        size = -1
-    if not 0 <= size < 2**63:
-        raise ValueError("must be a size such as 4096, 100 MiB or 2 GB")
-    return size
-
-
-def _split(value: Any) -> Any:
-    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-
-
-def _jid(text: str) -> Jid:
-    try:
-        return Jid.parse(text)
-    except BadRequest:
-        raise ValueError(f"{text!r} is not a valid JID") from None
-
-
-def _check_rate(value: str) -> str:
-    try:
-        if value != NO_RATE:
-            for rate in parse_many(value):
-                if not (1 <= rate.get_expiry() <= _LONGEST and 1 <= rate.amount <= _MANY):
-                    raise ValueError(rate)
-    except ValueError:
-        raise ValueError("must be a rate such as 10/minute or 5/minute; 50/day, or `none`") from None
-    return value
-
-
-def _check_network(value: str) -> str:
-    try:
-        ip_network(value, strict=False)
-    except ValueError:
-        raise ValueError(f"{value!r} is not an address or a network such as 192.0.2.0/24") from None
-    return value
-
-
-def _check_url(value: str) -> str:
-    if not _is_url(value, "http", "https") or set(value) & set("?#"):
-        raise ValueError("must be an address such as https://gallery.example.org")
-    return value.rstrip("/")
-
-
-def _is_url(value: str, *schemes: str) -> bool:
-    """Whether it names a host, by one of the schemes, and a port that there is, if any."""
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", value)
-    except ValueError:
-        return False
-
-
-def _is_address(url: str) -> bool:
-    """Whether each of the hosts that it may name has a port that can be one."""
-    try:
-        hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
-    except ValueError:
-        return False
-    return all(re.fullmatch(r"(\[[^]]*\]|[^][:]*)(:\d{0,5})?", host) for host in hosts)
-
-
-def _check_optional_url(value: str) -> str:
-    return _check_url(value) if value else value
-
-
-def _check_listen(value: str) -> str:
-    try:
-        _parse_listen(value)
-    except ValueError:
-        raise ValueError("must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080") from None
-    return value
-
-
-def _parse_listen(value: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """Raises ValueError for what is no `host:port`."""
-    host, _, port = value.rpartition(":")
-    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
-        raise ValueError(port)
-    return ip_address(host.removeprefix("[").removesuffix("]")), int(port)
-
-
-def _own_url(listen: str) -> str:
-    """Where a program on the same machine reaches who listens there."""
-    ip, port = _parse_listen(listen)
-    if ip.is_unspecified:
-        ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
-    return f"http://{ip if ip.version == 4 else f'[{ip}]'}:{port}"
-
-
-def _check_domain(value: str) -> str:
-    try:
-        return prepared_domain(value)
-    except (ValueError, UnicodeError):
-        raise ValueError(f"{value!r} is not a domain such as example.org") from None
-
-
-def _check_origin(value: str) -> str:
-    if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@]+", value):
-        raise ValueError(f"{value!r} is not an origin such as https://chat.example.org, or *")
-    return value
-
-
-def _check_jid(value: str) -> str:
-    if value:
-        _jid(value)
-    return value
-
-
-def _check_secret(value: SecretStr) -> SecretStr:
-    if 0 < len(value.get_secret_value()) < 32:  # whoever has a token can try secrets on it
-        raise ValueError("must have 32 characters at least")
-    return value
-
-
-def _check_prefix(value: str) -> str:
-    if value and not re.fullmatch(r"(/[\w.-]+)+/?", value, re.ASCII):
-        raise ValueError("must be a path such as /protected")
-    return value.rstrip("/")
-
-
-Url = Annotated[str, AfterValidator(_check_optional_url)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0), AfterValidator(_check_seconds)]
-Number = Annotated[int, Field(le=_MANY)]
-Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-Jids = Annotated[Words, AfterValidator(lambda jids: [_jid(jid).bare for jid in jids])]
-Domains = Annotated[Words, AfterValidator(lambda domains: [_check_domain(domain) for domain in domains])]
-Origins = Annotated[Words, AfterValidator(lambda origins: [_check_origin(origin) for origin in origins])]
-Networks = Annotated[Words, AfterValidator(lambda networks: [_check_network(network) for network in networks])]
-Rate = Annotated[str, AfterValidator(_check_rate)]
 
 
 class Settings(BaseSettings):
@@ -224,9 +53,7 @@ class Settings(BaseSettings):
     config_file: ClassVar[Path | None] = None
 
     data_dir: Path = Field(Path("data"), description="Where everything is kept: the database, files, thumbnails")
-    listen: Annotated[str, AfterValidator(_check_listen)] = Field(
-        "127.0.0.1:8080", description="Address to listen on, `host:port`"
-    )
+    listen: Listen = Field("127.0.0.1:8080", description="Address to listen on, `host:port`")
     public_url: Url = Field(
         "",
         description="The address clients reach the service at, without a slash at its end; empty: `http://` and"
@@ -286,13 +113,13 @@ class Settings(BaseSettings):
     trusted_proxies: Networks = Field(
         ["127.0.0.1", "::1"], description="Addresses or networks whose `Forwarded` and `X-Forwarded-For` are believed"
     )
-    accel_prefix: Annotated[str, AfterValidator(_check_prefix)] = Field(
+    accel_prefix: PathPrefix = Field(
         "",
         description="Path such as `/protected` under which nginx in front sends the files of the data directory itself"
         " (`X-Accel-Redirect`, docs/operating.md); empty: the service sends them",
     )
 
-    xmpp_jid: Annotated[str, AfterValidator(_check_jid)] = Field(
+    xmpp_jid: JidText = Field(
         "", description="The service's JID: a client account, or the component's domain; empty: development mode"
     )
     xmpp_password: SecretStr = Field(SecretStr(""), description="Password of the client account")
@@ -309,7 +136,7 @@ class Settings(BaseSettings):
     xmpp_component_secret: SecretStr = Field(
         SecretStr(""), description="Shared secret; setting it makes the service a component"
     )
-    slot_secret: Annotated[SecretStr, AfterValidator(_check_secret)] = Field(
+    slot_secret: LongSecret = Field(
         SecretStr(""),
         description="Secret by which the slots of XEP-0363 are signed, 32 characters at least: the same as"
         " `http_file_share_secret` of a Prosody that gives out slots of this service; empty: one that the service makes"
@@ -408,7 +235,7 @@ class Settings(BaseSettings):
             raise ValueError("XMPP_PASSWORD and XMPP_COMPONENT_SECRET need XMPP_JID")
         if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql://")):
             raise ValueError("DATABASE_URL must start with sqlite:/// or postgresql://")
-        if self.database_url.startswith("postgresql://") and not _is_address(self.database_url):
+        if self.database_url.startswith("postgresql://") and not is_address(self.database_url):
             raise ValueError("DATABASE_URL must be like postgresql://user:password@host:5432/database")
         if self.database_url == "sqlite:///":
             raise ValueError("DATABASE_URL must name a file behind sqlite:///")
@@ -416,15 +243,15 @@ class Settings(BaseSettings):
             raise ValueError("STORAGE_URL must be like s3://bucket or s3://bucket/prefix")
         if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key.get_secret_value()):
             raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together")
-        if self.rates_url and not _is_url(self.rates_url, "redis", "rediss"):
+        if self.rates_url and not is_url(self.rates_url, "redis", "rediss"):
             raise ValueError("RATES_URL must be like redis://host:6379/0 or rediss://host:6379/0")
-        self.public_url = self.public_url or _own_url(self.listen)
+        self.public_url = self.public_url or own_url(self.listen)
         return self
 
     @property
     def address(self) -> tuple[str, int]:
         """IP address and port to listen on."""
-        ip, port = _parse_listen(self.listen)
+        ip, port = parse_listen(self.listen)
         return str(ip), port
 
     @property

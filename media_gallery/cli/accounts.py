@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from media_gallery.app import Gallery
-from media_gallery.cli.common import AsJson, Complaint, Config, err, offline, print_json, readable, show, tell
-from media_gallery.models import ACCOUNT_ORDERS, Filter, Jid, Window, iso
-from media_gallery.settings import parse_bytes
+from media_gallery.cli.common import AsJson, Complaint, Config, err, offline, print_json, show, tell
+from media_gallery.models import ACCOUNT_ORDERS, Filter, Jid, Window
+from media_gallery.quantities import iso, parse_bytes, readable
 
 tokens = App(name="token", help="Bearer tokens.")
 accounts = App(name="account", help="Accounts and their quotas.")

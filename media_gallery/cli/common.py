@@ -18,6 +18,7 @@ from rich.table import Table
 
 from media_gallery.app import Gallery, assemble, running
 from media_gallery.db import migrate
+from media_gallery.quantities import readable
 from media_gallery.settings import Settings, load_settings
 
 T = TypeVar("T")
@@ -76,15 +77,6 @@ def offline(config: Path | None, work: Callable[[Gallery], Awaitable[T]]) -> T:
             return await work(gallery)
 
     return asyncio.run(main())
-
-
-def readable(size: int) -> str:
-    value, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def print_json(value: Any) -> None:

@@ -25,7 +25,7 @@ from media_gallery.db import accounts as account_queries
 from media_gallery.db import migrate, upkeep
 from media_gallery.errors import Unavailable
 from media_gallery.maintenance import LEAST_GRACE, Finding
-from media_gallery.settings import parse_seconds
+from media_gallery.quantities import parse_seconds
 
 database = App(name="db", help="The database.")
 _FINDINGS = '{\n  "findings": ['

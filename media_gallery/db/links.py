@@ -31,9 +31,9 @@ from media_gallery.models import (
     Page,
     Usage,
     Window,
-    folded,
     nested_deeper,
 )
+from media_gallery.names import folded
 
 IDS = 10_000
 """Ids of links that are read at a time."""

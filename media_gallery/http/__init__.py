@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from media_gallery.http import account, files, media, multipart, openapi, shapes, status
+from media_gallery.http import account, files, media, multipart, openapi, parameters, shapes, status
 from media_gallery.http.middleware import PRIVATE, Cors, Errors, Linger, Observe
 from media_gallery.http.request import Call, Services, read_parameters
 
@@ -52,39 +52,39 @@ Files, Tokens, Infos = (
     shapes.PageOf[shapes.AccountInfo],
 )
 _UPLOAD: dict[str, Any] = {
-    "params": shapes.Nothing,
+    "params": parameters.Nothing,
     "answers": {201: shapes.FileObject},
     "refusals": (400, 403, 408, 413, 415, 429, 503, 507),
     "form": multipart.UploadParams,
 }
 
 API = (
-    Operation("GET", "", status.about, shapes.Nothing, {200: shapes.Service}, needs="nothing"),
-    Operation("POST", "/account/xmpp_code_request", account.request_code, shapes.CodeRequest, {201: shapes.CodeSent},
-              (400, 403, 429, 503), needs="nothing"),
-    Operation("POST", "/account/xmpp_auth", account.sign_in, shapes.SignIn, {201: shapes.TokenIssued},
+    Operation("GET", "", status.about, parameters.Nothing, {200: shapes.Service}, needs="nothing"),
+    Operation("POST", "/account/xmpp_code_request", account.request_code, parameters.CodeRequest,
+              {201: shapes.CodeSent}, (400, 403, 429, 503), needs="nothing"),
+    Operation("POST", "/account/xmpp_auth", account.sign_in, parameters.SignIn, {201: shapes.TokenIssued},
               (400, 403, 404, 429), needs="nothing"),
-    Operation("GET", "/account/tokens", account.list_tokens, shapes.Paging, {200: Tokens}, (400,)),
-    Operation("DELETE", "/account/tokens", account.revoke_token, shapes.TokenParams, {204: None}, (400, 404)),
-    Operation("DELETE", "/account", account.delete_account, shapes.AccountDelete, {204: None}, (400, 403, 404, 429),
+    Operation("GET", "/account/tokens", account.list_tokens, parameters.Paging, {200: Tokens}, (400,)),
+    Operation("DELETE", "/account/tokens", account.revoke_token, parameters.TokenParams, {204: None}, (400, 404)),
+    Operation("DELETE", "/account", account.delete_account, parameters.AccountDelete, {204: None}, (400, 403, 404, 429),
               needs="token or code"),
-    Operation("GET", "/account/quota", account.get_quota, shapes.JidParams, {200: shapes.Quota}, (400, 403, 404)),
-    Operation("PUT", "/account/quota", account.set_quota, shapes.QuotaParams, {200: shapes.AccountQuota},
+    Operation("GET", "/account/quota", account.get_quota, parameters.JidParams, {200: shapes.Quota}, (400, 403, 404)),
+    Operation("PUT", "/account/quota", account.set_quota, parameters.QuotaParams, {200: shapes.AccountQuota},
               (400, 403, 404), needs="admin"),
-    Operation("GET", "/account/list", account.list_accounts, shapes.AccountListParams, {200: Infos}, (400, 403),
+    Operation("GET", "/account/list", account.list_accounts, parameters.AccountListParams, {200: Infos}, (400, 403),
               needs="admin"),
-    Operation("GET", "/files/slot", files.slot, shapes.SlotParams, {200: shapes.FileObject | shapes.SlotAnswer},
+    Operation("GET", "/files/slot", files.slot, parameters.SlotParams, {200: shapes.FileObject | shapes.SlotAnswer},
               (400, 403, 413, 429)),
     Operation("POST", "/files/upload", files.upload, **_UPLOAD),
-    Operation("GET", "/files", files.list_files, shapes.FileListParams, {200: Files}, (400,)),
-    Operation("DELETE", "/files", files.delete_files, shapes.DeleteParams, {204: None}, (400, 404), strict=True),
-    Operation("GET", "/files/percent/{percent}", files.list_percent, shapes.PercentParams, {200: Files}, (400,)),
-    Operation("DELETE", "/files/percent/{percent}", files.delete_percent, shapes.PercentDeleteParams, {204: None},
+    Operation("GET", "/files", files.list_files, parameters.FileListParams, {200: Files}, (400,)),
+    Operation("DELETE", "/files", files.delete_files, parameters.DeleteParams, {204: None}, (400, 404), strict=True),
+    Operation("GET", "/files/percent/{percent}", files.list_percent, parameters.PercentParams, {200: Files}, (400,)),
+    Operation("DELETE", "/files/percent/{percent}", files.delete_percent, parameters.PercentDeleteParams, {204: None},
               (400,), strict=True),
-    Operation("GET", "/files/stats", files.stats, shapes.FilterParams, {200: shapes.Statistics}, (400,)),
+    Operation("GET", "/files/stats", files.stats, parameters.FilterParams, {200: shapes.Statistics}, (400,)),
     Operation("POST", "/avatar/upload", files.upload_avatar, **_UPLOAD),
-    Operation("GET", "/avatar", files.list_avatars, shapes.ListParams, {200: Files}, (400,)),
-    Operation("DELETE", "/avatar", files.delete_avatar, shapes.IdParams, {204: None}, (400, 404)),
+    Operation("GET", "/avatar", files.list_avatars, parameters.ListParams, {200: Files}, (400,)),
+    Operation("DELETE", "/avatar", files.delete_avatar, parameters.IdParams, {204: None}, (400, 404)),
 )  # fmt: skip
 
 PLAIN = {
@@ -112,8 +112,8 @@ def _answer(services: Services, operations: dict[str, Operation]) -> Callable[[R
         operation = operations["GET" if request.method == "HEAD" else request.method]
         call = Call(services, request)
         await _check_need(call, operation.needs)
-        params: Any = shapes.Nothing()
-        if operation.params is not shapes.Nothing:
+        params: Any = parameters.Nothing()
+        if operation.params is not parameters.Nothing:
             params = await read_parameters(call, operation.params, operation.strict)
         answer = await operation.handler(call, params)
         status_code = next(iter(operation.answers))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 from media_gallery.errors import BadRequest, Forbidden, Unauthorized
-from media_gallery.http import shapes
+from media_gallery.http import parameters, shapes
 from media_gallery.http.request import Call
-from media_gallery.models import Jid, iso
+from media_gallery.models import Jid
+from media_gallery.quantities import iso
 
 _INVISIBLE = dict.fromkeys((*range(32), 127))
 
@@ -17,7 +18,7 @@ def _code(code: str | int) -> str:
     return f"{code:06d}" if isinstance(code, int) else code.strip()
 
 
-async def request_code(call: Call, params: shapes.CodeRequest) -> shapes.CodeSent:
+async def request_code(call: Call, params: parameters.CodeRequest) -> shapes.CodeSent:
     """Send a one-time code to a JID over XMPP."""
     accounts, jid = call.services.accounts, Jid.parse(params.jid)
     holder = call.token is not None and await _holds(call, jid)
@@ -32,7 +33,7 @@ async def _holds(call: Call, jid: Jid) -> bool:
     return False
 
 
-async def sign_in(call: Call, params: shapes.SignIn) -> shapes.TokenIssued:
+async def sign_in(call: Call, params: parameters.SignIn) -> shapes.TokenIssued:
     """Exchange a one-time code for a token."""
     device, client = params.device.translate(_INVISIBLE), params.client.translate(_INVISIBLE)
     jid = Jid.parse(params.jid)
@@ -40,7 +41,7 @@ async def sign_in(call: Call, params: shapes.SignIn) -> shapes.TokenIssued:
     return shapes.TokenIssued(issued.token, iso(issued.expires))
 
 
-async def list_tokens(call: Call, params: shapes.Paging) -> shapes.PageOf[shapes.TokenInfo]:
+async def list_tokens(call: Call, params: parameters.Paging) -> shapes.PageOf[shapes.TokenInfo]:
     """The account's tokens, the newest first."""
     caller = call.caller
     page = await call.services.accounts.list_tokens(caller.account, params.window("-id"))
@@ -59,12 +60,12 @@ async def list_tokens(call: Call, params: shapes.Paging) -> shapes.PageOf[shapes
     return shapes.page_of(page, tokens)
 
 
-async def revoke_token(call: Call, params: shapes.TokenParams) -> None:
+async def revoke_token(call: Call, params: parameters.TokenParams) -> None:
     """Make a token invalid."""
     await call.services.accounts.revoke_token(call.caller.account, params.token_id)
 
 
-async def delete_account(call: Call, params: shapes.AccountDelete) -> None:
+async def delete_account(call: Call, params: parameters.AccountDelete) -> None:
     """Delete the account with all it has stored; by its token, or by `jid` and `code`."""
     accounts = call.services.accounts
     if call.token is not None:
@@ -77,7 +78,7 @@ async def delete_account(call: Call, params: shapes.AccountDelete) -> None:
         raise Unauthorized("A token, or jid and code, are required")
 
 
-async def get_quota(call: Call, params: shapes.JidParams) -> shapes.Quota:
+async def get_quota(call: Call, params: parameters.JidParams) -> shapes.Quota:
     """What the account may store, and what it does; administrators may ask for any `jid`."""
     accounts = call.services.accounts
     if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
@@ -86,7 +87,7 @@ async def get_quota(call: Call, params: shapes.JidParams) -> shapes.Quota:
     return shapes.quota(await accounts.quota(call.caller.account))
 
 
-async def set_quota(call: Call, params: shapes.QuotaParams) -> shapes.AccountQuota:
+async def set_quota(call: Call, params: parameters.QuotaParams) -> shapes.AccountQuota:
     """Give an account a quota of its own, or with `null` the default one again."""
     accounts = call.services.accounts
     account = await accounts.set_quota(Jid.parse(params.jid or call.caller.jid), params.value)
@@ -94,7 +95,7 @@ async def set_quota(call: Call, params: shapes.QuotaParams) -> shapes.AccountQuo
     return shapes.AccountQuota(quota.limit, quota.used, account.jid)
 
 
-async def list_accounts(call: Call, params: shapes.AccountListParams) -> shapes.PageOf[shapes.AccountInfo]:
+async def list_accounts(call: Call, params: parameters.AccountListParams) -> shapes.PageOf[shapes.AccountInfo]:
     """All accounts, or those of a domain."""
     accounts = call.services.accounts
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from media_gallery.errors import BadRequest, NotFound
-from media_gallery.http import multipart, shapes
+from media_gallery.http import multipart, parameters, shapes
 from media_gallery.http.request import Call
 from media_gallery.keeping import Kept
 from media_gallery.models import Digest, Filter, Link, Page, Window
@@ -19,7 +19,7 @@ def _page(call: Call, page: Page[Link]) -> shapes.PageOf[shapes.FileObject]:
     return shapes.page_of(page, [_object(call, link) for link in page.items])
 
 
-async def slot(call: Call, params: shapes.SlotParams) -> shapes.FileObject | shapes.SlotAnswer:
+async def slot(call: Call, params: parameters.SlotParams) -> shapes.FileObject | shapes.SlotAnswer:
     """May this file come? Where the account has it already, a new link to it."""
     offer = params.offer()
     answer = await call.services.uploads.slot(call.caller.account, offer)
@@ -28,12 +28,12 @@ async def slot(call: Call, params: shapes.SlotParams) -> shapes.FileObject | sha
     return shapes.SlotAnswer(answer.limit, answer.used, call.services.settings.max_file_size)
 
 
-async def upload(call: Call, _: shapes.Nothing) -> shapes.FileObject:
+async def upload(call: Call, _: parameters.Nothing) -> shapes.FileObject:
     """Upload a file."""
     return _kept(call, await multipart.receive(call, None))
 
 
-async def upload_avatar(call: Call, _: shapes.Nothing) -> shapes.FileObject:
+async def upload_avatar(call: Call, _: parameters.Nothing) -> shapes.FileObject:
     """Upload an image as an avatar: its centre square is kept, its thumbnails are made."""
     return _kept(call, await multipart.receive(call, "avatar"))
 
@@ -44,7 +44,7 @@ def _kept(call: Call, kept: Kept, asked: Digest | None = None) -> shapes.FileObj
     return answer
 
 
-async def list_files(call: Call, params: shapes.FileListParams) -> shapes.PageOf[shapes.FileObject]:
+async def list_files(call: Call, params: parameters.FileListParams) -> shapes.PageOf[shapes.FileObject]:
     """The account's files; without `context` or `type=avatar`, avatars are left out."""
     if params.percent is not None:
         return await _list_oldest(call, params.percent, params.exclude_avatars, params.paging.window("-created_at"))
@@ -52,21 +52,21 @@ async def list_files(call: Call, params: shapes.FileListParams) -> shapes.PageOf
     return await _list(call, params, params.filter(with_avatars=named))
 
 
-async def list_avatars(call: Call, params: shapes.ListParams) -> shapes.PageOf[shapes.FileObject]:
+async def list_avatars(call: Call, params: parameters.ListParams) -> shapes.PageOf[shapes.FileObject]:
     """The account's avatars."""
     return await _list(call, params, replace(params.filter(with_avatars=True), contexts=("avatar",)))
 
 
-async def _list(call: Call, params: shapes.ListParams, wanted: Filter) -> shapes.PageOf[shapes.FileObject]:
+async def _list(call: Call, params: parameters.ListParams, wanted: Filter) -> shapes.PageOf[shapes.FileObject]:
     window = params.paging.window(params.order_by)
     return _page(call, await call.services.files.list(call.caller.account, wanted, window))
 
 
-async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
+async def delete_files(call: Call, params: parameters.DeleteParams) -> None:
     """Delete by `id`, by `file`, or by filters; avatars go only where `contexts` names them."""
     wanted = params.filter(with_avatars=True)
     if params.file:
-        wanted = replace(wanted, slot_id=shapes.parse_media_url(params.file)[0])
+        wanted = replace(wanted, slot_id=parameters.parse_media_url(params.file)[0])
     if wanted == Filter():
         raise BadRequest("Say which files to delete", fields={"id": "is required, or else file or a filter"})
     removed = await call.services.files.delete(call.caller.account, replace(wanted, with_avatars=params.names_avatars))
@@ -74,7 +74,7 @@ async def delete_files(call: Call, params: shapes.DeleteParams) -> None:
         raise NotFound("There is no such file")
 
 
-async def delete_avatar(call: Call, params: shapes.IdParams) -> None:
+async def delete_avatar(call: Call, params: parameters.IdParams) -> None:
     """Delete an avatar."""
     wanted = Filter(ids=(params.id,), contexts=("avatar",))
     if not await call.services.files.delete(call.caller.account, wanted):
@@ -88,7 +88,7 @@ def _percent(call: Call) -> int:
     return int(text)
 
 
-async def list_percent(call: Call, params: shapes.PercentParams) -> shapes.PageOf[shapes.FileObject]:
+async def list_percent(call: Call, params: parameters.PercentParams) -> shapes.PageOf[shapes.FileObject]:
     """The oldest files that together reach a share of what the account uses."""
     return await _list_oldest(call, _percent(call), params.exclude_avatars, params.window("created_at"))
 
@@ -103,12 +103,12 @@ async def _list_oldest(
     return _page(call, await files.list(account, wanted, window))
 
 
-async def delete_percent(call: Call, params: shapes.PercentDeleteParams) -> None:
+async def delete_percent(call: Call, params: parameters.PercentDeleteParams) -> None:
     """Delete what the same `GET` lists."""
     await call.services.files.delete_oldest(call.caller.account, _percent(call), params.exclude_avatars)
 
 
-async def stats(call: Call, params: shapes.FilterParams) -> shapes.Statistics:
+async def stats(call: Call, params: parameters.FilterParams) -> shapes.Statistics:
     """Counts and bytes of each kind of file."""
     usage = await call.services.files.usage(call.caller.account, params.filter(with_avatars=True))
     quota = await call.services.accounts.quota(call.caller.account)

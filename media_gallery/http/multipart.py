@@ -18,10 +18,11 @@ from multipart import (
 from starlette.requests import Request
 
 from media_gallery.errors import BadRequest
+from media_gallery.http.parameters import METADATA, Count, Metadata, Text, read_metadata
 from media_gallery.http.request import BODY, Call, Raw, chunks, convert, declared_length, query_parameters
-from media_gallery.http.shapes import METADATA, Count, Metadata, Text, read_metadata
 from media_gallery.keeping import Kept
-from media_gallery.models import Context, Digest, clean_name
+from media_gallery.models import Context, Digest
+from media_gallery.names import clean_name
 from media_gallery.offers import Offer
 from media_gallery.uploads import Upload
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from media_gallery import __version__, errors
-from media_gallery.http import shapes
+from media_gallery.http import parameters, shapes
 from media_gallery.http.request import Call
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _refusals(operation: Operation) -> list[int]:
     always = {500, 503} if operation.needs == "nothing" else {401, 500, 503}
-    if operation.params is not shapes.Nothing:  # they may come in a body, too slow or too large
+    if operation.params is not parameters.Nothing:  # they may come in a body, too slow or too large
         always |= {400, 408, 413}
     return sorted(always | set(operation.refusals))
 

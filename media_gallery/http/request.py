@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from time import monotonic
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -294,27 +293,3 @@ def _sentence(message: str, choices: tuple[str, ...]) -> str:
     if sign:
         return _LIMITS[(length or "") + sign].format(limit)
     return "must be " + " or ".join(filter(None, (_NOUNS.get(kind, kind) for kind in kinds.split(" | "))))
-
-
-_DATE = re.compile(r"([+-]?\d{4,})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:[T ].*)?", re.DOTALL)
-LAST = 2**63 - 1
-"""The end of time, in microseconds: the largest number that databases take."""
-
-
-def parse_time(text: str, end: bool) -> int:
-    """A date or a time -> microseconds; a date as an `end` is the last moment of that day. Raises ValueError.
-
-    What no calendar here reaches is the end of time, or its beginning.
-    """
-    text = text.strip()
-    far = _DATE.fullmatch(text)
-    if far and not 1 <= int(far[1]) <= 9999:
-        return LAST if int(far[1]) > 0 else -LAST
-    try:
-        moment = datetime.combine(date.fromisoformat(text), time.max if end else time.min, UTC)
-    except ValueError:
-        # COMPAT: clients that do not encode the + of a time zone send a space
-        head, tail = text[:11], text[11:].replace(" ", "+")
-        moment = datetime.fromisoformat(head + tail)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

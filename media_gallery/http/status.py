@@ -5,11 +5,11 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from media_gallery import __version__, metrics
-from media_gallery.http import shapes
+from media_gallery.http import parameters, shapes
 from media_gallery.http.request import Call
 
 
-async def about(call: Call, _: shapes.Nothing) -> shapes.Service:
+async def about(call: Call, _: parameters.Nothing) -> shapes.Service:
     """What this service is, and its limits."""
     settings = call.services.settings
     return shapes.Service(

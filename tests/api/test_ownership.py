@@ -16,7 +16,7 @@ import pytest
 
 from media_gallery.app import Gallery, build
 from media_gallery.db import Connection, migrate
-from media_gallery.http import API, PLAIN, Need, Operation, shapes
+from media_gallery.http import API, PLAIN, Need, Operation, parameters
 from media_gallery.http.request import Call
 from media_gallery.models import Jid
 from media_gallery.settings import Settings
@@ -145,11 +145,13 @@ async def test_a_new_call_is_guarded_by_its_row_alone(tmp_path: Path, monkeypatc
     """Its handler checks nothing, and is not reached by whom the row does not let in."""
     reached: list[str | None] = []
 
-    async def handler(call: Call, _: shapes.Nothing) -> None:
+    async def handler(call: Call, _: parameters.Nothing) -> None:
         reached.append(call.token)
 
     needs = {need: f"/new/{number}" for number, need in enumerate(get_args(Need))}
-    rows = [Operation("POST", path, handler, shapes.Nothing, {204: None}, needs=need) for need, path in needs.items()]
+    rows = [
+        Operation("POST", path, handler, parameters.Nothing, {204: None}, needs=need) for need, path in needs.items()
+    ]
     monkeypatch.setattr("media_gallery.http.API", (*API, *rows))
     settings = Settings(data_dir=tmp_path, admins=["admin@example.org"])
     migrate.upgrade(settings)
@@ -176,7 +178,7 @@ async def test_a_new_call_is_guarded_by_its_row_alone(tmp_path: Path, monkeypatc
             reached.clear()
     await db.close()
     with pytest.raises(ValueError, match="Admin"):
-        Operation("POST", "/new", handler, shapes.Nothing, {204: None}, needs="Admin")  # type: ignore[arg-type]
+        Operation("POST", "/new", handler, parameters.Nothing, {204: None}, needs="Admin")  # type: ignore[arg-type]
 
 
 # --- Without a valid token ---

@@ -16,12 +16,13 @@ import msgspec
 from starlette.requests import Request
 
 from media_gallery.errors import GalleryError
-from media_gallery.http import API, multipart, shapes
+from media_gallery.http import API, multipart, parameters
 from media_gallery.http.account import _code
 from media_gallery.http.media import _not_modified, _range, disposition, parse_range
 from media_gallery.http.request import Call, read_parameters
 from media_gallery.media_types import parse
-from media_gallery.models import AccountId, Jid, clean_name, thumbnail_name
+from media_gallery.models import AccountId, Jid
+from media_gallery.names import clean_name, thumbnail_name
 from media_gallery.offers import Offer, decide_type
 from media_gallery.settings import Settings
 from media_gallery.uploads import Received
@@ -170,11 +171,11 @@ def header(value: str) -> None:
 
 def use(params: Any) -> None:
     """What the handlers make of parameters, before they ask anybody."""
-    if isinstance(params, shapes.FilterParams):
+    if isinstance(params, parameters.FilterParams):
         params.filter(with_avatars=True)
-    if isinstance(params, shapes.DeleteParams) and params.file:
-        shapes.parse_media_url(params.file)
-    if isinstance(params, shapes.SlotParams):
+    if isinstance(params, parameters.DeleteParams) and params.file:
+        parameters.parse_media_url(params.file)
+    if isinstance(params, parameters.SlotParams):
         name(params.offer().name)
     for key in ("jid", "vhost"):
         if text := getattr(params, key, None):

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from media_gallery.models import thumbnail_name
+from media_gallery.names import thumbnail_name
 from tests import samples
 from tests.attack.corpus import CASES, FORMATS, MAX_PIXELS, Case, damaged, encrypted
 from tests.service import Service, User, assert_error

@@ -6,17 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from media_gallery.errors import BadRequest
-from media_gallery.models import (
-    AVATAR_SIZES,
-    Digest,
-    Jid,
-    avatar_thumbnail_name,
-    category_of,
-    clean_name,
-    folded,
-    iso,
-    thumbnail_name,
-)
+from media_gallery.models import AVATAR_SIZES, Digest, Jid, category_of
+from media_gallery.names import avatar_thumbnail_name, clean_name, folded, thumbnail_name
+from media_gallery.quantities import iso
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from media_gallery.settings import Settings, load_settings, parse_bytes, parse_seconds
+from media_gallery.quantities import parse_bytes, parse_seconds
+from media_gallery.settings import Settings, load_settings
 
 
 def read_by(parse: Callable[[Any], Any]) -> list[str]:
