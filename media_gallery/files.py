@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Connection, Database, links, upkeep
+from media_gallery.db import Connection, Database, filters, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
 from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage, Window
 from media_gallery.storage import BlobStore
@@ -94,11 +94,11 @@ class Files:
 
         async def near(c: Connection) -> Page[Link] | None:
             usage = await links.get_usage(c, account)
-            if links.passed_over(usage, wanted, window) > NEAR:
+            if filters.passed_over(usage, wanted, window) > NEAR:
                 return None
             return await links.list_links(c, account, wanted, window, usage)
 
-        page = await self.db.read(near) if links.counted(wanted) and window.end <= NEAR else None
+        page = await self.db.read(near) if filters.counted(wanted) and window.end <= NEAR else None
         if page is None:
             page = await self.db.scan(lambda c: links.list_links(c, account, wanted, window))
         return page

@@ -15,14 +15,12 @@ import msgspec
 
 from media_gallery.db import Connection, Row
 from media_gallery.db.accounts import add_usage
+from media_gallery.db.filters import categories_of, conditions, counted
 from media_gallery.models import (
-    CATEGORIES,
     LINK_ORDERS,
     METADATA_DEPTH,
     AccountId,
     Blob,
-    Category,
-    Context,
     Digest,
     Filter,
     Link,
@@ -43,11 +41,6 @@ _LINK = (
     f"l.id, l.account_id, l.slot_id, l.name, l.media_type, l.context, l.metadata, l.thumbnails, l.created_at, {_BLOB}"
 )
 _FROM = "FROM links l JOIN blobs b ON b.id = l.blob_id"
-_CONTEXT_CATEGORIES: dict[Context, tuple[Category, ...]] = {
-    "file": ("image", "video", "file"),
-    "voice": ("voice",),
-    "avatar": ("avatar",),
-}
 
 
 def _blob(row: Row) -> Blob:
@@ -162,6 +155,11 @@ async def set_picture(c: Connection, blob: Blob, width: int | None, height: int 
 # --- Looking -----------------------------------------------------------------------------------------------------
 
 
+async def read_links(c: Connection, rest: str, *args: Any) -> list[Link]:
+    """Links with their blobs; `rest` is what stands behind the tables `l` and `b`."""
+    return [_link(row) for row in await c.all(f"SELECT {_LINK} {_FROM} {rest}", *args)]
+
+
 async def find_by_slot(c: Connection, slot_id: str) -> Link | None:
     """The link at a public address: the one look-up that belongs to no account. What a closed account has left is gone
     for everybody.
@@ -191,75 +189,11 @@ async def find_by_digest(c: Connection, account: AccountId, digest: Digest, size
     return _link(row) if row else None
 
 
-def _like(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
-def _where(c: Connection, account: AccountId, wanted: Filter, order: str = "created_at") -> tuple[str, list[Any]]:
-    """The conditions of a filter, and their arguments from `$1` on; for a list in this order."""
-    terms, args = ["l.account_id = $1"], [account]  # type: list[str], list[Any]
-
-    def term(sql: str, value: Any) -> None:
-        args.append(value)
-        terms.append(sql.replace("?", f"${len(args)}"))
-
-    categories = _categories(wanted)
-    if len(categories) == 1 and order == "created_at":
-        terms.append(f"l.category = '{categories[0]}'")
-    else:  # what no index looks for, so that the rows come by that of the order, which has the category, too
-        terms += [f"l.category <> '{category}'" for category in CATEGORIES if category not in categories]
-    if wanted.ids:
-        args.append(list(wanted.ids))
-        terms.append(f"l.id {c.among(f'${len(args)}')}")
-    if wanted.slot_id is not None:
-        term("l.slot_id = ?", wanted.slot_id)
-    if wanted.type == "audio":
-        terms.append("l.media_type LIKE 'audio/%'")
-    if wanted.media_type is not None:
-        term("l.media_type LIKE ? ESCAPE '\\'", f"%{_like(wanted.media_type.lower()).replace('*', '%')}%")
-    if wanted.since is not None:
-        term("l.created_at >= ?", wanted.since)
-    if wanted.until is not None:
-        term("l.created_at <= ?", wanted.until)
-    if wanted.size_gte is not None:
-        term("l.size >= ?", wanted.size_gte)
-    if wanted.size_lte is not None:
-        term("l.size <= ?", wanted.size_lte)
-    if wanted.oldest_to is not None:
-        args += wanted.oldest_to
-        time, link = f"${len(args) - 1}", f"${len(args)}"
-        terms.append(f"(l.created_at < {time} OR l.created_at = {time} AND l.id <= {link})")
-    if wanted.name is not None:
-        term("l.folded LIKE ? ESCAPE '\\'", f"%{_like(folded(wanted.name))}%")
-    return " AND ".join(terms), args
-
-
-def _categories(wanted: Filter) -> tuple[Category, ...]:
-    """Those that a filter lets through: a context is one or several of them."""
-    named = {c for context in wanted.contexts for c in _CONTEXT_CATEGORIES[context]} or {*CATEGORIES}
-    kind = None if wanted.type == "audio" else wanted.type
-    return tuple(c for c in CATEGORIES if c in named and kind in (None, c) and (wanted.with_avatars or c != "avatar"))
-
-
-def counted(wanted: Filter) -> bool:
-    """Whether a filter is one of categories alone, so that the kept counts answer it."""
-    alone = Filter(type=wanted.type, contexts=wanted.contexts, with_avatars=wanted.with_avatars)
-    return wanted == alone and wanted.type != "audio"
-
-
-def passed_over(usage: Usage, wanted: Filter, window: Window) -> int:
-    """How many links of an account a list passes over at most, to its window's end, if its filter is `counted`."""
-    categories = _categories(wanted)
-    if len(categories) == 1 and window.order == "created_at":
-        return window.end
-    return window.end + sum(count for category, count in usage.files.items() if category not in categories)
-
-
 async def count_links(c: Connection, account: AccountId, wanted: Filter, usage: Usage | None = None) -> int:
     if counted(wanted):
         usage = usage or await get_usage(c, account)
-        return sum(usage.files[category] for category in _categories(wanted))
-    where, args = _where(c, account, wanted)
+        return sum(usage.files[category] for category in categories_of(wanted))
+    where, args = conditions(c, account, wanted)
     row = await c.one(f"SELECT COUNT(*) FROM links l WHERE {where}", *args)
     assert row
     return int(row[0])
@@ -269,16 +203,15 @@ async def list_links(
     c: Connection, account: AccountId, wanted: Filter, window: Window, usage: Usage | None = None
 ) -> Page[Link]:
     """A page of links, ordered by one of LINK_ORDERS. `usage` spares looking at it."""
-    where, args = _where(c, account, wanted, window.order)
+    where, args = conditions(c, account, wanted, window.order)
     ordering = f"{_ORDER_COLUMNS[window.order]} {window.direction}"
     if window.order != "id":
         ordering += f", l.id {window.direction}"
     total = await count_links(c, account, wanted, usage)
     page = f"SELECT l.id FROM links l WHERE {where} ORDER BY {ordering} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
-    rows = await c.all(  # the blobs are joined to the page alone, not to what a deep page passes over
-        f"SELECT {_LINK} {_FROM} WHERE l.id IN ({page}) ORDER BY {ordering}", *args, window.size, window.before
-    )
-    return Page([_link(row) for row in rows], total, window)
+    # The blobs are joined to the page alone, not to what a deep page passes over.
+    found = await read_links(c, f"WHERE l.id IN ({page}) ORDER BY {ordering}", *args, window.size, window.before)
+    return Page(found, total, window)
 
 
 async def get_usage(c: Connection, account: AccountId) -> Usage:
@@ -287,7 +220,7 @@ async def get_usage(c: Connection, account: AccountId) -> Usage:
 
 async def count_usage(c: Connection, account: AccountId, wanted: Filter) -> Usage:
     """Usage of the links that a filter lets through, counted one by one."""
-    where, args = _where(c, account, wanted)
+    where, args = conditions(c, account, wanted)
     return _usage(
         await c.all(f"SELECT l.category, COUNT(*), SUM(l.size) FROM links l WHERE {where} GROUP BY l.category", *args)
     )
@@ -325,7 +258,7 @@ async def last_id(c: Connection, account: AccountId) -> int:
 
 async def select_ids(c: Connection, account: AccountId, wanted: Filter, after: int, last: int) -> list[int]:
     """The next ids behind `after`, up to `last`, of the links a filter lets through."""
-    where, args = _where(c, account, wanted, "id")
+    where, args = conditions(c, account, wanted, "id")
     where += f" AND l.id > ${len(args) + 1} AND l.id <= ${len(args) + 2} ORDER BY l.id LIMIT {IDS}"
     return [row[0] for row in await c.all(f"SELECT l.id FROM links l WHERE {where}", *args, after, last)]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from media_gallery.db import Connection, Row
-from media_gallery.db.links import _FROM, _LINK, _link
+from media_gallery.db.links import read_links
 from media_gallery.models import Link
 
 STEP = 1000
@@ -58,14 +58,11 @@ async def blobs_after(c: Connection, blob_id: int) -> list[KeptBlob]:
 
 
 async def links_after(c: Connection, link_id: int) -> list[Link]:
-    return [
-        _link(row)
-        for row in await c.all(f"SELECT {_LINK} {_FROM} WHERE l.id > $1 ORDER BY l.id LIMIT $2", link_id, STEP)
-    ]
+    return await read_links(c, "WHERE l.id > $1 ORDER BY l.id LIMIT $2", link_id, STEP)
 
 
 async def links_of_blob(c: Connection, blob_id: int) -> list[Link]:
-    return [_link(row) for row in await c.all(f"SELECT {_LINK} {_FROM} WHERE l.blob_id = $1", blob_id)]
+    return await read_links(c, "WHERE l.blob_id = $1", blob_id)
 
 
 async def count_blobs(c: Connection) -> int:
