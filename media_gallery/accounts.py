@@ -231,6 +231,13 @@ class Accounts:
         if not await self.db.write(lambda c: queries.delete_token(c, account, token_id), frees=True):
             raise NotFound("There is no such token")
 
+    async def open(self, jid: Jid) -> AccountId:
+        """The account of a JID whom somebody else vouches for; it comes to be where there is none."""
+        found, now = await self.db.read(lambda c: queries.find_account(c, jid.bare)), self.clock()
+        if found is not None:
+            return found.id
+        return await self.db.write(lambda c: queries.ensure_account(c, jid.bare, jid.domain, now))
+
     # --- Quota ---
 
     async def get(self, jid: Jid) -> Account:

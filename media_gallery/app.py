@@ -165,7 +165,9 @@ async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
 def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
     """The ASGI application; its lifespan starts and stops what it needs."""
     gallery = assemble(settings, **replaced)
-    services = Services(settings, gallery.accounts, gallery.files, gallery.uploads, gallery.clock, gallery.check)
+    services = Services(
+        settings, gallery.accounts, gallery.files, gallery.uploads, gallery.slot_tokens, gallery.clock, gallery.check
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from media_gallery.errors import Conflict
 from media_gallery.models import AccountId
 from media_gallery.storage.staging import translate
 
-_RECORD = struct.Struct("<qq32s32s")
+_RECORD = struct.Struct("<qq32s64s")
 """Account, bytes received, key, slot."""
 _EMPTY = bytes(_RECORD.size)
 _NOTHING = _RECORD.unpack(_EMPTY)
@@ -108,13 +109,16 @@ class Arrivals:
         except OSError as error:
             raise translate(error) from error
 
-    def enter(self, account: AccountId, most: int, key: str) -> tuple[Entry, int] | None:
+    def enter(self, account: AccountId, most: int, key: str, slot: str = "") -> tuple[Entry, int] | None:
         """One more upload, under this key, and the bytes that have come of the others; None where the account has
-        `most` already. Raises NoSpace, Unavailable.
+        `most` already. `slot`: the one that it is for, if that was given out before. Raises Conflict where another is
+        at the slot, or was and is in doubt; NoSpace, Unavailable.
         """
         with self._turn():
             uploads, size = self.held(account)
-            return None if uploads >= most else (self._enter(account, key, ""), size)
+            if slot and self._is_at(slot):
+                raise Conflict("This file is being uploaded already")
+            return None if uploads >= most else (self._enter(account, key, slot), size)
 
     def enter_link(self, slot: str) -> Entry:
         """A link about to be made to bytes that are known. Raises NoSpace, Unavailable."""
@@ -181,6 +185,11 @@ class Arrivals:
         """Uploads of an account under way on this host, and the bytes that have come of them."""
         theirs = [entry for _, _, entries in self._others(living=True) for entry in entries if entry.account == account]
         return self._uploads[account] + len(theirs), self._sizes[account] + sum(entry.size for entry in theirs)
+
+    def _is_at(self, slot: str) -> bool:
+        """Whether anybody on this host is at a slot, or has left it in doubt."""
+        theirs = (entry for living in (True, False) for _, _, entries in self._others(living) for entry in entries)
+        return any(entry.slot == slot for entry in (*self._entries.values(), *theirs))
 
     def living_keys(self) -> set[str]:
         """Keys that somebody on this host is at."""

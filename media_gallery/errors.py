@@ -91,6 +91,12 @@ class ClientTimeout(GalleryError):
     sentence = "The client stopped sending"
 
 
+class Conflict(GalleryError):
+    status = 409
+    condition = "conflict"
+    sentence = "This file has been uploaded already"
+
+
 class TooLarge(GalleryError):
     status = 413
     condition = "not-acceptable"

@@ -16,7 +16,8 @@ import structlog
 from media_gallery import metrics
 from media_gallery.db import Connection, Database, filters, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
-from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage, Window
+from media_gallery.models import SLOT_ID, THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage, Window
+from media_gallery.names import clean_name
 from media_gallery.storage import BlobStore
 from media_gallery.thumbnails import Busy, DecoderFailed, Thumbnailer, Undecodable
 
@@ -73,10 +74,11 @@ class Files:
 
     async def open(self, slot_id: str, name: str) -> Content:
         """What a public address leads to. Raises NotFound."""
-        link = await self.db.read(lambda c: links.find_by_slot(c, slot_id)) if slot_id.isalnum() else None
+        link = await self.db.read(lambda c: links.find_by_slot(c, slot_id)) if SLOT_ID.fullmatch(slot_id) else None
         if link is None:
             raise NotFound
-        for spelled in dict.fromkeys((name, unquote(name))):  # COMPAT: iOS encodes names twice
+        # COMPAT: iOS encodes names twice; who else gives slots out does not clean them
+        for spelled in dict.fromkeys((name, unquote(name), clean_name(name))):
             if spelled == link.name:
                 key = link.blob.key
                 return Content(link, partial(self.store.read, key), self.store.path(key))

@@ -5,14 +5,14 @@ So a crash at any moment leaves too much at worst, which upkeep removes, and nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from media_gallery import metrics
 from media_gallery.arriving import Arrivals, Entry
 from media_gallery.db import Connection, Database, links
-from media_gallery.errors import GalleryError, InDoubt
+from media_gallery.errors import Conflict, GalleryError, InDoubt
 from media_gallery.files import only_logged
 from media_gallery.models import AccountId, Blob, Link, NewBlob, NewLink, Quota
 from media_gallery.offers import Offer
@@ -47,10 +47,16 @@ class Keeper:
         self, entry: Entry, staged: Staged, offer: Offer, new: NewLink, avatar: Avatar | None = None
     ) -> Kept:
         """Make the staged bytes of an upload a file. Known bytes are not stored again; where a slot hit awaits these,
-        its link is taken over. `avatar`: what the decoder saw of them. Raises QuotaExceeded, TooManyFiles, NoSpace.
+        its link is taken over, unless this one has an address already. `avatar`: what the decoder saw of them.
+
+        Raises QuotaExceeded, TooManyFiles, NoSpace; Conflict where another upload has got the same address.
         """
         known, hit = await self._find(entry.account, staged, new)
-        if hit is not None and (taken := await self._take_over(hit, staged, offer, new)) is not None:
+        if (
+            hit is not None
+            and not offer.slot_id
+            and (taken := await self._take_over(hit, staged, offer, new)) is not None
+        ):
             return taken
         self.arrivals.note(entry, key=staged.key, slot=new.slot_id)
         own, committed, entry.in_doubt = NewBlob(staged.key, staged.size, staged.sha256, staged.sha1), False, True
@@ -70,7 +76,8 @@ class Keeper:
                     known, _ = await self._find(entry.account, staged, new)
         except GalleryError as refusal:
             if not isinstance(refusal, InDoubt):
-                await self._take_back(entry, [staged.key] if committed else [])
+                slots = [] if isinstance(refusal, Conflict) else [new.slot_id]  # that slot is the other upload's
+                await self._take_back(entry, slots, [staged.key] if committed else [])
             raise
         if known is not None:
             with only_logged("spare bytes not removed", link=kept.link.id):
@@ -131,11 +138,11 @@ class Keeper:
             entry.in_doubt = False
             return kept
         except _BlobChanged:
-            await self._take_back(entry, [])
+            await self._take_back(entry, [new.slot_id])
             return None
         except GalleryError as refusal:
             if not isinstance(refusal, InDoubt):
-                await self._take_back(entry, [])
+                await self._take_back(entry, [new.slot_id])
             raise
         finally:
             self.arrivals.leave(entry)
@@ -166,12 +173,12 @@ class Keeper:
 
         return await self.db.write(transaction)
 
-    async def _take_back(self, entry: Entry, keys: list[str]) -> None:
+    async def _take_back(self, entry: Entry, slots: list[str], keys: Sequence[str] = ()) -> None:
         """Leave nothing of a link that surely was not made; what cannot be removed now is for upkeep."""
         with only_logged("spare bytes not removed"):
-            await self.store.unpublish([entry.slot])
+            await self.store.unpublish(slots)
             if keys:
-                await self.store.delete(keys)
+                await self.store.delete(list(keys))
             entry.in_doubt = False
 
 

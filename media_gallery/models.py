@@ -127,6 +127,11 @@ class Digest:
         return cls("other", value)
 
 
+# --- Addresses ---------------------------------------------------------------------------------------------------
+
+SLOT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What names a slot: our own ids are 32 hexadecimal digits, others' may be any that URLs need not encode."""
+
 # --- Kinds -------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,10 @@ from media_gallery.storage import Staged
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a client says about a file. `part_type` is what the transport said, believed after `media_type`."""
+    """What a client says about a file. `part_type` is what the transport said, believed after `media_type`.
+
+    `slot_id`: the address that was given out for it before. `unchanged`: an avatar, too, is kept as it came.
+    """
 
     name: str = "_"
     size: int | None = None
@@ -24,6 +27,8 @@ class Offer:
     context: Context | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     thumbnails: bool = True
+    slot_id: str = ""
+    unchanged: bool = False
 
     @property
     def says_type(self) -> bool:
@@ -46,12 +51,15 @@ class Offer:
 
     def link(self, media_type: str, context: Context) -> NewLink:
         """The link that it becomes, once these are decided."""
-        return NewLink(secrets.token_hex(16), self.name, media_type, context, self.metadata, self.thumbnails)
+        slot_id = self.slot_id or secrets.token_hex(16)
+        return NewLink(slot_id, self.name, media_type, context, self.metadata, self.thumbnails)
 
 
 def decide_type(offer: Offer, head: bytes) -> tuple[str, Context]:
     """The one media type and context of a link: what was said of it, else what content and name say."""
     media_type = media_types.decide((offer.media_type, offer.part_type), offer.name, head)
+    if offer.unchanged and offer.context == "avatar" and not media_type.startswith("image/"):
+        return media_type, "file"
     # COMPAT: iOS marks its voice messages by their loudness alone
     recorded = offer.context != "avatar" and media_type.startswith("audio/") and "meters" in offer.metadata
     return media_type, "voice" if recorded else offer.believed_context or "file"

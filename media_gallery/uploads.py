@@ -12,7 +12,7 @@ import structlog
 from media_gallery import media_types, metrics
 from media_gallery.arriving import Arrivals, Entry
 from media_gallery.db import Database, links
-from media_gallery.errors import QuotaExceeded, TooLarge, TooManyRequests, Unavailable, UnsupportedMedia
+from media_gallery.errors import Conflict, QuotaExceeded, TooLarge, TooManyRequests, Unavailable, UnsupportedMedia
 from media_gallery.files import Files, only_logged
 from media_gallery.keeping import Keeper, Kept
 from media_gallery.models import AccountId, NewLink, Quota
@@ -117,19 +117,26 @@ class Uploads:
         return kept
 
     @asynccontextmanager
-    async def begin(self, account: AccountId, least: int = 0, whole: int = 0) -> AsyncIterator[Upload]:
+    async def begin(
+        self, account: AccountId, least: int = 0, whole: int = 0, slot_id: str = ""
+    ) -> AsyncIterator[Upload]:
         """An upload of at least `least` bytes and about `whole`. At the end of the `with` nothing is left of what was
-        not finished, whatever ended it. Raises TooManyRequests, TooLarge, QuotaExceeded, TooManyFiles, NoSpace.
+        not finished, whatever ended it. `slot_id`: the slot that it is for, if that was given out before.
+
+        Raises TooManyRequests, TooLarge, QuotaExceeded, TooManyFiles, NoSpace, Conflict.
         """
         await self.rates.hit("upload", self.limits.rate_upload, account)
         quota = await self.admit(account, least, whole)
         writer = self.store.writer()
-        entered = self.arrivals.enter(account, self.limits.uploads_at_once, writer.key)
+        entered = self.arrivals.enter(account, self.limits.uploads_at_once, writer.key, slot_id)
         if entered is None:
             raise TooManyRequests("Too many uploads at once", retry_after=COME_AGAIN)
         entry, others = entered
         upload = Upload(self, Received(account, writer.key, whole=whole), entry, writer, quota.left - others)
         try:
+            taken = await self.db.read(lambda c: links.is_taken(c, slot_id)) if slot_id else False
+            if taken:
+                raise Conflict
             yield upload
         finally:
             self.arrivals.leave(entry)
@@ -188,7 +195,7 @@ class Upload:
         metrics.received.inc(staged.size)
         offer.check(staged)
         media_type, context = decide_type(offer, self._head)
-        if context == "avatar":
+        if context == "avatar" and not offer.unchanged:
             kept = await self._keep_avatar(staged, offer)
         else:
             kept = await self._keep(staged, offer, offer.link(media_type, context))

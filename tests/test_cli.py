@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from media_gallery.db import Connection
 from tests.ports import free_port
 from tests.service import Service, anyone
 
@@ -305,21 +304,3 @@ def test_a_filled_database_stays_filled_when_it_is_migrated_again(start_service:
     assert [item["id"] for item in user.items()] == [file["id"]]
     assert user.http.get(file["file"]).content == b"kept"
     assert "0 wrong" in service.cli("fsck")
-
-
-def test_a_filled_database_of_an_earlier_schema_is_migrated(start_service: Callable[..., Service]) -> None:
-    service = start_service()
-    user = service.user()
-    file = user.upload(b"kept", "kept.txt")
-
-    async def earlier(c: Connection) -> None:
-        for statement in ("DROP INDEX links_awaited", "ALTER TABLE links DROP COLUMN awaited_until",
-                          "UPDATE alembic_version SET version_num = '0002'"):  # fmt: skip
-            await c.run(statement)
-
-    service.stop()
-    service.within(lambda g: g.db.write(earlier))
-    service.start()
-    assert user.items()[0]["id"] == file["id"]
-    found = user.get("files/slot/", name="again.txt", size=4, hash=file["hash"]).json()
-    assert user.upload(b"kept", "again.txt")["id"] == found["id"]

@@ -16,6 +16,7 @@ import msgspec
 from media_gallery.db import Connection, Row
 from media_gallery.db.accounts import add_usage
 from media_gallery.db.filters import categories_of, conditions, counted
+from media_gallery.errors import Conflict
 from media_gallery.models import (
     LINK_ORDERS,
     METADATA_DEPTH,
@@ -94,15 +95,19 @@ async def link_known_blob(c: Connection, blob: Blob) -> Blob | None:
 async def insert_link(
     c: Connection, account: AccountId, new: NewLink, blob: Blob, now: int, awaited_until: int | None = None
 ) -> Link:
-    """`awaited_until`, of a slot hit: until when an upload of the same takes the link over."""
+    """`awaited_until`, of a slot hit: until when an upload of the same takes the link over. Raises Conflict where there
+    is a link with this slot.
+    """
     row = await c.one(
         "INSERT INTO links (account_id, blob_id, slot_id, name, folded, size, media_type, context, category, metadata,"
         " thumbnails, created_at, awaited_until)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+        " ON CONFLICT (slot_id) DO NOTHING RETURNING id",
         account, blob.id, new.slot_id, new.name, folded(new.name), blob.size, new.media_type, new.context,
         new.category, msgspec.json.encode(new.metadata).decode(), new.thumbnails, now, awaited_until,
     )  # fmt: skip
-    assert row
+    if row is None:
+        raise Conflict
     return Link(
         new.slot_id, new.name, new.media_type, new.context, new.metadata, new.thumbnails, row[0], account, now, blob
     )
@@ -150,6 +155,11 @@ async def set_picture(c: Connection, blob: Blob, width: int | None, height: int 
         "UPDATE blobs SET width = $2, height = $3, decodable = $4 WHERE id = $1 AND ($4 OR decodable IS NULL)",
         blob.id, width, height, decodable,
     )  # fmt: skip
+
+
+async def is_taken(c: Connection, slot_id: str) -> bool:
+    """Whether a slot has its file."""
+    return await c.one("SELECT 1 FROM links WHERE slot_id = $1", slot_id) is not None
 
 
 # --- Looking -----------------------------------------------------------------------------------------------------

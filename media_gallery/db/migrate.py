@@ -87,7 +87,7 @@ def _upgrade(connection: Connection) -> tuple[str | None, str | None]:
     before = MigrationContext.configure(connection).get_current_revision()
     if before == newest():
         return before, before
-    if before is not None and before not in _revisions():
+    if before is not None and before not in revisions():
         raise Unavailable(f"The database has schema {before}, which a newer version made")
     if connection.dialect.name == "sqlite":
         connection.execute(text("BEGIN IMMEDIATE"))
@@ -142,11 +142,11 @@ async def _current_over_network(url: str) -> str | None:
     return row and str(row[0])
 
 
-def _revisions() -> list[str]:
+def revisions() -> list[str]:
     """All there are, in their order: files of migrations begin with them."""
     return sorted(path.name.partition("_")[0] for path in (_SCRIPTS / "versions").glob("[0-9]*.py"))
 
 
 def newest() -> str:
     """The revision this version of the service needs."""
-    return _revisions()[-1]
+    return revisions()[-1]

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from media_gallery.http import account, files, media, multipart, openapi, parameters, shapes, status
+from media_gallery.http import account, files, media, multipart, openapi, parameters, put, shapes, status
 from media_gallery.http.middleware import PRIVATE, Cors, Errors, Linger, Observe
 from media_gallery.http.request import Call, Services, read_parameters
 
@@ -87,13 +87,14 @@ API = (
     Operation("DELETE", "/avatar", files.delete_avatar, parameters.IdParams, {204: None}, (400, 404)),
 )  # fmt: skip
 
-PLAIN = {
-    "/media/{slot_id}/{name}": media.media,
-    "/healthz": status.healthz,
-    "/readyz": status.readyz,
-    "/metrics": status.metrics_page,
-    "/api/docs": openapi.page,
+PLAIN: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
+    "/media/{slot_id}/{name}": {"GET": media.media, "PUT": put.put},
+    "/healthz": {"GET": status.healthz},
+    "/readyz": {"GET": status.readyz},
+    "/metrics": {"GET": status.metrics_page},
+    "/api/docs": {"GET": openapi.page},
 }
+"""What is not asked as the API is, by path and method."""
 
 
 async def _check_need(call: Call, need: Need) -> None:
@@ -125,10 +126,10 @@ def _answer(services: Services, operations: dict[str, Operation]) -> Callable[[R
 
 
 def _plain(
-    services: Services, handler: Callable[[Call], Awaitable[Response]]
+    services: Services, handlers: dict[str, Callable[[Call], Awaitable[Response]]]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        return await handler(Call(services, request))
+        return await handlers["GET" if request.method == "HEAD" else request.method](Call(services, request))
 
     return endpoint
 
@@ -148,7 +149,7 @@ def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method
 def routes(services: Services) -> list[Route]:
     """Every path there is, media first: it is asked for most."""
     document = openapi.Document(API, services.settings.public_url)
-    table = [_route(path, _plain(services, handler)) for path, handler in PLAIN.items()]
+    table = [_route(path, _plain(services, handlers), handlers) for path, handlers in PLAIN.items()]
     table.append(_route(f"{BASE}/openapi.json", document.answer))
     for path in dict.fromkeys(operation.path for operation in API):
         operations = {operation.method: operation for operation in API if operation.path == path}

@@ -14,6 +14,7 @@ from media_gallery.models import (
     ACCOUNT_ORDERS,
     LINK_ORDERS,
     METADATA_DEPTH,
+    SLOT_ID,
     Context,
     Digest,
     Filter,
@@ -225,6 +226,6 @@ def parse_media_url(url: str) -> tuple[str, str]:
         path = ""
     _, media, rest = path.rpartition("/media/")
     slot_id, _, name = rest.partition("/")
-    if not media or not slot_id.isalnum() or not name:
+    if not media or not SLOT_ID.fullmatch(slot_id) or not name:
         raise BadRequest("Some parameters are wrong", fields={"file": "must be the URL of a file"})
     return slot_id, unquote(name)

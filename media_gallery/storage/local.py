@@ -21,6 +21,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
+from zlib import crc32
 
 from media_gallery.errors import NotFound
 from media_gallery.media_types import named_type
@@ -28,6 +29,7 @@ from media_gallery.storage import Slot, Staged, Writer
 from media_gallery.storage.staging import PIECE, Staging, write_all
 
 LISTED = 1000
+_HEX = frozenset("0123456789abcdef")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Another one after each start of the machine (proc_sys_kernel(5)): what was not synced may be lost then."""
 
@@ -90,7 +92,9 @@ class LocalStore:
         return self.root / "thumbs" / key[:2] / key / name
 
     def _slot_path(self, slot_id: str) -> Path:
-        return self.root / "links" / slot_id[:2] / slot_id
+        """By the two digits that a slot of ours begins with: web servers go by them. Others' may begin otherwise."""
+        ours = set(slot_id[:2]) <= _HEX
+        return self.root / "links" / (slot_id[:2] if ours else f"{crc32(slot_id.encode()) % 256:02x}") / slot_id
 
     # --- The way in ---
 

@@ -7,29 +7,21 @@ import fcntl
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection as SqlConnection
 
 from media_gallery.db import Connection, migrate, opened
 from media_gallery.db.accounts import list_closed
 from media_gallery.db.postgres import translate
-from media_gallery.db.tables import metadata
 from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
 from tests.postgres import Postgres
-from tests.service import MIB, PROGRAM, Service, assert_error, environment
+from tests.service import MIB, Service, assert_error
 from tests.waiting import wait_until
 
 # The same on every back end, or on those that the tests name.
@@ -153,79 +145,6 @@ async def test_the_writer_goes_on_after_what_nobody_foresaw(tmp_path: Path, monk
         with pytest.raises(RuntimeError):
             await db.write(never)
         assert not await db.write(list_closed)
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_two_may_migrate_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    url = request.getfixturevalue("postgres").new_database() if kind == "postgres" else ""
-    command = [PROGRAM, "db", "upgrade"]
-    settings = environment(DATA_DIR=tmp_path, DATABASE_URL=url)
-    with ThreadPoolExecutor(4) as threads:
-        done = list(
-            threads.map(lambda _: subprocess.run(command, env=settings, capture_output=True, text=True), range(4))
-        )
-    assert [run.returncode for run in done] == [0] * 4, [run.stderr for run in done]
-    assert sorted("nothing" in run.stdout for run in done) == [False, False, False, True]
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_a_migration_that_was_cut_short_is_made_again(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """Killed after each of its statements, one after the other: nothing of it is there, and the last one does all."""
-    url = request.getfixturevalue("postgres").new_database() if kind == "postgres" else ""
-    cut = f"""
-import os, signal
-from media_gallery.db import migrate
-from media_gallery.settings import Settings
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-settings = Settings(data_dir={str(tmp_path)!r}, database_url={url!r})
-migrate._config(), __import__("asyncpg"), __import__("alembic.command")
-left = 0
-@event.listens_for(Engine, "after_cursor_execute")
-def count(connection, cursor, statement, *_):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-for last in range(1, 1000):
-    if not (child := os.fork()):
-        left = last
-        assert migrate.upgrade(settings)[0] is None
-        os._exit(0)
-    if not os.wait()[1]:
-        break
-    assert migrate.current(settings) is None
-print(last)
-"""
-    done = subprocess.run([sys.executable, "-c", cut], env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 20  # there were so many statements
-    done = subprocess.run([PROGRAM, "db", "upgrade"], env=environment(DATA_DIR=tmp_path, DATABASE_URL=url),
-                          capture_output=True, text=True)  # fmt: skip
-    assert "up to date" in done.stdout, done.stderr
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_migrations_lead_to_the_tables_that_are_described(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """From the first schema on, as from nothing."""
-    url = request.getfixturevalue("postgres").new_database() if kind == "postgres" else ""
-    settings = Settings(data_dir=tmp_path, database_url=url)
-
-    def first(connection: SqlConnection) -> None:
-        config = migrate._config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-
-    def differences(connection: SqlConnection) -> list[Any]:
-        return list(compare_metadata(MigrationContext.configure(connection), metadata))
-
-    migrate._connected(settings, first)
-    assert migrate.upgrade(settings) == ("0001", migrate.newest())
-    assert migrate._connected(settings, differences) == []
 
 
 def test_options_and_several_hosts_in_the_address(postgres: Postgres, start_service: Callable[..., Service]) -> None:

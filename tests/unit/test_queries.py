@@ -158,15 +158,16 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     await files.usage(account, Filter())
     await accounts.quota(account)
     await accounts.get(jid)
+    assert await accounts.open(jid) == account
     await accounts.list_tokens(account, Window("id", True, 1, 50))
     for algorithm, length, avatar in product(("sha-1", "sha-256"), (40, 64), (True, False)):
         digest = Digest(algorithm, name.ljust(length, "0"))  # type: ignore[arg-type]
         await uploads.slot(account, Offer("a", 0, digest, context="avatar" if avatar else None))
     kept = []
-    for _ in range(2):  # bytes that are not known, and bytes that are
-        async with uploads.begin(account, 1) as upload:
+    for slot_id in ("", f"put-{name}"):  # bytes that are not known, and bytes that are
+        async with uploads.begin(account, 1, slot_id=slot_id) as upload:
             await upload.write(name.encode())
-            kept.append((await upload.finish(Offer("a.txt"))).link)
+            kept.append((await upload.finish(Offer("a.txt", slot_id=slot_id))).link)
     await files.open(kept[0].slot_id, "a.txt")
     await files.keep_thumbnails(kept[0].blob, {})
     await files.delete(account, Filter(ids=tuple(link.id for link in kept)))
