@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 UPLOAD = "urn:xmpp:http:upload:0"
-STREAM = "{http://etherx.jabber.org/streams}"
 WINDOW = 8
 """Requests that wait for their answer at once."""
 Slot = tuple[str, str, dict[str, str]]

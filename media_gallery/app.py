@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Protocol, TypedDict, Unpack
 
 from starlette.applications import Starlette
 
@@ -132,7 +132,16 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
         limits=limits,
     )
     slot_tokens = SlotTokens(db, clock, settings.slot_secret.get_secret_value())
-    maintenance = Maintenance(db, store, files, signing, rates, arrivals, clock, settings.gc_grace)
+    maintenance = Maintenance(
+        db=db,
+        store=store,
+        files=files,
+        accounts=signing,
+        rates=rates,
+        arrivals=arrivals,
+        clock=clock,
+        grace=settings.gc_grace,
+    )
     return Gallery(
         settings, db, store, thumbnailer, courier, rates, clock, files, signing, arrivals, uploads, slot_tokens,
         maintenance,
@@ -149,15 +158,31 @@ def open_courier(settings: Settings) -> Courier:
     return CourierClient(Path(socket) if socket else None, settings.xmpp_jid)
 
 
+class Part(Protocol):
+    """What holds connections or processes."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 @asynccontextmanager
-async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
-    """Start the parts that hold connections, and stop them at the end."""
+async def started(*parts: Part) -> AsyncIterator[None]:
+    """Start parts one after the other, and stop those that run at the end, the last one first."""
     async with AsyncExitStack() as stack:
-        stack.callback(gallery.arrivals.close)
-        for part in (gallery.db, gallery.store, gallery.thumbnailer, gallery.courier):
+        for part in parts:
             await part.start()
             stack.push_async_callback(part.close)
-        stack.push_async_callback(gallery.rates.close)
+        yield
+
+
+@asynccontextmanager
+async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
+    """Start what holds connections, and stop it at the end: for the web side, the command line and tests alike."""
+    async with AsyncExitStack() as stack:
+        stack.callback(gallery.arrivals.close)
+        stack.push_async_callback(gallery.rates.close)  # open since it was assembled
+        await stack.enter_async_context(started(gallery.db, gallery.store, gallery.thumbnailer, gallery.courier))
         stack.push_async_callback(gallery.files.finish_thumbnails)
         yield gallery
 
@@ -165,9 +190,7 @@ async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
 def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
     """The ASGI application; its lifespan starts and stops what it needs."""
     gallery = assemble(settings, **replaced)
-    services = Services(
-        settings, gallery.accounts, gallery.files, gallery.uploads, gallery.slot_tokens, gallery.clock, gallery.check
-    )
+    services = Services(settings, gallery.accounts, gallery.files, gallery.uploads, gallery.slot_tokens, gallery.check)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -58,8 +58,8 @@ def set_up(settings: Settings) -> None:
     """Log to standard error as the settings say."""
     level = getattr(logging, settings.log_level.upper())
     shared: list[Any] = [
+        structlog.processors.add_log_level,
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     render: Any = structlog.processors.JSONRenderer()
@@ -68,7 +68,7 @@ def set_up(settings: Settings) -> None:
         render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     renderer, lines = [structlog.processors.format_exc_info, _fitting(render)], cast(TextIO, _WholeLines())
     structlog.configure(
-        processors=[structlog.processors.add_log_level, *shared[:1], *shared[2:], *renderer],
+        processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(lines),
         cache_logger_on_first_use=True,

@@ -86,22 +86,18 @@ def _quiet(what: str, more: int) -> None:
     pass
 
 
+@dataclass(eq=False, kw_only=True)
 class Maintenance:
     """gc and fsck over one database and one store; both may run beside the service, gc with LEAST_GRACE or more."""
 
-    def __init__(
-        self,
-        db: Database,
-        store: BlobStore,
-        files: Files,
-        accounts: Accounts,
-        rates: Rates,
-        arrivals: Arrivals,
-        clock: Callable[[], int],
-        grace: float,
-    ) -> None:
-        self.db, self.store, self.files, self.accounts, self.rates = db, store, files, accounts, rates
-        self.arrivals, self.clock, self.grace = arrivals, clock, grace
+    db: Database
+    store: BlobStore
+    files: Files
+    accounts: Accounts
+    rates: Rates
+    arrivals: Arrivals
+    clock: Callable[[], int]
+    grace: float
 
     async def keep_tidy(self) -> None:
         """Tidy for as long as the service runs."""

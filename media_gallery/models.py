@@ -167,7 +167,6 @@ def _holds(value: Any) -> bool:
 
 # --- Stored things -----------------------------------------------------------------------------------------------
 
-AVATAR_MAX = 1536
 AVATAR_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 THUMBNAIL_SIZE = 256
 _OWN_THUMBNAIL_FORMAT = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg"}

@@ -102,7 +102,7 @@ def courier(path: str) -> None:
     asyncio.run(main())
 
 
-class _Family:
+class _CourierKeeper:
     """Keeps the courier running beside the web workers."""
 
     def __init__(self, path: Path) -> None:
@@ -170,18 +170,18 @@ def _serve(settings: Settings, config: Path | None) -> None:
     os.environ |= {MULTIPROCESS: str(runtime), **_MALLOC}
     if config is not None:
         os.environ[CONFIG] = str(config.absolute())
-    family = None
+    keeper = None
     try:
         if settings.xmpp_jid:
             os.environ[COURIER_SOCKET] = str(runtime / "courier")
-            family = _Family(runtime / "courier")
+            keeper = _CourierKeeper(runtime / "courier")
         else:
             log.warning("DEVELOPMENT MODE: no XMPP is configured, one-time codes are written to this log")
         log.info("listening", address=settings.listen, url=settings.public_url, workers=settings.worker_count)
         _server(settings).serve()
     finally:
-        if family is not None:
-            family.stop()
+        if keeper is not None:
+            keeper.stop()
         shutil.rmtree(runtime, ignore_errors=True)
 
 

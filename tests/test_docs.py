@@ -12,7 +12,7 @@ import pytest
 
 from docs.generate import PAGE, SIZES, UPLOADS_PAGE, in_units, settings_page, uploads_page
 from media_gallery import errors, metrics
-from media_gallery.http import API, PLAIN
+from media_gallery.http import API, DOCUMENT, DOCUMENT_PAGE, PLAIN
 from media_gallery.settings import load_settings
 from tests.service import Service
 
@@ -41,7 +41,7 @@ def test_the_table_of_hostile_uploads_is_up_to_date() -> None:
 def test_every_call_has_its_section() -> None:
     sections = set(re.findall(r"^### `(\w+) (\S+)`$", API_PAGE.read_text(), re.MULTILINE))
     assert sections == {(operation.method, f"{operation.path}/") for operation in API}
-    for path in PLAIN:
+    for path in (*PLAIN, DOCUMENT, DOCUMENT_PAGE):
         assert path in API_PAGE.read_text() + OPERATING.read_text() or path.startswith("/media/")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from media_gallery.app import Gallery, hold
+from media_gallery.app import Gallery, hold, started
 from media_gallery.backup import Copied, Moved, back_up, is_backup, move_files, restore
 from media_gallery.cli.common import AsJson, Complaint, Config, changed, load, offline, out, progress_bars, show
 from media_gallery.db import migrate, opened, upkeep
@@ -75,11 +75,8 @@ def move_storage(target: str, *, by_size: bool = False, config: Config = None, a
 
     async def work(gallery: Gallery) -> Moved:
         store = open_store(goal)
-        await store.start()
-        try:
+        async with started(store):
             return await move_files(gallery.db, gallery.store, store, by_size, progress)
-        finally:
-            await store.close()
 
     with progress_bars() as progress:
         moved = offline(config, work)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -16,35 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from media_gallery.http import account, files, media, multipart, openapi, parameters, put, shapes, status
 from media_gallery.http.middleware import PRIVATE, Cors, Errors, Linger, Observe
+from media_gallery.http.operations import Need, Operation
 from media_gallery.http.request import Call, Services, read_parameters
 
 BASE = "/api/v1"
-Need = Literal["nothing", "token", "admin", "token or code"]
-"""Who may make a call. `token or code`: a token is checked as for others; without one, the handler takes a code."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One call of the API.
-
-    `needs`: who may make it, checked before the handler runs; `strict`: unknown parameters are refused; `form`: the
-    fields of an upload's body.
-    """
-
-    method: str
-    path: str
-    handler: Callable[[Call, Any], Awaitable[Any]]
-    params: type[msgspec.Struct]
-    answers: dict[int, Any]
-    refusals: tuple[int, ...] = ()
-    needs: Need = "token"
-    strict: bool = False
-    form: type[msgspec.Struct] | None = None
-
-    def __post_init__(self) -> None:
-        if self.needs not in get_args(Need):  # a need that nobody knows would be one that nobody checks
-            raise ValueError(self.needs)
-
+DOCUMENT, DOCUMENT_PAGE = f"{BASE}/openapi.json", "/api/docs"
+"""Where the table is described, for programs and for people."""
 
 Files, Tokens, Infos = (
     shapes.PageOf[shapes.FileObject],
@@ -92,7 +68,6 @@ PLAIN: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
     "/healthz": {"GET": status.healthz},
     "/readyz": {"GET": status.readyz},
     "/metrics": {"GET": status.metrics_page},
-    "/api/docs": {"GET": openapi.page},
 }
 """What is not asked as the API is, by path and method."""
 
@@ -150,7 +125,7 @@ def routes(services: Services) -> list[Route]:
     """Every path there is, media first: it is asked for most."""
     document = openapi.Document(API, services.settings.public_url)
     table = [_route(path, _plain(services, handlers), handlers) for path, handlers in PLAIN.items()]
-    table.append(_route(f"{BASE}/openapi.json", document.answer))
+    table += [_route(DOCUMENT, document.answer), _route(DOCUMENT_PAGE, document.page)]
     for path in dict.fromkeys(operation.path for operation in API):
         operations = {operation.method: operation for operation in API if operation.path == path}
         table.append(_route(BASE + path, _answer(services, operations), operations))
@@ -158,7 +133,16 @@ def routes(services: Services) -> list[Route]:
 
 
 class _Application(Starlette):
-    """Starlette with our middleware alone: its two layers around it are for errors, which `Errors` answers."""
+    """Starlette with our middleware alone: its two layers around it are for errors, which `Errors` answers.
+
+    A path may end in a slash or not, but for a file's.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope.get("path", "")
+        if path.endswith("/") and not path.startswith("/media/"):
+            scope["path"] = path.rstrip("/") or "/"
+        await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = self.router

@@ -169,7 +169,7 @@ def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 
 class Observe:
-    """One log line and one count a request; a path may end in a slash or not, but for a file's."""
+    """One log line and one count a request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -177,9 +177,6 @@ class Observe:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        path: str = scope["path"]
-        if path.endswith("/") and not path.startswith("/media/"):
-            scope["path"] = path.rstrip("/") or "/"
         state, begun = scope.setdefault("state", {}), time.perf_counter()
 
         async def watch(message: Message) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -15,10 +15,7 @@ from starlette.responses import Response
 
 from media_gallery import __version__, errors
 from media_gallery.http import parameters, shapes
-from media_gallery.http.request import Call
-
-if TYPE_CHECKING:
-    from media_gallery.http import Operation
+from media_gallery.http.operations import Operation
 
 _REF = "#/components/schemas/{name}"
 _PAGE_HEADERS = {
@@ -148,26 +145,22 @@ def _refusal(status: int) -> dict[str, Any]:
 
 
 class Document:
-    """The document, made once."""
+    """The document, made once: for programs, and for people as one page without a script or anything from elsewhere."""
 
     def __init__(self, operations: Sequence[Operation], public_url: str) -> None:
-        self._body = msgspec.json.encode(document(operations, public_url))
+        described = document(operations, public_url)
+        sections = "".join(
+            _section(method, path, operation)
+            for path, methods in described["paths"].items()
+            for method, operation in methods.items()
+        )
+        self._body, self._page = msgspec.json.encode(described), _PAGE.format(sections=sections)
 
     async def answer(self, request: Request) -> Response:
         return Response(self._body, media_type="application/json")
 
-
-async def page(call: Call) -> Response:
-    """The document for people: one page, no script, nothing from elsewhere."""
-    from media_gallery.http import API
-
-    described = document(API, call.services.settings.public_url)
-    sections = "".join(
-        _section(method, path, operation)
-        for path, methods in described["paths"].items()
-        for method, operation in methods.items()
-    )
-    return Response(_PAGE.format(sections=sections), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
+    async def page(self, request: Request) -> Response:
+        return Response(self._page, media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
 
 
 def _section(method: str, path: str, operation: dict[str, Any]) -> str:

@@ -39,7 +39,6 @@ class Services:
     files: Files
     uploads: Uploads
     slot_tokens: SlotTokens
-    clock: Callable[[], int]
     check: Callable[[], Awaitable[None]]
 
 

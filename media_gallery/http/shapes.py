@@ -137,10 +137,6 @@ class Error(Struct):
     details: Details | UnsetType = UNSET
 
 
-class Health(Struct):
-    status: str
-
-
 # --- From the domain to the wire ---------------------------------------------------------------------------------
 
 
