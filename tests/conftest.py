@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import hypothesis
 import pytest
 
 from tests.postgres import Postgres
 from tests.s3 import S3
-from tests.service import Service, User
+from tests.service import Service, User, http_client
 
 # The same examples in every run, whatever was found before. `make fuzz` looks for new ones.
 hypothesis.settings.register_profile("tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None)
@@ -99,6 +100,13 @@ def _end(services: list[Service]) -> None:
 @pytest.fixture(scope="session")
 def service(start_service: Callable[..., Service]) -> Service:
     return start_service(kept=True)
+
+
+@pytest.fixture(scope="session")
+def http() -> Iterator[httpx.Client]:
+    """Somebody without a token."""
+    with http_client() as client:
+        yield client
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
 from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote, unquote
 
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 from tests import samples
-from tests.service import MIB, Service, User, assert_error, http_client
+from tests.service import MIB, Service, User, assert_error
 
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -29,13 +28,6 @@ SIZES = (0, 1, 4096, 64 * 1024, 64 * 1024 + 1, MIB, 5 * MIB)
 def files(service: Service) -> dict[int, tuple[str, bytes]]:
     user, data = service.user(), {size: os.urandom(size) for size in SIZES}
     return {size: (user.upload(data[size], "data.bin", "application/x-data")["file"], data[size]) for size in SIZES}
-
-
-@pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    """Somebody without a token."""
-    with http_client() as client:
-        yield client
 
 
 def always(answer: httpx.Response) -> bool:
@@ -337,82 +329,3 @@ def test_a_deleted_file_is_gone(anna: User, http: httpx.Client) -> None:
     assert http.get(file["file"]).status_code == 200
     anna.delete("files/", id=file["id"])
     assert_error(http.get(file["file"]), 404)
-
-
-def test_other_origins_may_read(anna: User, http: httpx.Client) -> None:
-    file, origin = anna.upload(b"open"), {"Origin": "https://chat.example.com"}
-    assert http.get(file["file"], headers=origin).headers["Access-Control-Allow-Origin"] == "*"
-    answer = http.get(file["file"], headers=origin | {"Range": "bytes=0-1"})
-    for name in ("Content-Range", "ETag"):
-        assert name in answer.headers["Access-Control-Expose-Headers"]
-    asked = origin | {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}
-    refused = http.options(file["file"], headers={**asked, "Access-Control-Request-Method": "PATCH"})
-    assert_error(refused, 400)
-    preflight = http.options(file["file"], headers=asked)
-    assert preflight.status_code == 200 and preflight.headers["Access-Control-Allow-Origin"] == "*"
-    etag = http.head(file["file"]).headers["ETag"]
-    for answer, status in (
-        (http.get(file["file"], headers=origin | {"If-None-Match": etag}), 304),
-        (http.get(file["file"], headers=origin | {"Range": "bytes=99-"}), 416),
-        (http.get(file["file"] + "x", headers=origin), 404),
-        (http.post(file["file"], headers=origin), 405),
-    ):
-        assert answer.status_code == status
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
-        assert "Access-Control-Allow-Credentials" not in answer.headers
-
-
-def test_a_cache_does_not_give_what_had_no_origin_to_a_page_of_another(anna: User, http: httpx.Client) -> None:
-    answer = http.get(anna.upload(b"for an <img> first, for a script later")["file"])
-    assert answer.headers.get("Access-Control-Allow-Origin") == "*" or "Origin" in answer.headers.get("Vary", "")
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("POST", "files/upload/"), ("POST", "avatar/upload/"), ("GET", "files/"), ("DELETE", "files/"),
-     ("PUT", "account/quota/"), ("POST", "account/xmpp_auth/"), ("DELETE", "account/"), ("GET", "files/stats")],
-)  # fmt: skip
-def test_preflights_of_the_api_need_no_token(service: Service, http: httpx.Client, method: str, path: str) -> None:
-    wanted = {"authorization", "content-type", "x-requested-with"}
-    preflight = http.options(
-        f"{service.url}/api/v1/{path}",
-        headers={"Origin": "https://chat.example.com", "Access-Control-Request-Method": method,
-                 "Access-Control-Request-Headers": ", ".join(wanted)},
-    )  # fmt: skip
-    assert preflight.status_code == 200
-    assert preflight.headers["Access-Control-Allow-Origin"] == "*"
-    assert method in preflight.headers["Access-Control-Allow-Methods"].split(", ")
-    allowed = {name.strip().lower() for name in preflight.headers["Access-Control-Allow-Headers"].split(",")}
-    assert wanted <= allowed
-
-
-def test_answers_of_the_api_can_be_read_by_other_origins(anna: User, http: httpx.Client) -> None:
-    origin = {"Origin": "https://chat.example.com"}
-    for answer, status in (
-        (anna.http.get("files/", headers=origin), 200),
-        (anna.http.get("files/", headers=origin, params={"page": "x"}), 400),
-        (http.get(f"{anna.service.url}/api/v1/files/", headers=origin), 401),
-        (anna.http.delete("files/?id=999999999", headers=origin), 404),
-        (anna.http.put("account/quota/", json={"value": 1}, headers=origin), 403),
-        (http.patch(f"{anna.service.url}/api/v1/files/", headers=origin), 405),
-        (http.get(f"{anna.service.url}/api/v1/nothing/", headers=origin), 404),
-    ):
-        assert answer.status_code == status
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
-
-
-def test_only_the_origins_of_the_settings_may_read(start_service: Callable[..., Service], http: httpx.Client) -> None:
-    service = start_service(CORS_ORIGINS="https://chat.example.com,https://web.example.org")
-    user = service.user()
-    file = user.upload(b"for some")
-    for origin, allowed in (
-        ("https://chat.example.com", True), ("https://web.example.org", True), ("https://evil.example.net", False),
-        ("https://chat.example.com.evil.example.net", False), ("null", False),
-    ):  # fmt: skip
-        for answer in (
-            http.get(file["file"], headers={"Origin": origin}),
-            user.http.get("files/", headers={"Origin": origin}),
-            http.options(file["file"], headers={"Origin": origin, "Access-Control-Request-Method": "GET"}),
-        ):
-            assert answer.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
-            assert "Origin" in answer.headers["Vary"]

@@ -6,13 +6,17 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
+
 from tests.ports import free_port, wait_for_ports
-from tests.service import Service
+from tests.service import MIB, PATIENCE, Service, assert_error
+from tests.waiting import DEADLINE
 
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 CONFIGURATION = Path(__file__).parents[2] / "contrib" / "nginx"
@@ -98,3 +102,39 @@ class Nginx:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait()
+
+
+def front(directory: Path, gallery: Service, *parts: str) -> Iterator[httpx.Client]:
+    """A client of an nginx before the service, which stops behind it."""
+    nginx = Nginx(directory / "nginx", gallery, *parts)
+    trust = ssl.create_default_context(cafile=str(nginx.ca_file))
+    with httpx.Client(base_url=nginx.url, verify=trust, timeout=PATIENCE) as client:
+        client.nginx = nginx  # type: ignore[attr-defined]
+        yield client
+    nginx.stop()
+
+
+@contextmanager
+def uploading(accel: httpx.Client, token: str, size: int) -> Iterator[ssl.SSLSocket]:
+    """A connection with the head of an upload of so many bytes, and its first MiB."""
+    nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
+    trust = ssl.create_default_context(cafile=str(nginx.ca_file))
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    with (
+        socket.create_connection(("127.0.0.1", nginx.port), DEADLINE) as bare,
+        trust.wrap_socket(bare, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall(
+            b"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: gallery.example.org\r\nConnection: close\r\n"
+            + f"Authorization: Bearer {token}\r\nContent-Length: {size}\r\n".encode()
+            + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            + form.ljust(MIB, b"x")
+        )
+        yield connection
+
+
+def refused_by_nginx(answer: httpx.Response, status: int) -> None:
+    assert_error(answer, status)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert ("Retry-After" in answer.headers) == (status in (429, 503))

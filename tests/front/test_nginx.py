@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import socketserver
-import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from email.utils import formatdate, parsedate_to_datetime
-from pathlib import Path
-from threading import Thread
-from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from tests import samples
-from tests.front.nginx import PROGRAM, Nginx, has_ipv6
-from tests.service import MIB, PATIENCE, Service, User, anyone, assert_error, http_client
-from tests.waiting import DEADLINE, wait_until
+from tests.front.nginx import PROGRAM, Nginx, front, has_ipv6, refused_by_nginx, uploading
+from tests.service import MIB, Service, User, anyone, assert_error
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
 OWN = {"date", "server", "connection", "transfer-encoding"}
@@ -42,15 +34,6 @@ def alone(gallery: Service, start_service: Callable[..., Service]) -> httpx.Clie
     """The same files from a service that sends them itself."""
     settings = {name: gallery.settings.get(name, "") for name in ("DATA_DIR", "DATABASE_URL")}
     return start_service(**settings).http
-
-
-def front(directory: Path, gallery: Service, *parts: str) -> Iterator[httpx.Client]:
-    nginx = Nginx(directory / "nginx", gallery, *parts)
-    trust = ssl.create_default_context(cafile=str(nginx.ca_file))
-    with httpx.Client(base_url=nginx.url, verify=trust, timeout=PATIENCE) as client:
-        client.nginx = nginx  # type: ignore[attr-defined]
-        yield client
-    nginx.stop()
 
 
 @pytest.fixture(scope="module")
@@ -253,36 +236,10 @@ def test_a_preflight_of_media_is_answered(either: httpx.Client, files: dict[str,
     assert answer.headers["Access-Control-Allow-Origin"] in ("*", "https://app.example")
 
 
-@contextmanager
-def uploading(accel: httpx.Client, token: str, size: int) -> Iterator[ssl.SSLSocket]:
-    """A connection with the head of an upload of so many bytes, and its first MiB."""
-    nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
-    trust = ssl.create_default_context(cafile=str(nginx.ca_file))
-    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    with (
-        socket.create_connection(("127.0.0.1", nginx.port), DEADLINE) as bare,
-        trust.wrap_socket(bare, server_hostname="127.0.0.1") as connection,
-    ):
-        connection.sendall(
-            b"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: gallery.example.org\r\nConnection: close\r\n"
-            + f"Authorization: Bearer {token}\r\nContent-Length: {size}\r\n".encode()
-            + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
-            + form.ljust(MIB, b"x")
-        )
-        yield connection
-
-
 def test_an_upload_is_not_buffered(accel: httpx.Client, user: User) -> None:
     """nginx has handed over what was there before the rest of the body has come."""
     with uploading(accel, user.token, 15 * MIB):
         user.service.wait_until(lambda: user.service.stored("staging"))
-
-
-def test_an_upload_that_stops_is_refused_through_nginx(tmp_path: Path, start_service: Callable[..., Service]) -> None:
-    service = start_service(IDLE_TIMEOUT="1")
-    for client in front(tmp_path, service):
-        with uploading(client, service.user().token, 15 * MIB) as connection:
-            assert connection.recv(4096).split()[1] == b"408"
 
 
 def test_refusals_come_through(accel: httpx.Client, user: User) -> None:
@@ -309,30 +266,11 @@ def test_metrics_are_closed(accel: httpx.Client, path: str) -> None:
     assert answer.status_code == 403 and "gallery_requests" not in answer.text
 
 
-def test_the_client_s_address_is_told(tmp_path: Path, start_service: Callable[..., Service]) -> None:
-    service = start_service(RATE_CODE_REQUEST_ADDRESS="1/day")
-    for client in front(tmp_path, service):
-        for number, (address, status) in enumerate((("10.0.0.1", 201), ("10.0.0.2", 429))):
-            # What a client claims of itself does not count.
-            answer = client.post(
-                "/api/v1/account/xmpp_code_request/", json={"jid": f"a{number}@example.org"},
-                headers={"X-Forwarded-For": address, "Forwarded": f"for={address}"},
-            )  # fmt: skip
-            assert answer.status_code == status, answer.text
-
-
 def test_plain_http_is_sent_to_tls(accel: httpx.Client) -> None:
     nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
     answer = anyone.get(f"{nginx.plain_url}/media/a/b?c=d")
     assert answer.status_code == 308
     assert answer.headers["Location"] == "https://127.0.0.1/media/a/b?c=d"
-
-
-def refused_by_nginx(answer: httpx.Response, status: int) -> None:
-    assert_error(answer, status)
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    assert ("Retry-After" in answer.headers) == (status in (429, 503))
 
 
 def test_what_nginx_refuses_by_itself_has_the_contract_s_shape(accel: httpx.Client) -> None:
@@ -364,57 +302,8 @@ def test_sign_in_is_limited_by_address_and_by_network(accel: httpx.Client) -> No
         assert attempt(other).status_code == 400
 
 
-def test_connections_of_an_address_are_limited(tmp_path: Path, start_service: Callable[..., Service]) -> None:
-    service = start_service(IDLE_TIMEOUT="10 min", UPLOADS_AT_ONCE="1000")
-    nginx = Nginx(tmp_path / "nginx", service, tls=False)
-    begun = (  # an upload that is waited for; a refused one would end by itself
-        "POST /api/v1/files/upload/ HTTP/1.1\r\nHost: gallery.example.org\r\nContent-Length: 1000\r\n"
-        f"Authorization: Bearer {service.user().token}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
-    ).encode()
-    with ExitStack() as held:
-        for _ in range(220):  # some more: a question may take the place of one
-            held.enter_context(socket.create_connection(("127.0.0.1", nginx.port))).sendall(begun)
-        wait_until(lambda: http_client().get(f"{nginx.url}/healthz").is_error)
-        refused_by_nginx(http_client().get(f"{nginx.url}/healthz"), 429)
-        other = http_client().get(f"{nginx.url}/healthz", headers={"X-Test-Address": "192.0.2.7"})
-        assert other.status_code == 200
-    nginx.stop()
-
-
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_ipv6_is_served(accel: httpx.Client) -> None:
     nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
     assert anyone.get(nginx.url.replace("127.0.0.1", "[::1]")).status_code != 502
     assert anyone.get(nginx.plain_url.replace("127.0.0.1", "[::1]")).status_code == 308
-
-
-def test_an_upload_is_not_sent_twice(tmp_path: Path) -> None:
-    """To hosts that break off once they have read of it."""
-    reached: list[bytes] = []
-
-    class Breaking(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            reached.append(self.request.recv(65536).split()[0])
-
-    with ExitStack() as running:
-        hosts = []
-        for _ in range(2):
-            server = running.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Breaking))
-            Thread(target=server.serve_forever, daemon=True).start()
-            running.callback(server.shutdown)
-            hosts.append(SimpleNamespace(port=server.server_address[1], data_dir=tmp_path))
-        nginx = Nginx(tmp_path / "nginx", hosts[0], tls=False, others=hosts[1:])  # type: ignore[arg-type]
-        refused_by_nginx(anyone.post(f"{nginx.url}/api/v1/files/upload/", files={"file": b"x" * 1000}), 503)
-        assert reached == [b"POST"]
-        nginx.stop()
-
-
-def test_a_service_that_is_away_is_told_of_in_json(tmp_path: Path, start_service: Callable[..., Service]) -> None:
-    service = start_service()
-    for client in front(tmp_path, service):
-        assert client.get("/healthz").status_code == 200
-        service.stop()
-        answer = client.get("/api/v1/files/")
-        assert_error(answer, 503)
-        assert int(answer.headers["Retry-After"]) > 0
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
