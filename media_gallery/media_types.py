@@ -279,6 +279,8 @@ def _sniff_rest(head: bytes) -> Sequence[str]:
 
 # --- What may be shown -------------------------------------------------------------------------------------------
 
+THUMBNAIL_TYPES = {"webp": "image/webp", "png": "image/png", "jpg": "image/jpeg"}
+"""Of thumbnails, by the ends of their names."""
 _SAFE_INLINE = frozenset(
     ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/heic", "image/heif", "image/bmp",
      "audio/aac", "audio/flac", "audio/mp4", "audio/mpeg", "audio/ogg", "audio/opus", "audio/wav", "audio/webm",

@@ -13,6 +13,7 @@ import unicodedata2
 from precis_i18n import get_profile
 
 from media_gallery.errors import BadRequest
+from media_gallery.media_types import THUMBNAIL_TYPES
 from media_gallery.names import avatar_thumbnail_name, thumbnail_name
 
 AccountId = NewType("AccountId", int)
@@ -169,7 +170,7 @@ def _holds(value: Any) -> bool:
 
 AVATAR_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 THUMBNAIL_SIZE = 256
-_OWN_THUMBNAIL_FORMAT = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg"}
+_OWN_THUMBNAIL_FORMAT = {media_type: ext for ext, media_type in THUMBNAIL_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import hypothesis
 import pytest
 
 from tests.postgres import Postgres
 from tests.s3 import S3
-from tests.service import Service, User, http_client
+from tests.service import Service, User
 
 # The same examples in every run, whatever was found before. `make fuzz` looks for new ones.
 hypothesis.settings.register_profile("tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None)
@@ -100,13 +99,6 @@ def _end(services: list[Service]) -> None:
 @pytest.fixture(scope="session")
 def service(start_service: Callable[..., Service]) -> Service:
     return start_service(kept=True)
-
-
-@pytest.fixture(scope="session")
-def http() -> Iterator[httpx.Client]:
-    """Somebody without a token."""
-    with http_client() as client:
-        yield client
 
 
 @pytest.fixture

@@ -18,13 +18,12 @@ from media_gallery.errors import NotFound, RangeNotSatisfiable
 from media_gallery.files import Content
 from media_gallery.http.middleware import ALWAYS
 from media_gallery.http.request import Call
-from media_gallery.media_types import is_safe_inline
+from media_gallery.media_types import THUMBNAIL_TYPES, is_safe_inline
 
 PLACEHOLDER = (Path(__file__).parent / "placeholder.webp").read_bytes()
 AT_ONCE = 64 * 1024
 """Bytes up to which a file is read whole and sent as one message: faster than any way of handing over a file."""
 _FOREVER = "public, max-age=31536000, immutable"
-_THUMBNAIL_TYPES = {"webp": "image/webp", "png": "image/png", "jpg": "image/jpeg"}
 
 
 async def media(call: Call) -> Response:
@@ -101,7 +100,7 @@ def _headers(content: Content) -> dict[str, str]:
     ext = thumbnail.rpartition(".")[2] if thumbnail else ""
     return {
         **ALWAYS,
-        "Content-Type": _THUMBNAIL_TYPES[ext] if thumbnail else link.media_type,
+        "Content-Type": THUMBNAIL_TYPES[ext] if thumbnail else link.media_type,
         "Content-Disposition": "inline" if thumbnail else disposition(link.media_type, link.name),
         "ETag": f'"{link.blob.sha256}{"-" + thumbnail if thumbnail else ""}"',
         "Last-Modified": formatdate(link.created_at // 1_000_000, usegmt=True),

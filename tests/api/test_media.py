@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests import samples
-from tests.service import MIB, Service, User, assert_error
+from tests.service import MIB, Service, User, anyone, assert_error
 
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -35,9 +35,9 @@ def always(answer: httpx.Response) -> bool:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_whole_files(files: dict[int, tuple[str, bytes]], http: httpx.Client, size: int) -> None:
+def test_whole_files(files: dict[int, tuple[str, bytes]], size: int) -> None:
     url, data = files[size]
-    answer, head = http.get(url), http.head(url)
+    answer, head = anyone.get(url), anyone.head(url)
     assert answer.status_code == head.status_code == 200
     assert answer.content == data and head.content == b""
     assert answer.headers["Content-Length"] == str(size)
@@ -58,11 +58,9 @@ def test_whole_files(files: dict[int, tuple[str, bytes]], http: httpx.Client, si
     [("bytes=0-0", 0, 1), ("bytes=0-", 0, None), ("bytes=-1", -1, None), ("bytes=0-99999999", 0, None),
      ("bytes=-99999999", 0, None), ("Bytes = 0-0", 0, 1)],
 )  # fmt: skip
-def test_ranges(
-    files: dict[int, tuple[str, bytes]], http: httpx.Client, size: int, asked: str, start: int, end: int | None
-) -> None:
+def test_ranges(files: dict[int, tuple[str, bytes]], size: int, asked: str, start: int, end: int | None) -> None:
     url, data = files[size]
-    answer = http.get(url, headers={"Range": asked})
+    answer = anyone.get(url, headers={"Range": asked})
     expected = data[start:end]
     assert answer.status_code == 206
     assert answer.content == expected
@@ -70,32 +68,30 @@ def test_ranges(
     assert answer.headers["Content-Range"] == f"bytes {first}-{first + len(expected) - 1}/{size}"
 
 
-def test_an_empty_file_has_no_ranges(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
+def test_an_empty_file_has_no_ranges(files: dict[int, tuple[str, bytes]]) -> None:
     for asked in ("bytes=0-", "bytes=0-1", "bytes=-1"):
-        answer = http.get(files[0][0], headers={"Range": asked})
+        answer = anyone.get(files[0][0], headers={"Range": asked})
         assert_error(answer, 416)
         assert answer.headers["Content-Range"] == "bytes */0"
 
 
 @pytest.mark.parametrize("size", SIZES[2:])
-def test_a_film_is_read_in_parts_as_players_do(
-    files: dict[int, tuple[str, bytes]], http: httpx.Client, size: int
-) -> None:
+def test_a_film_is_read_in_parts_as_players_do(files: dict[int, tuple[str, bytes]], size: int) -> None:
     url, data = files[size]
-    first = http.get(url, headers={"Range": "bytes=0-1"})
+    first = anyone.get(url, headers={"Range": "bytes=0-1"})
     assert (first.status_code, first.content, first.headers["Content-Length"]) == (206, data[:2], "2")
     assert first.headers["Content-Range"] == f"bytes 0-1/{size}"
     step = max(size // 3, 100)
-    parts = [http.get(url, headers={"Range": f"bytes={at}-{at + step - 1}"}) for at in range(0, size, step)]
+    parts = [anyone.get(url, headers={"Range": f"bytes={at}-{at + step - 1}"}) for at in range(0, size, step)]
     assert {(part.status_code, part.headers["ETag"]) for part in parts} == {(206, first.headers["ETag"])}
     assert b"".join(part.content for part in parts) == data
 
 
-def test_two_bytes(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
+def test_two_bytes(files: dict[int, tuple[str, bytes]]) -> None:
     url, data = files[5 * MIB]
-    answer = http.get(url, headers={"Range": "bytes=0-1"})
+    answer = anyone.get(url, headers={"Range": "bytes=0-1"})
     assert (answer.status_code, answer.content) == (206, data[:2])
-    answer = http.get(url, headers={"Range": "bytes=1000000-3999999"})
+    answer = anyone.get(url, headers={"Range": "bytes=1000000-3999999"})
     assert (answer.status_code, answer.content) == (206, data[1_000_000:4_000_000])
 
 
@@ -104,32 +100,30 @@ def test_two_bytes(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> N
     ["bytes=0-1,3-4", "bytes=0-0,-1", "bytes=" + ",".join(f"{at}-{at}" for at in range(500)), "lines=1-2", "bytes=",
      "bytes=-", "bytes=a-b", "bytes=5-2", "bytes=--1", "bytes=1.5-2", "bytes=٣-٤", "nonsense", ""],
 )  # fmt: skip
-def test_what_is_no_single_range_is_answered_whole(
-    files: dict[int, tuple[str, bytes]], http: httpx.Client, asked: str
-) -> None:
+def test_what_is_no_single_range_is_answered_whole(files: dict[int, tuple[str, bytes]], asked: str) -> None:
     url, data = files[4096]
-    answer = http.get(url, headers={b"Range": asked.encode()})
+    answer = anyone.get(url, headers={b"Range": asked.encode()})
     assert (answer.status_code, answer.content) == (200, data)
     assert "Content-Range" not in answer.headers
 
 
-def test_a_range_means_nothing_to_head(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
+def test_a_range_means_nothing_to_head(files: dict[int, tuple[str, bytes]]) -> None:
     for asked in ("bytes=0-1", "bytes=99999-"):
-        answer = http.head(files[4096][0], headers={"Range": asked})
+        answer = anyone.head(files[4096][0], headers={"Range": asked})
         assert (answer.status_code, answer.headers["Content-Length"]) == (200, "4096")
 
 
 @pytest.mark.parametrize("asked", ["bytes=4096-", "bytes=4096-4096", "bytes=99999-100000", "bytes=-0"])
-def test_a_range_outside_is_416(files: dict[int, tuple[str, bytes]], http: httpx.Client, asked: str) -> None:
-    answer = http.get(files[4096][0], headers={"Range": asked})
+def test_a_range_outside_is_416(files: dict[int, tuple[str, bytes]], asked: str) -> None:
+    answer = anyone.get(files[4096][0], headers={"Range": asked})
     assert_error(answer, 416)
     assert answer.headers["Content-Range"] == "bytes */4096"
     assert always(answer)
 
 
-def test_if_range(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
+def test_if_range(files: dict[int, tuple[str, bytes]]) -> None:
     url, data = files[4096]
-    headers = http.head(url).headers
+    headers = anyone.head(url).headers
     earlier = formatdate(parsedate_to_datetime(headers["Last-Modified"]).timestamp() - 3600, usegmt=True)
     for condition, status in (
         (headers["ETag"], 206),
@@ -139,15 +133,15 @@ def test_if_range(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> No
         (f"W/{headers['ETag']}", 200),
         ("nonsense", 200),
     ):
-        answer = http.get(url, headers={"Range": "bytes=0-9", "If-Range": condition})
+        answer = anyone.get(url, headers={"Range": "bytes=0-9", "If-Range": condition})
         assert (answer.status_code, answer.content) == (status, data[:10] if status == 206 else data), condition
-    answer = http.get(url, headers={"Range": "bytes=9999-", "If-Range": '"other"'})
+    answer = anyone.get(url, headers={"Range": "bytes=9999-", "If-Range": '"other"'})
     assert (answer.status_code, answer.content) == (200, data)
 
 
-def test_conditions(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> None:
+def test_conditions(files: dict[int, tuple[str, bytes]]) -> None:
     url, _ = files[4096]
-    headers = http.head(url).headers
+    headers = anyone.head(url).headers
     etag, modified = headers["ETag"], headers["Last-Modified"]
     later, earlier = (formatdate(parsedate_to_datetime(modified).timestamp() + by, usegmt=True) for by in (3600, -3600))
     for condition, status in (
@@ -161,54 +155,54 @@ def test_conditions(files: dict[int, tuple[str, bytes]], http: httpx.Client) -> 
         ({"If-None-Match": '"x"', "Range": "bytes=0-1"}, 206),
     ):  # fmt: skip
         for method in ("GET", "HEAD"):
-            answer = http.request(method, url, headers=condition)
+            answer = anyone.request(method, url, headers=condition)
             assert answer.status_code == (200 if (method, status) == ("HEAD", 206) else status), condition
             assert answer.headers["ETag"] == etag
             if status == 304:
                 assert answer.content == b""
 
 
-def test_thumbnails_have_ranges_and_conditions_too(anna: User, http: httpx.Client) -> None:
+def test_thumbnails_have_ranges_and_conditions_too(anna: User) -> None:
     image = samples.picture("png", 95, 85)
     for url in (anna.upload(image, "photo.png")["thumbnail"]["url"], anna.avatar(image)["thumbnails"][0]["url"]):
-        whole = http.get(url)
-        part = http.get(url, headers={"Range": "bytes=2-5"})
+        whole = anyone.get(url)
+        part = anyone.get(url, headers={"Range": "bytes=2-5"})
         assert (part.status_code, part.content) == (206, whole.content[2:6])
         for condition in ({"If-None-Match": whole.headers["ETag"]}, {"If-Modified-Since": whole.headers["Date"]}):
-            assert http.get(url, headers=condition).status_code == 304
-        assert http.head(url).headers["Content-Length"] == str(len(whole.content))
+            assert anyone.get(url, headers=condition).status_code == 304
+        assert anyone.head(url).headers["Content-Length"] == str(len(whole.content))
 
 
-def test_every_representation_has_a_tag_of_its_own(anna: User, http: httpx.Client) -> None:
+def test_every_representation_has_a_tag_of_its_own(anna: User) -> None:
     avatar = anna.avatar(samples.picture("png", 120, 120))
     other = anna.upload(b"other bytes")
     urls = [avatar["file"], avatar["thumbnail"]["url"], *(made["url"] for made in avatar["thumbnails"]), other["file"]]
-    assert len({http.head(url).headers["ETag"] for url in urls}) == len(urls)
+    assert len({anyone.head(url).headers["ETag"] for url in urls}) == len(urls)
 
 
-def test_headers_that_every_answer_has(anna: User, http: httpx.Client) -> None:
+def test_headers_that_every_answer_has(anna: User) -> None:
     file = anna.upload(samples.picture("png", 100, 90), "photo.png")
     avatar = anna.avatar(samples.picture("png", 100, 90))
     for url in (file["file"], file["thumbnail"]["url"], avatar["file"], avatar["thumbnails"][0]["url"]):
-        etag = http.head(url).headers["ETag"]
+        etag = anyone.head(url).headers["ETag"]
         for answer, status in (
-            (http.get(url), 200), (http.head(url), 200), (http.get(url, headers={"Range": "bytes=0-1"}), 206),
-            (http.get(url, headers={"If-None-Match": etag}), 304),
-            (http.head(url, headers={"If-None-Match": etag}), 304),
+            (anyone.get(url), 200), (anyone.head(url), 200), (anyone.get(url, headers={"Range": "bytes=0-1"}), 206),
+            (anyone.get(url, headers={"If-None-Match": etag}), 304),
+            (anyone.head(url, headers={"If-None-Match": etag}), 304),
         ):  # fmt: skip
             assert answer.status_code == status
             assert always(answer)
             assert answer.headers["Cache-Control"] == FOREVER
 
 
-def test_refusals_and_placeholders_have_them_too(anna: User, http: httpx.Client) -> None:
+def test_refusals_and_placeholders_have_them_too(anna: User) -> None:
     file = anna.upload(samples.png_lie(40_000, 40_000), "lie.png", "image/png")
     base = f"{anna.service.url}/media/{file['slot_id']}"
     for method, url, status in (
         ("GET", f"{base}/thumb_lie.webp", 200), ("HEAD", f"{base}/thumb_lie.webp", 200), ("GET", f"{base}/no", 404),
         ("HEAD", f"{base}/no", 404), ("GET", f"{base}/a/b", 404), ("POST", file["file"], 405),
     ):  # fmt: skip
-        answer = http.request(method, url)
+        answer = anyone.request(method, url)
         assert answer.status_code == status
         assert always(answer)
         assert "immutable" not in answer.headers.get("Cache-Control", "")
@@ -225,9 +219,9 @@ def test_refusals_and_placeholders_have_them_too(anna: User, http: httpx.Client)
      ("application/pdf", "attachment"), ("text/plain", "attachment"), ("text/javascript", "attachment"),
      ("application/wasm", "attachment"), ("application/x-unheard-of", "attachment")],
 )  # fmt: skip
-def test_only_safe_types_are_shown_inline(anna: User, http: httpx.Client, media_type: str, kind: str) -> None:
+def test_only_safe_types_are_shown_inline(anna: User, media_type: str, kind: str) -> None:
     file = anna.upload(samples.HTML, "page.html", media_type=media_type)
-    answer = http.get(file["file"])
+    answer = anyone.get(file["file"])
     assert answer.headers["Content-Type"] == media_type.partition(";")[0].lower()
     assert answer.headers["Content-Disposition"].partition(";")[0] == kind
     assert always(answer)
@@ -238,20 +232,18 @@ def test_only_safe_types_are_shown_inline(anna: User, http: httpx.Client, media_
     [(samples.HTML, "page.html"), (samples.SVG, "drawing.svg"), (b"<?xml version='1.0'?><a/>", "a.xml"),
      (samples.HTML, "page"), (samples.HTML, "page.xhtml"), (samples.HTML, "page.png.html")],
 )  # fmt: skip
-def test_pages_are_downloads_where_nobody_said_what_they_are(
-    anna: User, http: httpx.Client, data: bytes, name: str
-) -> None:
-    answer = http.get(anna.upload(data, name)["file"])
+def test_pages_are_downloads_where_nobody_said_what_they_are(anna: User, data: bytes, name: str) -> None:
+    answer = anyone.get(anna.upload(data, name)["file"])
     assert answer.headers["Content-Disposition"].startswith("attachment")
     assert answer.content == data and always(answer)
 
 
-def test_the_name_is_in_the_disposition(anna: User, http: httpx.Client) -> None:
+def test_the_name_is_in_the_disposition(anna: User) -> None:
     name = 'Отчёт "final", 100%; v2.pdf'
     file = anna.upload(b"%PDF-", name, "application/pdf")
     assert file["name"] == name
     assert file["file"].endswith("/" + quote(name, safe=""))
-    disposition = http.get(file["file"]).headers["Content-Disposition"]
+    disposition = anyone.get(file["file"]).headers["Content-Disposition"]
     assert f"filename*=UTF-8''{quote(name, safe='')}" in disposition
     assert disposition.isascii() and disposition.count('"') == 2
 
@@ -261,7 +253,7 @@ def test_the_name_is_in_the_disposition(anna: User, http: httpx.Client) -> None:
     ["a b+c.txt", "100%25.txt", "a#b?c&d=e;f.txt", "Фото 🏖️ 中文.jpg", "it's (1) [2] {3}.txt", "e\u0301.txt", "..a..txt",
      "=?utf-8?q?x?=.txt", "a,b;c=d.txt", "%2e%2e%2f.txt", "~user.txt", "a\u200db.txt"],
 )  # fmt: skip
-def test_names_in_addresses(anna: User, http: httpx.Client, name: str) -> None:
+def test_names_in_addresses(anna: User, name: str) -> None:
     data = os.urandom(20)
     file = anna.upload(data, name, "application/x-data")
     assert file["name"] == name
@@ -269,48 +261,48 @@ def test_names_in_addresses(anna: User, http: httpx.Client, name: str) -> None:
     base = file["file"].rpartition("/")[0]
     everything = "".join(f"%{byte:02x}" for byte in name.encode())
     for spelled in (quote(name, safe=""), quote(name, safe="!$&'()*+,;=:@~"), everything, everything.upper()):
-        answer = http.get(f"{base}/{spelled}")
+        answer = anyone.get(f"{base}/{spelled}")
         assert (answer.status_code, answer.content) == (200, data), spelled
     disposition = answer.headers["Content-Disposition"]
     assert disposition.isascii()
     assert unquote(disposition.partition("filename*=UTF-8''")[2]) == name
 
 
-def test_a_name_that_was_encoded_twice(anna: User, http: httpx.Client) -> None:
+def test_a_name_that_was_encoded_twice(anna: User) -> None:
     file = anna.upload(samples.picture("png", 81, 82), "Фото 100%.png")
     avatar = anna.avatar(samples.picture("png", 83, 84), "Я и ты.png")
     for url in (file["file"], file["thumbnail"]["url"], avatar["file"], avatar["thumbnails"][0]["url"]):
         again = url.replace("%", "%25")
-        assert http.get(again).content == http.get(url).content
-        assert http.head(again).headers["ETag"] == http.head(url).headers["ETag"]
-        assert_error(http.get(url.replace("%", "%2525")), 404)
+        assert anyone.get(again).content == anyone.get(url).content
+        assert anyone.head(again).headers["ETag"] == anyone.head(url).headers["ETag"]
+        assert_error(anyone.get(url.replace("%", "%2525")), 404)
     right = anna.upload(b"the first that fits", "100%25.txt")
-    assert http.get(right["file"]).content == b"the first that fits"
+    assert anyone.get(right["file"]).content == b"the first that fits"
 
 
-def test_a_query_changes_nothing(anna: User, http: httpx.Client) -> None:
+def test_a_query_changes_nothing(anna: User) -> None:
     file = anna.upload(b"plain")
-    assert http.get(file["file"] + "?v=1&name=other").content == b"plain"
+    assert anyone.get(file["file"] + "?v=1&name=other").content == b"plain"
 
 
-def test_a_token_is_not_asked_for_nor_looked_at(anna: User, http: httpx.Client) -> None:
+def test_a_token_is_not_asked_for_nor_looked_at(anna: User) -> None:
     file = anna.upload(b"open to all")
     for token in (f"Bearer {anna.token}", "Bearer wrong", "Basic eA=="):
-        assert http.get(file["file"], headers={"Authorization": token}).status_code == 200
+        assert anyone.get(file["file"], headers={"Authorization": token}).status_code == 200
 
 
-def test_the_same_bytes_under_two_links(anna: User, boris: User, http: httpx.Client) -> None:
+def test_the_same_bytes_under_two_links(anna: User, boris: User) -> None:
     data = os.urandom(50).hex().encode()
     first = anna.upload(data, "page.txt", "text/plain")
     second = boris.upload(data, "sound.ogg", "audio/ogg")
     assert first["slot_id"] != second["slot_id"]
-    assert http.get(first["file"]).headers["Content-Type"] == "text/plain"
-    assert http.get(second["file"]).headers["Content-Type"] == "audio/ogg"
-    assert http.get(f"{anna.service.url}/media/{first['slot_id']}/sound.ogg").status_code == 404
-    assert hashlib.sha1(http.get(second["file"]).content).hexdigest() == first["hash"]
+    assert anyone.get(first["file"]).headers["Content-Type"] == "text/plain"
+    assert anyone.get(second["file"]).headers["Content-Type"] == "audio/ogg"
+    assert anyone.get(f"{anna.service.url}/media/{first['slot_id']}/sound.ogg").status_code == 404
+    assert hashlib.sha1(anyone.get(second["file"]).content).hexdigest() == first["hash"]
 
 
-def test_wrong_addresses(anna: User, http: httpx.Client) -> None:
+def test_wrong_addresses(anna: User) -> None:
     file = anna.upload(b"here", "here.txt")
     base = anna.service.url
     for path in (f"/media/{file['slot_id']}/other.txt", f"/media/{'0' * 32}/here.txt", "/media/x/y",
@@ -319,13 +311,13 @@ def test_wrong_addresses(anna: User, http: httpx.Client) -> None:
                  f"/media/{file['slot_id']}/HERE.txt", f"/media/{file['slot_id'].upper()}0/here.txt",
                  f"/media/{file['slot_id']}/here.txt%20", f"/media/{file['slot_id']}/%FF%FE", "/media/", "/media",
                  f"/media/{file['slot_id']}/here.txt%00", "/media/%00/here.txt"):  # fmt: skip
-        assert_error(http.get(base + path), 404)
-    assert_error(http.post(file["file"]), 405)
-    assert_error(http.delete(file["file"]), 405)
+        assert_error(anyone.get(base + path), 404)
+    assert_error(anyone.post(file["file"]), 405)
+    assert_error(anyone.delete(file["file"]), 405)
 
 
-def test_a_deleted_file_is_gone(anna: User, http: httpx.Client) -> None:
+def test_a_deleted_file_is_gone(anna: User) -> None:
     file = anna.upload(b"soon gone")
-    assert http.get(file["file"]).status_code == 200
+    assert anyone.get(file["file"]).status_code == 200
     anna.delete("files/", id=file["id"])
-    assert_error(http.get(file["file"]), 404)
+    assert_error(anyone.get(file["file"]), 404)

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
 import pytest
 
-from tests.service import Service, User, assert_error
+from tests.service import Service, User, anyone, assert_error
 
 
-def test_other_origins_may_read(anna: User, http: httpx.Client) -> None:
+def test_other_origins_may_read(anna: User) -> None:
     file, origin = anna.upload(b"open"), {"Origin": "https://chat.example.com"}
-    assert http.get(file["file"], headers=origin).headers["Access-Control-Allow-Origin"] == "*"
-    answer = http.get(file["file"], headers=origin | {"Range": "bytes=0-1"})
+    assert anyone.get(file["file"], headers=origin).headers["Access-Control-Allow-Origin"] == "*"
+    answer = anyone.get(file["file"], headers=origin | {"Range": "bytes=0-1"})
     for name in ("Content-Range", "ETag"):
         assert name in answer.headers["Access-Control-Expose-Headers"]
     asked = origin | {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}
-    refused = http.options(file["file"], headers={**asked, "Access-Control-Request-Method": "PATCH"})
+    refused = anyone.options(file["file"], headers={**asked, "Access-Control-Request-Method": "PATCH"})
     assert_error(refused, 400)
-    preflight = http.options(file["file"], headers=asked)
+    preflight = anyone.options(file["file"], headers=asked)
     assert preflight.status_code == 200 and preflight.headers["Access-Control-Allow-Origin"] == "*"
-    etag = http.head(file["file"]).headers["ETag"]
+    etag = anyone.head(file["file"]).headers["ETag"]
     for answer, status in (
-        (http.get(file["file"], headers=origin | {"If-None-Match": etag}), 304),
-        (http.get(file["file"], headers=origin | {"Range": "bytes=99-"}), 416),
-        (http.get(file["file"] + "x", headers=origin), 404),
-        (http.post(file["file"], headers=origin), 405),
+        (anyone.get(file["file"], headers=origin | {"If-None-Match": etag}), 304),
+        (anyone.get(file["file"], headers=origin | {"Range": "bytes=99-"}), 416),
+        (anyone.get(file["file"] + "x", headers=origin), 404),
+        (anyone.post(file["file"], headers=origin), 405),
     ):
         assert answer.status_code == status
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
-def test_a_cache_does_not_give_what_had_no_origin_to_a_page_of_another(anna: User, http: httpx.Client) -> None:
-    answer = http.get(anna.upload(b"for an <img> first, for a script later")["file"])
+def test_a_cache_does_not_give_what_had_no_origin_to_a_page_of_another(anna: User) -> None:
+    answer = anyone.get(anna.upload(b"for an <img> first, for a script later")["file"])
     assert answer.headers.get("Access-Control-Allow-Origin") == "*" or "Origin" in answer.headers.get("Vary", "")
 
 
@@ -43,9 +42,9 @@ def test_a_cache_does_not_give_what_had_no_origin_to_a_page_of_another(anna: Use
     [("POST", "files/upload/"), ("POST", "avatar/upload/"), ("GET", "files/"), ("DELETE", "files/"),
      ("PUT", "account/quota/"), ("POST", "account/xmpp_auth/"), ("DELETE", "account/"), ("GET", "files/stats")],
 )  # fmt: skip
-def test_preflights_of_the_api_need_no_token(service: Service, http: httpx.Client, method: str, path: str) -> None:
+def test_preflights_of_the_api_need_no_token(service: Service, method: str, path: str) -> None:
     wanted = {"authorization", "content-type", "x-requested-with"}
-    preflight = http.options(
+    preflight = anyone.options(
         f"{service.url}/api/v1/{path}",
         headers={"Origin": "https://chat.example.com", "Access-Control-Request-Method": method,
                  "Access-Control-Request-Headers": ", ".join(wanted)},
@@ -57,22 +56,22 @@ def test_preflights_of_the_api_need_no_token(service: Service, http: httpx.Clien
     assert wanted <= allowed
 
 
-def test_answers_of_the_api_can_be_read_by_other_origins(anna: User, http: httpx.Client) -> None:
+def test_answers_of_the_api_can_be_read_by_other_origins(anna: User) -> None:
     origin = {"Origin": "https://chat.example.com"}
     for answer, status in (
         (anna.http.get("files/", headers=origin), 200),
         (anna.http.get("files/", headers=origin, params={"page": "x"}), 400),
-        (http.get(f"{anna.service.url}/api/v1/files/", headers=origin), 401),
+        (anyone.get(f"{anna.service.url}/api/v1/files/", headers=origin), 401),
         (anna.http.delete("files/?id=999999999", headers=origin), 404),
         (anna.http.put("account/quota/", json={"value": 1}, headers=origin), 403),
-        (http.patch(f"{anna.service.url}/api/v1/files/", headers=origin), 405),
-        (http.get(f"{anna.service.url}/api/v1/nothing/", headers=origin), 404),
+        (anyone.patch(f"{anna.service.url}/api/v1/files/", headers=origin), 405),
+        (anyone.get(f"{anna.service.url}/api/v1/nothing/", headers=origin), 404),
     ):
         assert answer.status_code == status
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_only_the_origins_of_the_settings_may_read(start_service: Callable[..., Service], http: httpx.Client) -> None:
+def test_only_the_origins_of_the_settings_may_read(start_service: Callable[..., Service]) -> None:
     service = start_service(CORS_ORIGINS="https://chat.example.com,https://web.example.org")
     user = service.user()
     file = user.upload(b"for some")
@@ -81,9 +80,9 @@ def test_only_the_origins_of_the_settings_may_read(start_service: Callable[..., 
         ("https://chat.example.com.evil.example.net", False), ("null", False),
     ):  # fmt: skip
         for answer in (
-            http.get(file["file"], headers={"Origin": origin}),
+            anyone.get(file["file"], headers={"Origin": origin}),
             user.http.get("files/", headers={"Origin": origin}),
-            http.options(file["file"], headers={"Origin": origin, "Access-Control-Request-Method": "GET"}),
+            anyone.options(file["file"], headers={"Origin": origin, "Access-Control-Request-Method": "GET"}),
         ):
             assert answer.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
             assert "Origin" in answer.headers["Vary"]

@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from media_gallery.app import Gallery, build
+from media_gallery.app import Gallery, build, running
 from media_gallery.db import Connection, migrate
 from media_gallery.http import API, DOCUMENT, DOCUMENT_PAGE, PLAIN, parameters
 from media_gallery.http.operations import Need, Operation
@@ -159,17 +159,17 @@ async def test_a_new_call_is_guarded_by_its_row_alone(tmp_path: Path, monkeypatc
     settings = Settings(data_dir=tmp_path, admins=["admin@example.org"])
     migrate.upgrade(settings)
     app = build(settings)
-    db, accounts = app.state.gallery.db, app.state.gallery.accounts
-    await db.start()
-    user, admin = [(await accounts.issue_token(Jid.parse(f"{name}@example.org"), "", "", False)).token
-                   for name in ("anna", "admin")]  # fmt: skip
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gallery/api/v1") as client:
-        for need, allowed in {
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gallery/api/v1")
+    async with running(app.state.gallery) as gallery, http as client:
+        user, admin = [(await gallery.accounts.issue_token(Jid.parse(f"{name}@example.org"), "", "", False)).token
+                       for name in ("anna", "admin")]  # fmt: skip
+        let_in: dict[Need, list[str | None]] = {
             "nothing": [None, "wrong", user, admin],
             "token": [user, admin],
             "token or code": [None, user, admin],
             "admin": [admin],
-        }.items():
+        }
+        for need, allowed in let_in.items():
             for token in (None, "wrong", user, admin):
                 headers = {"Authorization": f"Bearer {token}"} if token else {}
                 answer = await client.post(needs[need], headers=headers)
@@ -179,7 +179,6 @@ async def test_a_new_call_is_guarded_by_its_row_alone(tmp_path: Path, monkeypatc
                     assert_error(answer, 403 if token == user else 401)
             assert reached == allowed
             reached.clear()
-    await db.close()
     with pytest.raises(ValueError, match="Admin"):
         Operation("POST", "/new", handler, parameters.Nothing, {204: None}, needs="Admin")  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from media_gallery.app import started
 from media_gallery.db import Connection, Database, accounts
 from media_gallery.db.sqlite import SqliteDatabase
 from media_gallery.errors import QuotaExceeded, TooManyFiles, Unauthorized
@@ -22,9 +23,8 @@ JID = "anna@example.org"
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[Database]:
     database = SqliteDatabase(Path(shutil.copy(empty_database(), tmp_path)))
-    await database.start()
-    yield database
-    await database.close()
+    async with started(database):
+        yield database
 
 
 @pytest.fixture
