@@ -15,7 +15,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -118,26 +118,25 @@ class _Turns:
         self._free += 1
 
 
+@dataclass(eq=False)
 class Thumbnailer:
     """A pool of decoder processes. Times in seconds, `memory` in bytes.
 
     At most `queue` jobs wait or are done, at most `queue_each` of them of one account, which each is told as `owner`.
     """
 
-    def __init__(
-        self,
-        processes: int,
-        *,
-        timeout: float,
-        cpu_seconds: int,
-        memory: int,
-        max_pixels: int,
-        queue: int = 512,
-        queue_each: int = 64,
-    ) -> None:
-        self.timeout, self.queue, self.queue_each = timeout, queue, queue_each
-        self._limits = json.dumps({"cpu_seconds": cpu_seconds, "memory": memory, "max_pixels": max_pixels})
-        self._turns = _Turns(processes)
+    processes: int
+    _: KW_ONLY
+    timeout: float
+    cpu_seconds: int
+    memory: int
+    max_pixels: int
+    queue: int = 512
+    queue_each: int = 64
+
+    def __post_init__(self) -> None:
+        limits = {"cpu_seconds": self.cpu_seconds, "memory": self.memory, "max_pixels": self.max_pixels}
+        self._limits, self._turns = json.dumps(limits), _Turns(self.processes)
         self._idle: list[_Decoder] = []
         self._jobs: set[asyncio.Task[Any]] = set()
         self._owned = Counter[int]()
