@@ -17,7 +17,7 @@ from media_gallery.settings import load_settings
 from tests.service import Service
 
 ROOT = Path(__file__).parents[1]
-API_PAGE, OPERATING = (ROOT / "docs" / name for name in ("api.md", "operating.md"))
+API_PAGE, OPERATING, MAP = (ROOT / "docs" / name for name in ("api.md", "operating.md", "architecture.md"))
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:
@@ -55,6 +55,23 @@ def test_every_metric_is_explained() -> None:
     named = set(re.findall(r"^\| `(gallery_\w+)", OPERATING.read_text(), re.MULTILINE))
     kept = {metric.name for metric in metrics.registry.collect()}
     assert named == {name if name == "gallery_request_seconds" else f"{name}_total" for name in kept}
+
+
+def test_the_map_names_what_is_there() -> None:
+    """Every file that its tables name is there, and every file and folder of the package has its row."""
+    package, rows = ROOT / "media_gallery", re.findall(r"^\| .+ \|$", MAP.read_text(), re.MULTILINE)
+    named = set()
+    for row in rows:
+        files = re.findall(r"`([\w./-]*(?:/|\.\w+))`", row)
+        folder = package / files[0].rpartition("/")[0] if files else package  # the next ones stand in it, or beside it
+        for file in files:
+            found = [place / file for place in (folder, package, ROOT) if (place / file).exists()]
+            assert found, file
+            named.add(found[0])
+    there = {path for folder in (package, package / "http") for path in folder.glob("*.py")}
+    there |= {path.parent for path in package.glob("*/__init__.py")}
+    covered = named | {path.parent for path in named}
+    assert {path for path in there - covered if path.name != "__init__.py"} == set()
 
 
 @pytest.mark.parametrize(
