@@ -66,8 +66,8 @@ class Settings(BaseSettings):
     )
     storage_url: str = Field(
         "",
-        description="Where files are kept; empty: in the data directory. `s3://bucket/prefix`: in a bucket, uploads"
-        " being staged in the data directory (`pip install media-gallery[s3]`)",
+        description="Where files are kept; empty: in the data directory. `s3://bucket/prefix`: in a bucket; uploads"
+        " are staged in the data directory first (`pip install media-gallery[s3]`)",
     )
     s3_endpoint: Url = Field("", description="Address of the S3 store, such as `https://s3.example.org`; empty: AWS")
     s3_region: str = Field("us-east-1", description="Its region")
@@ -76,22 +76,25 @@ class Settings(BaseSettings):
     s3_timeout: Seconds = Field(
         20,
         ge=1,
-        description="How long the S3 store may stand still before it counts as gone; a part of 5 MiB may take 40"
-        " seconds more to get there",
+        description="How long the S3 store may be silent before it counts as away; a part of 5 MiB may take 40"
+        " seconds longer",
     )
     s3_delivery: Literal["through", "redirect"] = Field(
         "through", description="Downloads pass `through` the service, or clients get a `redirect` to the S3 store"
     )
     s3_public_endpoint: Url = Field("", description="Address of the S3 store in redirects; empty: `S3_ENDPOINT`")
     s3_url_lifetime: Seconds = Field(
-        900, ge=1, le=604800, description="How long a redirect's address works; a deleted file may be read for so long"
+        900,
+        ge=1,
+        le=604800,
+        description="How long a redirect's address works, also for a file that is deleted meanwhile",
     )
     admins: Jids = Field([], description="JIDs of administrators, separated by commas")
     default_quota: Bytes = Field(1024**3, description="Quota of an account that has none of its own")
     files_per_account: Number = Field(
-        100_000, ge=1, description="Files that an account may have, of whatever size; for one more it gets `403`"
+        100_000, ge=1, description="Most files that an account may have, whatever their size; another one gets `403`"
     )
-    max_file_size: Bytes = Field(1024**3, ge=1, description="Largest file taken")
+    max_file_size: Bytes = Field(1024**3, ge=1, description="Size of the largest file that is taken")
     token_lifetime: Seconds = Field(30 * 86400, ge=1, description="How long a token is valid")
     code_lifetime: Seconds = Field(600, ge=1, description="How long a one-time code is valid")
     code_tries: Number = Field(
@@ -102,28 +105,28 @@ class Settings(BaseSettings):
     )
     code_pause: Seconds = Field(
         60,
-        description="Pause before the next code of a JID for the address that made one void; twice as long after each"
-        " further one within a day; 0: none",
+        description="How long an address that made a code void waits for the next one of that JID; twice as long"
+        " after each further one within a day; 0: not at all",
     )
     allowed_domains: Domains = Field([], description="Domains whose users may sign in; empty: all")
     denied_domains: Domains = Field([], description="Domains whose users may not sign in")
-    allowed_jids: Jids = Field([], description="JIDs let in whatever the domain lists say")
-    denied_jids: Jids = Field([], description="JIDs kept out")
+    allowed_jids: Jids = Field([], description="JIDs that may sign in, whatever the lists of domains say")
+    denied_jids: Jids = Field([], description="JIDs that may not sign in")
     cors_origins: Origins = Field(["*"], description="Origins allowed to call the service from a browser; `*`: any")
     trusted_proxies: Networks = Field(
         ["127.0.0.1", "::1"], description="Addresses or networks whose `Forwarded` and `X-Forwarded-For` are believed"
     )
     accel_prefix: PathPrefix = Field(
         "",
-        description="Path such as `/protected` under which nginx in front sends the files of the data directory itself"
-        " (`X-Accel-Redirect`, docs/operating.md); empty: the service sends them",
+        description="Path such as `/protected` under which nginx in front sends the files of the data directory by"
+        " itself (`X-Accel-Redirect`, docs/operating.md); empty: the service sends them",
     )
 
     xmpp_jid: JidText = Field(
         "", description="The service's JID: a client account, or the component's domain; empty: development mode"
     )
     xmpp_password: SecretStr = Field(SecretStr(""), description="Password of the client account")
-    xmpp_host: str = Field("", description="Server of the client account, where DNS does not tell")
+    xmpp_host: str = Field("", description="Server of the client account, if DNS does not name it")
     xmpp_port: int = Field(5222, ge=1, le=65535, description="Its port, used with `XMPP_HOST`")
     xmpp_tls: Literal["required", "off"] = Field(
         "required", description="STARTTLS with a checked certificate, or `off` (loopback only)"
@@ -150,7 +153,7 @@ class Settings(BaseSettings):
     )
     rate_upload: Rate = Field("120/minute", description="Uploads per account; `none`: no limit")
     uploads_at_once: Number = Field(
-        32, ge=1, description="Uploads of one account that a host takes at once; one more gets `429`"
+        32, ge=1, description="Uploads of one account that a host takes at once; another one gets `429`"
     )
     rate_slot: Rate = Field("600/minute", description="Slot requests per account")
     rate_code_request_jid: Rate = Field(
@@ -159,11 +162,15 @@ class Settings(BaseSettings):
     )
     rate_code_request_jid_address: Rate = Field(
         "3/10 minute; 6/day",
-        description="Of these, for one client address that has not signed in to the JID: so no one keeps its owner out",
+        description="How many of these one client address may use that has not signed in to the JID, so that"
+        " nobody keeps its owner out",
     )
     rate_code_request_address: Rate = Field("20/10 minute; 100/day", description="Code requests per client address")
     rate_ipv6_prefix: int = Field(
-        64, ge=16, le=128, description="First bits that IPv6 addresses have in common which count as one client address"
+        64,
+        ge=16,
+        le=128,
+        description="IPv6 addresses that have so many first bits in common count as one client address",
     )
     rate_code_try_jid: Rate = Field(
         "15/10 minute; 60/day",
@@ -177,13 +184,17 @@ class Settings(BaseSettings):
     )
     decoder_timeout: Seconds = Field(20, ge=1, description="Longest time one image or film may take to decode")
     thumbnail_wait: Seconds = Field(
-        2, description="How long an upload's answer waits for its thumbnail, whose address waits for the rest"
+        2,
+        description="How long the answer to an upload waits for its thumbnail; if that takes longer, the thumbnail's"
+        " address waits",
     )
     decoder_memory: Bytes = Field(
         1024**3, ge=64 * 1024**2, description="Most memory one decoder may take for a job; 64 MiB at least"
     )
     max_pixels: Number = Field(
-        200_000_000, ge=1, description="Most pixels decoded of an image; a JPEG, which shrinks meanwhile, may have more"
+        200_000_000,
+        ge=1,
+        description="Most pixels decoded of an image; a JPEG may have more, since it is decoded at a smaller size",
     )
     idle_timeout: Seconds = Field(
         30,
@@ -192,27 +203,31 @@ class Settings(BaseSettings):
         " head takes longer is closed",
     )
     min_upload_rate: Bytes = Field(
-        500, description="Bytes a second that a body must bring, averaged over `IDLE_TIMEOUT`, or it gets `408`; 0: any"
+        500,
+        description="Bytes a second that a body must bring, averaged over `IDLE_TIMEOUT`, or it gets `408`; 0:"
+        " no limit",
     )
     linger_time: Seconds = Field(
         60,
-        description="How long the rest of a request that is refused already is still read and thrown away, so that its"
-        " client sees the answer, not a broken connection",
+        description="How long the rest of a refused request is read and thrown away, so that its client gets the"
+        " answer instead of a broken connection",
     )
-    linger_size: Bytes = Field(128 * 1024**2, description="How much of it is read")
+    linger_size: Bytes = Field(128 * 1024**2, description="How much of it is read at most")
     stop_timeout: Seconds = Field(60, description="How long running requests may go on after a stop signal")
     min_free_space: Bytes = Field(
         64 * 1024**2,
-        description="Uploads get `507` while less is free where the data directory is: deleting takes some space, too;"
-        " 0: until nothing is free",
+        description="Uploads get `507` while the file system of the data directory has less free, since deleting takes"
+        " some space, too; 0: only when nothing is free",
     )
     gc_grace: Seconds = Field(
         3600,
-        description="Unfinished uploads and orphans untouched for so long are swept; an hour at least while the"
-        " service runs",
+        description="Unfinished uploads, and bytes that no row names, are removed when they have not been touched for"
+        " so long; an hour at least while the service runs",
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for programs")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least important lines logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Level of the least important lines that are logged"
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -78,8 +78,12 @@ def test_the_map_names_what_is_there() -> None:
     "page", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.md") if ".venv" not in str(path))
 )
 def test_links_between_pages_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text()):
+    """And so do the paths that a page names."""
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+    for path in re.findall(r"`((?:media_gallery|tests|docs|contrib|bench)/[\w./-]*)", text):
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.ru.md"])

@@ -22,7 +22,7 @@ for _name, _place, _help in (
     ("gc", "upkeep:gc", "Remove what no link needs."),
     ("fsck", "upkeep:fsck", "Compare the database with the stored files."),
     ("backup", "moving:backup", "Copy the database and all files into a directory."),
-    ("restore", "moving:restore_backup", "Bring a backup back."),
+    ("restore", "moving:restore_backup", "Bring back what a backup holds."),
     ("move-database", "moving:move_database", "Copy the database to another one."),
     ("move-storage", "moving:move_storage", "Copy the files to another store."),
 ):

@@ -20,13 +20,13 @@ accounts = App(name="account", help="Accounts and their quotas.")
 def create_token(
     jid: str, *, admin: bool = False, device: str = "command line", config: Config = None, as_json: AsJson = False
 ) -> None:
-    """Make a token for a JID; its account is made where it is not there yet. The last line printed is the token.
+    """Make a token for a JID, and its account if there is none yet. The last line printed is the token.
 
     Parameters
     ----------
     jid: Whose token, such as anna@example.org.
     admin: Let the token make the calls of administrators.
-    device: What the account's owner sees it named as.
+    device: Its name in the list of tokens that the account's owner can read.
     """
     issued = offline(
         config, lambda gallery: gallery.accounts.issue_token(Jid.parse(jid), device, "media-gallery", admin)
@@ -88,7 +88,7 @@ def list_accounts(
     ----------
     vhost: Only those of this domain.
     order_by: jid, used or quota; with - before it, the largest first.
-    limit: At most so many.
+    limit: How many at most.
     """
     window = Window.by(order_by, 1, limit)
     if window.order not in ACCOUNT_ORDERS:

@@ -17,14 +17,14 @@ from media_gallery.storage import open_store
 
 
 def backup(target: Path, *, older: Path | None = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Copy the database and all files into a directory, while the service runs or not.
+    """Copy the database and all files into a directory; the service may run.
 
-    Files are hard links where the file system can; into the same directory again, or beside an older backup, only new
-    ones are copied.
+    Files are hard links if the file system allows it. Into the same directory again, or with an older backup, only new
+    files are copied.
 
     Parameters
     ----------
-    target: The directory; made where it is not there.
+    target: The directory; it is made if it is not there.
     older: An earlier backup to take unchanged files from.
     """
 
@@ -59,9 +59,9 @@ def restore_backup(source: Path, *, config: Config = None, as_json: AsJson = Fal
 def move_storage(target: str, *, by_size: bool = False, config: Config = None, as_json: AsJson = False) -> None:
     """Copy all files into another store, comparing digests; the database stays.
 
-    The service may run meanwhile. Run it again after stopping the service, for what came since, by size where that
-    must be quick. Then set STORAGE_URL and start again. What was cut short goes on where it stopped. The old store is
-    left as it is.
+    The service may run meanwhile. Then stop the service and run this again for what came since, with --by-size if that
+    must be quick; set STORAGE_URL and start the service. A run that was cut short goes on where it stopped. The old
+    store is left as it is.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def move_storage(target: str, *, by_size: bool = False, config: Config = None, a
 def move_database(target: str, *, config: Config = None) -> None:
     """Copy the database into another one, which must be empty, or left by a copy that was cut short.
 
-    The service must be stopped meanwhile. Every row is compared at the end; then set DATABASE_URL and start again.
+    The service must be stopped. Every row is compared at the end; then set DATABASE_URL and start the service.
 
     Parameters
     ----------

@@ -53,9 +53,9 @@ def gc(
 
     Parameters
     ----------
-    older_than: Only what has not been touched for so long, such as `2 h`; default: the setting GC_GRACE. Less than an
-        hour is for a stopped service: what an upload has brought is on disk before the database knows it.
-    all_lost: Remove even where storage and database seem to be those of two galleries.
+    older_than: Only what has not been touched for so long, such as `2 h`; default: the setting GC_GRACE. For less
+        than an hour the service must be stopped: what an upload has brought is on disk before the database knows it.
+    all_lost: Remove even if storage and database seem to belong to two galleries.
     """
     settings = load(config)
     try:
@@ -77,12 +77,12 @@ def gc(
 
 
 def fsck(*, repair: bool = False, all_lost: bool = False, config: Config = None, as_json: AsJson = False) -> None:
-    """Compare the database and the storage both ways; the status is 1 where something is wrong and not repaired.
+    """Compare the database and the storage in both directions; the status is 1 if something is wrong and not repaired.
 
     Parameters
     ----------
     repair: Publish links anew, count anew, and remove links whose bytes are lost.
-    all_lost: Repair even where the storage has none of the oldest files, as one that is named wrong has none.
+    all_lost: Repair even if the storage has none of the oldest files, which is so if its name in the settings is wrong.
     """
     told = 0
 
