@@ -260,6 +260,12 @@ HTML = b"<!doctype html><script>alert(1)</script>"
 PLAYLIST = b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
 
 
+def pixel(image: Image.Image, at: tuple[int, int]) -> tuple[int, ...]:
+    """The values of one pixel, one of each band."""
+    seen = image.getpixel(at)
+    return seen if isinstance(seen, tuple) else (round(seen or 0),)
+
+
 def is_image(data: bytes) -> bool:
     try:
         Image.open(io.BytesIO(data)).verify()

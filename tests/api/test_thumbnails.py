@@ -81,7 +81,7 @@ def test_measures_are_those_of_the_image_as_it_is_seen(anna: User) -> None:
     assert (file["width"], file["height"]) == (300, 200)
     seen = thumbnail(anna, file["thumbnail"]["url"]).convert("RGB")
     for at, colour in (((40, 40), samples.RED), ((216, 40), samples.GREEN), ((40, 216), samples.BLUE)):
-        assert all(abs(a - b) < 60 for a, b in zip(seen.getpixel(at), colour, strict=True))  # type: ignore[arg-type]
+        assert all(abs(a - b) < 60 for a, b in zip(samples.pixel(seen, at), colour, strict=True))
     assert anna.http.get(file["file"]).content == data
     [listed] = anna.items()
     assert (listed["width"], listed["height"], listed["thumbnail"]) == (300, 200, file["thumbnail"])
@@ -113,7 +113,7 @@ def test_a_film_held_upright(anna: User) -> None:
     file = anna.upload(samples.turned_film(90), "phone.mp4", "video/mp4")
     assert (file["width"], file["height"]) == (180, 320)
     seen = thumbnail(anna, file["thumbnail"]["url"]).convert("RGB")
-    assert all(abs(a - b) < 60 for a, b in zip(seen.getpixel((40, 40)), samples.BLUE, strict=True))  # type: ignore[arg-type]
+    assert all(abs(a - b) < 60 for a, b in zip(samples.pixel(seen, (40, 40)), samples.BLUE, strict=True))
 
 
 # --- Thumbnails that are not there yet ---

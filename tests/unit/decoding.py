@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from media_gallery.thumbnails import Avatar, Picture, Thumbnailer
-from tests.samples import BLUE, GREEN, RED, WHITE
+from tests.samples import BLUE, GREEN, RED, WHITE, pixel
 
 LIMITS: dict[str, Any] = {"timeout": 60, "cpu_seconds": 60, "memory": 1 << 30, "max_pixels": 20_000_000}
 
@@ -48,7 +48,7 @@ def shows(image: Image.Image, *corners: tuple[int, int, int]) -> bool:
     """Whether these colours are in its quarters: above from left to right, then below."""
     pixels, (w, h) = image.convert("RGB"), image.size
     places = [(x * w // 4, y * h // 4) for y in (1, 3) for x in (1, 3)]
-    return all(near(pixels.getpixel(at), colour) for at, colour in zip(places, corners, strict=True))  # type: ignore[arg-type]
+    return all(near(pixel(pixels, at), colour) for at, colour in zip(places, corners, strict=True))
 
 
 def is_upright(image: Image.Image) -> bool:
@@ -61,4 +61,4 @@ def shows_pq_quarters(image: Image.Image) -> bool:
     pixels, (w, h) = image.convert("RGB"), image.size
     wanted = ((220, 30, 30), (30, 180, 30), (30, 30, 220), (200, 210, 230))
     places = [(x * w // 4, y * h // 4) for y in (1, 3) for x in (1, 3)]
-    return all(near(pixels.getpixel(at), colour, 8) for at, colour in zip(places, wanted, strict=True))  # type: ignore[arg-type]
+    return all(near(pixel(pixels, at), colour, 8) for at, colour in zip(places, wanted, strict=True))

@@ -137,8 +137,8 @@ async def test_pixels_that_are_not_square(decoder: Thumbnailer, aspect: Fraction
     frame.paste((0, 0, 0), (180, 135, 300, 225))  # as many times wider than high as the whole
     data = samples.film(width=480, height=360, frames=[frame], aspect=aspect)
     poster = opened((await picture(decoder, data, "video")).thumbnails["256.webp"]).convert("L")
-    across = sum(poster.getpixel((x, 128)) < 15 for x in range(256))  # type: ignore[operator]
-    down = sum(poster.getpixel((128, y)) < 15 for y in range(256))  # type: ignore[operator]
+    across = sum(samples.pixel(poster, (x, 128))[0] < 15 for x in range(256))
+    down = sum(samples.pixel(poster, (128, y))[0] < 15 for y in range(256))
     assert across / down == pytest.approx(size[0] / size[1], rel=0.05)
 
 
@@ -174,7 +174,7 @@ async def test_films_that_can_be_seen_through(decoder: Thumbnailer, container: s
     data = samples.film(container, codec, 64, 48, frames=frames, pixels=pixels, options=how)
     poster = opened((await picture(decoder, data, "video")).thumbnails["256.webp"])
     assert poster.mode == "RGBA"
-    assert poster.getpixel((40, 128))[3] < 20 and poster.getpixel((220, 128))[3] > 235  # type: ignore[index]
+    assert samples.pixel(poster, (40, 128))[3] < 20 and samples.pixel(poster, (220, 128))[3] > 235
 
 
 def test_a_search_ends_where_enough_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
