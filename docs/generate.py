@@ -20,8 +20,8 @@ _HEAD = """# Settings
 <!-- Made by `make docs` from media_gallery/settings.py; change it there. -->
 
 Every setting is an environment variable, or a key of the file given with `--config gallery.toml`: there without the
-prefix and in small letters (`max_file_size = "200 MiB"`). The environment stands over the file. `media-gallery config`
-prints what is in force and says what is wrong.
+prefix and in small letters (`max_file_size = "200 MiB"`). The environment wins over the file. `media-gallery config`
+prints the values that are in force, and tells what is wrong with them.
 
 Sizes are bytes or such as `100 MiB`, `2 GB`; times are seconds or such as `10 min`, `12 h`, `30 days`; lists are
 separated by commas, in the file they are lists; rates are such as `10/minute` or `5/10 minute; 50/day`, or `none`.
@@ -75,10 +75,10 @@ _UPLOADS_HEAD = """# Hostile uploads
 
 <!-- Made by `make docs` from tests/attack/corpus.py; change it there. -->
 
-What the service makes of files that are not what they seem. An upload is never refused for its content: an encrypted
-file (XEP-0454) looks like any other nonsense. All of these get `201`, keep every byte, and are served with `nosniff`
+How the service treats files that are not what they seem to be. An upload is never refused for its content: an encrypted
+file (XEP-0454) looks like random bytes, too. All of these get `201`, keep every byte, and are served with `nosniff`
 and `Content-Security-Policy: default-src 'none'; sandbox; frame-ancestors 'none'`. Where no thumbnail can be made, its
-address answers with a placeholder. `tests/attack` uploads each of them, as a file and as an avatar, and sees that the
+address answers with a placeholder. `tests/attack` uploads each of them, as a file and as an avatar, and checks that the
 decoder still works afterwards.
 
 | file | sent as | served as | | thumbnail | as an avatar |
