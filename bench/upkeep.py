@@ -15,6 +15,7 @@ from rich.table import Table
 
 from bench.rows import OWN, fill
 from media_gallery.app import Gallery
+from media_gallery.backup import blob_path
 from media_gallery.db import upkeep
 from media_gallery.storage import Slot
 from tests.service import PROGRAM, Service, environment
@@ -36,11 +37,11 @@ def furnish(service: Service, files: int) -> None:
         while links := await gallery.db.scan(lambda c, after=after: upkeep.links_after(c, after)):  # type: ignore[misc]
             after = links[-1].id
             for link in links:
-                path = gallery.store.path(link.blob.key)
-                assert path
+                path = blob_path(gallery.settings.data_dir, link.blob.key)
                 path.touch()
                 os.truncate(path, link.blob.size)
-                await gallery.store.publish(link.blob.key, Slot.of(link, link.blob))
+                assert gallery.store.tree
+                await gallery.store.tree.publish(link.blob.key, Slot.of(link, link.blob))
 
     service.within(work)
 

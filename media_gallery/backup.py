@@ -26,11 +26,12 @@ from media_gallery.db.sqlite import make_single, read_only
 from media_gallery.errors import NotFound
 from media_gallery.models import AccountId
 from media_gallery.settings import Settings
-from media_gallery.storage import BlobStore, Slot
+from media_gallery.storage import BlobStore, Slot, Staged
 from media_gallery.storage.local import link_or_copy, sync_directory
 
 Progress = Callable[[str, int], None]
 DATABASE = "gallery.sqlite"
+PIECE = 256 * 1024
 TOGETHER = 8
 """Files copied at once."""
 
@@ -118,12 +119,13 @@ async def _bring(store: BlobStore, blob: upkeep.KeptBlob, target: Path, older: P
         return True
     earlier = blob_path(older, blob.key) if older else None
     has_it = earlier is not None and await asyncio.to_thread(_is_whole, earlier, blob.size)
-    source = earlier if has_it else store.path(blob.key)
     try:
-        if source is None:
-            await _fetch(store, blob.key, goal)
+        if earlier and has_it:
+            await asyncio.to_thread(link_or_copy, earlier, goal)
+        elif store.files:
+            await store.files.link_out(blob.key, goal)
         else:
-            await asyncio.to_thread(link_or_copy, source, goal)
+            await _fetch(store, blob.key, goal)
     except (FileNotFoundError, NotFound):
         return False
     copied.files, copied.bytes = copied.files + 1, copied.bytes + blob.size
@@ -135,18 +137,17 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 async def _fetch(store: BlobStore, key: str, goal: Path) -> None:
-    fd = await store.open(key)
-
-    def copy() -> None:
+    def copy(fd: int) -> None:
         goal.parent.mkdir(parents=True, exist_ok=True)
         unfinished = goal.with_name(f".{goal.name}")
-        with os.fdopen(fd, "rb") as source, unfinished.open("wb") as file:
+        with os.fdopen(fd, "rb", closefd=False) as source, unfinished.open("wb") as file:
             shutil.copyfileobj(source, file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(goal)
 
-    await asyncio.to_thread(copy)
+    async with store.opened(key) as fd:
+        await asyncio.to_thread(copy, fd)
 
 
 async def _forget(db: Database, blob_id: int) -> None:
@@ -196,19 +197,46 @@ async def restore(source: Path, settings: Settings, db: Database, store: BlobSto
             await number_on(snapshot, db)
     async for blobs in _blobs(db):
         for blob in blobs:
-            await store.adopt(blob.key, blob_path(source, blob.key))
+            await _take_in(store, blob.key, blob_path(source, blob.key))
             copied.files, copied.bytes = copied.files + 1, copied.bytes + blob.size
         progress("files", len(blobs))
     await _publish_all(db, store, progress)
     return copied
 
 
+async def _take_in(store: BlobStore, key: str, source: Path) -> None:
+    if store.files:
+        await store.files.link_in(key, source)
+        return
+    async with _staged(store, key, _pieces(source)) as staged:
+        await store.commit(staged)
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, PIECE):
+            yield piece
+
+
+@asynccontextmanager
+async def _staged(store: BlobStore, key: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[Staged]:
+    """Bytes received by a store under a key that rows name, for a commit; nothing else is left of them."""
+    writer = store.writer(key)
+    try:
+        async for piece in pieces:
+            await writer.write(piece)
+        yield await writer.finish()
+    finally:
+        await writer.discard()
+
+
 async def _publish_all(db: Database, store: BlobStore, progress: Progress) -> None:
-    after = 0
+    after, tree = 0, store.tree
     while batch := await db.scan(lambda c, after=after: upkeep.links_after(c, after)):  # type: ignore[misc]
         after = batch[-1].id
         for link in batch:
-            await store.publish(link.blob.key, Slot.of(link, link.blob))
+            if tree:
+                await tree.publish(link.blob.key, Slot.of(link, link.blob))
         progress("links", len(batch))
 
 
@@ -234,17 +262,18 @@ async def move_files(db: Database, source: BlobStore, target: BlobStore, by_size
         if await _has(target, blob, by_size):
             moved.known += 1
             return
+        size = await source.size(blob.key)
         try:
-            fd = await source.open(blob.key)
+            if size is None:
+                raise NotFound
+            async with _staged(target, blob.key, source.read(blob.key, 0, size)) as staged:
+                if staged.sha256 != blob.sha256:
+                    moved.damaged += 1
+                    return
+                await target.commit(staged)
         except NotFound:
             moved.lost += 1  # or deleted meanwhile
             return
-        with os.fdopen(fd, "rb") as file:
-            digest = await asyncio.to_thread(lambda: hashlib.file_digest(file, "sha256").hexdigest())
-            if digest != blob.sha256:
-                moved.damaged += 1
-                return
-            await target.adopt(blob.key, Path(f"/proc/self/fd/{fd}"))
         moved.files, moved.bytes = moved.files + 1, moved.bytes + blob.size
 
     async for blobs in _blobs(db):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from urllib.parse import unquote
 
 import structlog
@@ -18,7 +16,7 @@ from media_gallery.db import Connection, Database, filters, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
 from media_gallery.models import SLOT_ID, THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage, Window
 from media_gallery.names import clean_name
-from media_gallery.storage import BlobStore
+from media_gallery.storage import BlobFile, BlobStore
 from media_gallery.thumbnails import Busy, DecoderFailed, Thumbnailer, Undecodable
 
 log = structlog.get_logger()
@@ -50,13 +48,9 @@ def only_logged(what: str, **about: int) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Bytes to send: those of a link's file, or `thumbnail`; `placeholder` where a thumbnail could not be made."""
+    """What to send: a link's file, or `thumbnail` with its bytes; `placeholder` where a thumbnail could not be made."""
 
     link: Link
-    read: Callable[[int, int], AsyncIterator[bytes]] | None = None
-    """The file's bytes from the first number to before the second."""
-    path: Path | None = None
-    """The file, where the store has files."""
     thumbnail: str | None = None
     data: bytes | None = None
     placeholder: bool = False
@@ -80,8 +74,7 @@ class Files:
         # COMPAT: iOS encodes names twice; who else gives slots out does not clean them
         for spelled in dict.fromkeys((name, unquote(name), clean_name(name))):
             if spelled == link.name:
-                key = link.blob.key
-                return Content(link, partial(self.store.read, key), self.store.path(key))
+                return Content(link)
             if stored := link.thumbnail_files(link.blob).get(spelled):
                 data = await self._thumbnail(link, stored)
                 return Content(link, thumbnail=stored, data=data, placeholder=data is None)
@@ -89,7 +82,16 @@ class Files:
 
     async def address(self, link: Link, disposition: str) -> tuple[str, float] | None:
         """Where a client may fetch a link's bytes by itself, and for how many seconds; None: through the service."""
-        return await self.store.address(link.blob.key, link.media_type, disposition)
+        addresses = self.store.addresses
+        return await addresses.address(link.blob.key, link.media_type, disposition) if addresses else None
+
+    async def file(self, link: Link) -> BlobFile | None:
+        """The file that other programs may send, where the store has files. Raises NotFound."""
+        return await self.store.files.file(link.blob.key) if self.store.files else None
+
+    def read(self, link: Link, start: int, end: int) -> AsyncIterator[bytes]:
+        """A link's bytes from `start` to before `end`, in pieces. Raises NotFound or Unavailable before the first."""
+        return self.store.read(link.blob.key, start, end)
 
     async def list(self, account: AccountId, wanted: Filter, window: Window) -> Page[Link]:
         """A page of the account's links, ordered by one of LINK_ORDERS."""
@@ -131,14 +133,12 @@ class Files:
     async def _make_again(self, link: Link, stored: str) -> None:
         """An avatar's thumbnail that got lost between its upload and a crash."""
         size, _, ext = stored.partition(".")
-        fd = await self.store.open(link.blob.key)
-        try:
-            made = await self.thumbnailer.more(fd, [int(size)], ext, owner=link.account)
-            await self.keep_thumbnails(link.blob, made)
-        except (Undecodable, DecoderFailed) as error:
-            log.warning("thumbnail failed", link=link.id, reason=str(error))
-        finally:
-            os.close(fd)
+        async with self.store.opened(link.blob.key) as fd:
+            try:
+                made = await self.thumbnailer.more(fd, [int(size)], ext, owner=link.account)
+                await self.keep_thumbnails(link.blob, made)
+            except (Undecodable, DecoderFailed) as error:
+                log.warning("thumbnail failed", link=link.id, reason=str(error))
 
     async def see(self, link: Link, wait: float | None = None, source: int | None = None) -> Blob:
         """Have an image or film decoded: its measures and its thumbnail. At most `wait` seconds; the work goes on.
@@ -170,14 +170,11 @@ class Files:
         """The blob as the decoder saw it, its thumbnail kept; None where a later request shall try again."""
         kind, blob = link.pictured, link.blob
         try:
-            fd = await self.store.open(blob.key) if source is None else source
-        except NotFound:
-            return None  # deleted meanwhile
-        try:
-            if kind is None:
-                return None
-            picture = await self.thumbnailer.picture(fd, kind, owner=link.account)
-        except Busy:
+            async with self._opened(blob, source) as fd:
+                if kind is None:
+                    return None
+                picture = await self.thumbnailer.picture(fd, kind, owner=link.account)
+        except (Busy, NotFound):  # or deleted meanwhile
             return None
         except (Undecodable, DecoderFailed) as error:
             metrics.decodes.labels(kind, "failed").inc()
@@ -186,11 +183,19 @@ class Files:
                 return replace(blob, decodable=False)
             self._note_failure(blob.key)
             return None
-        finally:
-            os.close(fd)
         metrics.decodes.labels(kind, "made").inc()
         await self.keep_thumbnails(blob, picture.thumbnails)
         return replace(blob, width=picture.width, height=picture.height, decodable=True)
+
+    @asynccontextmanager
+    async def _opened(self, blob: Blob, source: int | None) -> AsyncIterator[int]:
+        """A descriptor of the bytes, `source` or one that the store opens, closed at the end."""
+        async with AsyncExitStack() as stack:
+            if source is None:
+                source = await stack.enter_async_context(self.store.opened(blob.key))
+            else:
+                stack.callback(os.close, source)
+            yield source
 
     def _note_failure(self, key: str) -> None:
         """A decoder crashed or hung over a file once more."""
@@ -257,14 +262,14 @@ class Files:
         return count
 
     async def _delete_rows(self, account: AccountId, ids: Sequence[int]) -> links.Removed:
-        slots = self.store.tree
+        slots = self.store.tree is not None
         return await self.db.write(lambda c: links.delete_links(c, account, ids, self.clock(), slots), frees=True)
 
     async def _clear(self, removed: links.Removed) -> bool:
         """Take what was removed out of the store; whether that could be reached."""
         with only_logged("bytes not removed", files=len(removed.slot_ids)):
-            if removed.slot_ids:
-                await self.store.unpublish(removed.slot_ids)
+            if self.store.tree and removed.slot_ids:
+                await self.store.tree.unpublish(removed.slot_ids)
             if removed.keys:
                 await self.store.delete(removed.keys)
             if removed.trash:

@@ -63,11 +63,10 @@ class Keeper:
         try:
             while True:
                 blob = _as_seen(known or own, avatar)
-                if known is not None or committed:
-                    await self.store.publish(blob.key, Slot.of(new, blob))
-                else:
-                    await self.store.commit(staged, Slot.of(new, blob))
+                if known is None and not committed:
+                    await self.store.commit(staged)
                     committed = True
+                await self._publish(new, blob)
                 self.arrivals.note(entry, size=-entry.size)  # the transaction counts them: nobody shall see them twice
                 try:
                     kept = await self._link(entry.account, new, blob, avatar)
@@ -121,7 +120,7 @@ class Keeper:
             with only_logged("spare bytes not removed", link=kept.link.id):
                 await self.store.discard(staged)
             with only_logged("link not published", link=kept.link.id):
-                await self.store.publish(hit.blob.key, Slot.of(kept.link, hit.blob))
+                await self._publish(kept.link, hit.blob)
             metrics.uploads.labels(kept.link.category, "known").inc()
         return kept
 
@@ -133,7 +132,7 @@ class Keeper:
         entry = self.arrivals.enter_link(new.slot_id)
         try:
             entry.in_doubt = True
-            await self.store.publish(known.key, Slot.of(new, known))
+            await self._publish(new, known)
             kept = await self._link(account, new, known, awaited_until=awaited_until)
             entry.in_doubt = False
             return kept
@@ -173,10 +172,15 @@ class Keeper:
 
         return await self.db.write(transaction)
 
+    async def _publish(self, link: NewLink, blob: NewBlob) -> None:
+        if self.store.tree:
+            await self.store.tree.publish(blob.key, Slot.of(link, blob))
+
     async def _take_back(self, entry: Entry, slots: list[str], keys: Sequence[str] = ()) -> None:
         """Leave nothing of a link that surely was not made; what cannot be removed now is for upkeep."""
         with only_logged("spare bytes not removed"):
-            await self.store.unpublish(slots)
+            if self.store.tree:
+                await self.store.tree.unpublish(slots)
             if keys:
                 await self.store.delete(list(keys))
             entry.in_doubt = False

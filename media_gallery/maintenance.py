@@ -18,7 +18,7 @@ from media_gallery.errors import GalleryError, Unavailable
 from media_gallery.files import Files
 from media_gallery.models import Link
 from media_gallery.rates import Rates
-from media_gallery.storage import BlobStore, Slot
+from media_gallery.storage import BlobStore, LinkTree, Slot
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -123,10 +123,11 @@ class Maintenance:
 
     async def _mend_tree(self) -> None:
         """Publish what a power cut may have taken out of the tree."""
-        if not await self.store.is_sound():
+        tree = self.store.tree
+        if tree and not await tree.is_sound():
             report = Report()
             await self._check_links(report, repair=True, progress=_quiet)
-            await self.store.note_sound()
+            await tree.note_sound()
             log.info("the tree of links was looked over", links=report.links, published_anew=report.repaired)
 
     async def _sweep(self, at_once: bool) -> Swept:
@@ -152,14 +153,18 @@ class Maintenance:
         if keys and (spare := set(keys) - await self._needed(keys)):
             await self.store.delete(list(spare))
         if slots and (unknown := set(slots) - await self._known(slots)):
-            await self.store.unpublish(list(unknown))
+            await self._unpublish(list(unknown))
         self.arrivals.settle(left)
 
     async def _empty(self, keys: list[str]) -> None:
         # Keys of blobs and slots alike. Rows that stay are harmless, bytes that stay are lost space: these go first.
-        await self.store.unpublish(keys)
+        await self._unpublish(keys)
         await self.store.delete(keys)
         await self.db.write(lambda c: upkeep.empty_trash(c, keys), frees=True)
+
+    async def _unpublish(self, slot_ids: list[str]) -> None:
+        if self.store.tree:
+            await self.store.tree.unpublish(slot_ids)
 
     async def gc(self, grace: float | None = None, progress: Progress = _quiet, all_lost: bool = False) -> Swept:
         """Remove all that no link needs: what `tidy` removes, unfinished uploads, bytes and slots without a row. Links
@@ -181,7 +186,7 @@ class Maintenance:
             await self.store.delete(keys)
             swept.orphans += len(keys)
         async for slots in self._orphan_slots(grace, progress):
-            await self.store.unpublish(slots)
+            await self._unpublish(slots)
             swept.slots += len(slots)
         if self.store.tree:
             await self._check_links(Report(), repair=True, progress=progress)
@@ -198,7 +203,9 @@ class Maintenance:
         return await self.db.scan(lambda c: upkeep.needed_keys(c, keys))
 
     async def _orphan_slots(self, grace: float, progress: Progress) -> AsyncIterator[list[str]]:
-        async for slots in self.store.slots(grace):
+        if self.store.tree is None:
+            return
+        async for slots in self.store.tree.slots(grace):
             known = await self._known(slots)
             progress("links on disk", len(slots))
             if orphans := [slot for slot in slots if slot not in known]:
@@ -300,20 +307,24 @@ class Maintenance:
             await self.files.delete_ids(link.account, [link.id])
 
     async def _check_links(self, report: Report, repair: bool, progress: Progress) -> None:
-        after = 0
+        after, tree = 0, self.store.tree
         while links := await self._after(upkeep.links_after, after):
             after = links[-1].id
             for link in links:
-                slot = Slot.of(link, link.blob)
-                expected = self.store.publication(link.blob.key, slot)
-                if await self.store.published(link.slot_id) != expected and await self._is_there(link):
-                    report.found("unpublished", f"link {link.id}", repair)
-                    if repair:
-                        await self.store.publish(link.blob.key, slot)
-                        if not await self._is_there(link):  # it was deleted in the same moment
-                            await self.store.unpublish([link.slot_id])
+                if tree:
+                    await self._check_link(tree, link, report, repair)
             report.links += len(links)
             progress("links", len(links))
+
+    async def _check_link(self, tree: LinkTree, link: Link, report: Report, repair: bool) -> None:
+        key, slot = link.blob.key, Slot.of(link, link.blob)
+        if await tree.is_published(key, slot) or not await self._is_there(link):
+            return
+        report.found("unpublished", f"link {link.id}", repair)
+        if repair:
+            await tree.publish(key, slot)
+            if not await self._is_there(link):  # it was deleted in the same moment
+                await tree.unpublish([link.slot_id])
 
     async def _is_there(self, link: Link) -> bool:
         """Whether nobody has deleted the link meanwhile."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -215,15 +214,12 @@ class Upload:
     @asynccontextmanager
     async def _held_open(self, staged: Staged, new: NewLink) -> AsyncIterator[int | None]:
         """A descriptor for the decoder, where the store is far away and would have to bring the bytes back."""
-        store, pictured = self._uploads.store, new.media_type.startswith(("image/", "video/"))
-        if not (new.thumbnails and pictured) or store.path(staged.key) is not None:
+        store = self._uploads.store
+        if not (new.thumbnails and new.pictured) or store.files is not None:
             yield None
             return
-        fd = await store.open_staged(staged)
-        try:
+        async with store.opened_staged(staged) as fd:
             yield fd
-        finally:
-            os.close(fd)
 
     async def _keep_avatar(self, staged: Staged, offer: Offer) -> Kept:
         avatar = await self._crop(staged)
@@ -240,9 +236,9 @@ class Upload:
 
     async def _crop(self, staged: Staged) -> Avatar:
         """The square that is kept of an avatar; the original bytes go. Raises UnsupportedMedia, Unavailable."""
-        fd = await self._uploads.store.open_staged(staged)
         try:
-            avatar = await self._uploads.thumbnailer.avatar(fd, owner=self.received.account)
+            async with self._uploads.store.opened_staged(staged) as fd:
+                avatar = await self._uploads.thumbnailer.avatar(fd, owner=self.received.account)
         except DecoderFailed as error:
             metrics.decodes.labels("avatar", "failed").inc()
             log.warning("avatar not decoded", reason=str(error))
@@ -252,7 +248,6 @@ class Upload:
             log.info("avatar refused", reason=str(error))
             raise UnsupportedMedia from error
         finally:
-            os.close(fd)
             await self._uploads.store.discard(staged)
         metrics.decodes.labels("avatar", "made").inc()
         return avatar

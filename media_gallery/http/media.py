@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -14,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from media_gallery.errors import NotFound, RangeNotSatisfiable
+from media_gallery.errors import RangeNotSatisfiable
 from media_gallery.files import Content
 from media_gallery.http.middleware import ALWAYS
 from media_gallery.http.request import Call
@@ -22,49 +19,48 @@ from media_gallery.media_types import THUMBNAIL_TYPES, is_safe_inline
 
 PLACEHOLDER = (Path(__file__).parent / "placeholder.webp").read_bytes()
 AT_ONCE = 64 * 1024
-"""Bytes up to which a file is read whole and sent as one message: faster than any way of handing over a file."""
+"""Bytes up to which what is sent is read first, and sent as one message: faster than any way of handing over a file."""
 _FOREVER = "public, max-age=31536000, immutable"
 
 
 async def media(call: Call) -> Response:
     """Raises NotFound, RangeNotSatisfiable."""
-    path = call.request.path_params
-    content = await call.services.files.open(path["slot_id"], path["name"])
-    size, source = await _source(content)
-    headers = _headers(content)
+    files, path = call.services.files, call.request.path_params
+    content = await files.open(path["slot_id"], path["name"])
+    link, data, headers = content.link, content.data, _headers(content)
     if content.placeholder:
         for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # those of the thumbnail that may yet be made
             del headers[name]
         return Response(PLACEHOLDER, headers={**headers, "Cache-Control": "public, max-age=60"})
     if _not_modified(call.request, headers):
         return Response(status_code=304, headers=headers)
+    size = link.blob.size if data is None else len(data)
     span = _range(call.request, headers, size)
     prefix = call.services.settings.accel_prefix
-    if prefix and content.path and _nginx_agrees(call.request, span):
+    if prefix and data is None and _nginx_agrees(call.request, span) and (file := await files.file(link)):
         if span is None:
             del headers["Accept-Ranges"]  # nginx adds its own to a whole file
-        place = "/".join(content.path.parts[-3:])
-        return Response(headers={**headers, "X-Accel-Redirect": f"{prefix}/{place}"})
+        return Response(headers={**headers, "X-Accel-Redirect": f"{prefix}/{file.place}"})
     start, end = span or (0, size)
     headers["Content-Length"] = str(end - start)
     if span:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     status = 206 if span else 200
     if call.request.method == "HEAD":
-        return Response(status_code=status, headers=headers)
-    if isinstance(source, bytes):
-        return Response(source[start:end], status, headers)
-    if source and end - start <= AT_ONCE:
-        data = _read_cached(source, start, end - start)
         if data is None:
-            data = await asyncio.to_thread(_read, source, start, end - start)
-        return Response(data, status, headers)
-    if source and span is None and "http.response.pathsend" in call.request.scope.get("extensions", {}):
-        return _PathResponse(source, headers)
-    if address := await call.services.files.address(content.link, headers["Content-Disposition"]):
+            await files.file(link)  # raises NotFound where it is lost
+        return Response(status_code=status, headers=headers)
+    if data is not None:
+        return Response(data[start:end], status, headers)
+    if address := await files.address(link, headers["Content-Disposition"]):
         return _redirect(*address)
-    assert content.read
-    return StreamingResponse(await _begun(content.read(start, end)), status, headers)
+    pieces = files.read(link, start, end)
+    if end - start <= AT_ONCE:
+        return Response(b"".join([piece async for piece in pieces]), status, headers)
+    sends_files = "http.response.pathsend" in call.request.scope.get("extensions", {})
+    if span is None and sends_files and (file := await files.file(link)):
+        return _PathResponse(file.path, headers)
+    return StreamingResponse(await _begun(pieces), status, headers)
 
 
 def _redirect(url: str, lifetime: float) -> Response:
@@ -83,16 +79,6 @@ async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield piece
 
     return all_of_them()
-
-
-async def _source(content: Content) -> tuple[int, bytes | Path | None]:
-    if content.placeholder:
-        return len(PLACEHOLDER), PLACEHOLDER
-    if content.data is not None:
-        return len(content.data), content.data
-    if content.path and not content.path.exists():
-        raise NotFound
-    return content.link.blob.size, content.path
 
 
 def _headers(content: Content) -> dict[str, str]:
@@ -176,27 +162,13 @@ def parse_range(asked: str, size: int) -> tuple[int, int] | None:
     return start, end
 
 
-def _read_cached(path: Path, start: int, count: int) -> bytes | None:
-    """What the page cache holds, read at once: a thread costs more. None where the disk must be waited for."""
-    data = bytearray(count)
-    with suppress(OSError), path.open("rb", buffering=0) as file:
-        if os.preadv(file.fileno(), [data], start, os.RWF_NOWAIT) == count:
-            return bytes(data)
-    return None
-
-
-def _read(path: Path, start: int, count: int) -> bytes:
-    with path.open("rb") as file:
-        return os.pread(file.fileno(), count, start)
-
-
 class _PathResponse(Response):
     """A whole file, sent by the server itself (ASGI extension `http.response.pathsend`)."""
 
-    def __init__(self, path: Path, headers: dict[str, str]) -> None:
+    def __init__(self, path: str, headers: dict[str, str]) -> None:
         super().__init__(headers=headers)
         self.path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send({"type": "http.response.pathsend", "path": str(self.path)})
+        await send({"type": "http.response.pathsend", "path": self.path})

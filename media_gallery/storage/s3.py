@@ -14,11 +14,11 @@ import asyncio
 import errno
 import time
 from collections.abc import AsyncIterator, Awaitable, Container, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -27,8 +27,8 @@ from obstore.store import S3Store as Bucket
 
 from media_gallery.errors import NoSpace, NotFound, Unavailable
 from media_gallery.settings import Settings
-from media_gallery.storage import Slot, Staged, Writer
-from media_gallery.storage.staging import AWAY, NO_BUCKET, PIECE, Staging
+from media_gallery.storage import Staged, Writer
+from media_gallery.storage.staging import AWAY, LISTED, NO_BUCKET, PIECE, Staging
 
 if TYPE_CHECKING:
     from media_gallery.storage.keys import Keys
@@ -44,7 +44,6 @@ SLOWEST = 128 * 1024
 """Bytes a second at which a part must get there. Nothing tells how far it is, so its time is limited by its size."""
 SENDING = 3000.0
 """Seconds that a whole file may take: less than the age from which gc takes what is half sent for abandoned."""
-LISTED = 1000
 _NO_BUCKET = "<Code>NoSuchBucket<"
 _FULL = ("QuotaExceeded", "InsufficientStorage", "NoSpace", "status: 507")
 
@@ -68,9 +67,9 @@ async def _asked(work: Awaitable[T]) -> T:
 
 
 class S3Store:
-    """A `BlobStore` in a bucket, with staging in a local directory."""
+    """A `BlobStore` in a bucket, with staging in a local directory; with `Addresses` where they are wanted."""
 
-    tree: ClassVar[bool] = False
+    tree = files = None
 
     def __init__(self, settings: Settings) -> None:
         place = urlsplit(settings.storage_url)
@@ -79,6 +78,7 @@ class S3Store:
         self._endpoint = settings.s3_endpoint or f"https://s3.{settings.s3_region}.amazonaws.com"
         self._staging = Staging(settings.data_dir / "staging", settings.min_free_space)
         self._sending: set[asyncio.Task[None]] = set()
+        self._signing: Keys | None = None
 
     @cached_property
     def _keys(self) -> Keys:
@@ -86,8 +86,12 @@ class S3Store:
 
         return Keys(self._settings, self._endpoint)
 
+    @property
+    def addresses(self) -> S3Store | None:
+        return self if self._signing else None
+
     async def start(self) -> None:
-        self._signed = self._keys.address if self._settings.s3_delivery == "redirect" else None
+        self._signing = self._keys if self._settings.s3_delivery == "redirect" else None
         self._bucket, self._senders = self._connect(0), {PART: self._connect(PART)}
         await self._staging.start()
 
@@ -129,13 +133,13 @@ class S3Store:
 
     # --- The way in ---
 
-    def writer(self) -> Writer:
-        return self._staging.writer()
+    def writer(self, key: str = "") -> Writer:
+        return self._staging.writer(key)
 
     def check_room(self) -> None:
         self._staging.check_room()
 
-    async def commit(self, staged: Staged, slot: Slot) -> None:
+    async def commit(self, staged: Staged) -> None:
         self.check_room()
         # Who goes away must not leave half of the parts in the bucket, so what was begun is finished; `close` waits for
         # it at the latest. No row names it then, and gc finds it.
@@ -179,33 +183,25 @@ class S3Store:
     async def discard(self, staged: Staged) -> None:
         await self._staging.discard(staged)
 
-    async def adopt(self, key: str, file: Path) -> None:
-        size = await self._staging.run(lambda: file.stat().st_size)
-        await self._put(_blob(key), file, size)
-
-    async def publish(self, key: str, slot: Slot) -> None:
-        pass
-
-    async def unpublish(self, slot_ids: list[str]) -> None:
-        pass
-
     # --- The way out ---
 
-    async def open_staged(self, staged: Staged) -> int:
-        return await self._staging.open(staged)
+    def opened_staged(self, staged: Staged) -> AbstractAsyncContextManager[int]:
+        return self._staging.opened_staged(staged)
 
-    async def open(self, key: str) -> int:
+    @asynccontextmanager
+    async def opened(self, key: str) -> AsyncIterator[int]:
         size = await self.size(key)
         if size is None:
             raise NotFound
         writer = self._staging.writer()
-        try:
-            async for piece in self.read(key, 0, size):
-                await writer.write(piece)
-            staged = await writer.finish()
-            return await self._staging.open(staged)
-        finally:
-            await writer.discard()
+        async with AsyncExitStack() as stack:
+            try:
+                async for piece in self.read(key, 0, size):
+                    await writer.write(piece)
+                fd = await stack.enter_async_context(self._staging.opened_staged(await writer.finish()))
+            finally:
+                await writer.discard()  # what is open is there for as long as it is
+            yield fd
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         if start == end:
@@ -217,13 +213,9 @@ class S3Store:
         except (BaseError, OSError) as error:
             raise translate(error) from error
 
-    def path(self, key: str) -> Path | None:
-        return None
-
-    async def address(self, key: str, media_type: str, disposition: str) -> tuple[str, float] | None:
-        if self._signed is None:
-            return None
-        return await self._signed("/".join((self._name, self._place(_blob(key)))), media_type, disposition)
+    async def address(self, key: str, media_type: str, disposition: str) -> tuple[str, float]:
+        assert self._signing
+        return await self._signing.address("/".join((self._name, self._place(_blob(key)))), media_type, disposition)
 
     def _place(self, path: str) -> str:
         """The same in the whole bucket."""
@@ -275,22 +267,6 @@ class S3Store:
                 old = [meta["path"].split("/")[1] for meta in batch if meta["last_modified"] <= before]
                 if old:
                     yield list(dict.fromkeys(old))
-
-    async def slots(self, older_than: float) -> AsyncIterator[list[str]]:
-        for slots in list[list[str]]():
-            yield slots
-
-    async def is_sound(self) -> bool:
-        return True
-
-    async def note_sound(self) -> None:
-        pass
-
-    async def published(self, slot_id: str) -> dict[str, str]:
-        return {}
-
-    def publication(self, key: str, slot: Slot) -> dict[str, str]:
-        return {}
 
     async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
         count, size = await self._staging.sweep(older_than, living)

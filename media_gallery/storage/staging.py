@@ -12,8 +12,10 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +35,7 @@ the sync at the end finds little left, and what is read more often is not pushed
 TOUCH = 60.0
 """Seconds after which an unfinished file is touched, so that one that comes slowly is not taken for abandoned."""
 THREADS = 16
+LISTED = 1000
 AWAY, NO_BUCKET = "The storage cannot be reached", "The storage has no such bucket"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -40,6 +43,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def translate(error: OSError) -> Exception:
     """The refusal that stands for what the file system reports. Who asks for bytes that may be gone says so."""
     return NoSpace() if error.errno in _FULL else Unavailable(AWAY)
+
+
+def untouched(place: Path, older_than: float) -> Iterator[str]:
+    """Names of a directory's entries that nobody has touched for so many seconds."""
+    before = time.time() - older_than
+    with os.scandir(place) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # gone meanwhile
+                if entry.stat(follow_symlinks=False).st_ctime <= before:
+                    yield entry.name
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -81,8 +94,8 @@ class Staging:
     def path(self, key: str) -> Path:
         return self.directory / key
 
-    def writer(self) -> Writer:
-        return _Writer(self)
+    def writer(self, key: str = "") -> Writer:
+        return _Writer(self, key or secrets.token_hex(16))
 
     async def discard(self, staged: Staged) -> None:
         if staged.data is None:
@@ -95,10 +108,20 @@ class Staging:
 
         await self.run(job)
 
-    async def open(self, staged: Staged) -> int:
-        return await self.run(lambda: self._open(staged))
+    @asynccontextmanager
+    async def opened(self, opening: Callable[[], int]) -> AsyncIterator[int]:
+        """The descriptor that `opening` gives in a thread, until the end of the `with`."""
+        fd = await self.run(opening)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
-    def _open(self, staged: Staged) -> int:
+    def opened_staged(self, staged: Staged) -> AbstractAsyncContextManager[int]:
+        return self.opened(lambda: self.open(staged))
+
+    def open(self, staged: Staged) -> int:
+        """A descriptor of staged bytes, at their begin; for a thread."""
         if staged.data is None:
             return os.open(self.path(staged.key), os.O_RDONLY)
         fd = os.memfd_create("staged", os.MFD_CLOEXEC)
@@ -120,6 +143,12 @@ class Staging:
                 probe.unlink(missing_ok=True)
 
         await self.run(job)
+
+    async def listed(self, place: Path, older_than: float) -> AsyncIterator[list[str]]:
+        """Names in the 256 directories of a place that are untouched for so many seconds, in batches."""
+        names = (name for number in range(256) for name in untouched(place / f"{number:02x}", older_than))
+        while batch := await self.run(lambda: list(islice(names, LISTED))):
+            yield batch
 
     async def sweep(self, older_than: float, living: Container[str]) -> tuple[int, int]:
         """Remove what is untouched for so many seconds, but for living keys; how many, and their bytes."""
@@ -144,9 +173,8 @@ class _Writer:
     takes them in their order and at its own pace, while the next is received.
     """
 
-    def __init__(self, staging: Staging) -> None:
-        self.staging = staging
-        self.key = secrets.token_hex(16)
+    def __init__(self, staging: Staging, key: str) -> None:
+        self.staging, self.key = staging, key
         self.size = 0
         self._sha256, self._sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
         self._gathered: list[bytes] = []
@@ -172,7 +200,7 @@ class _Writer:
             self._put()
 
     def _open(self) -> None:
-        self._fd = os.open(self.staging.path(self.key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._fd = os.open(self.staging.path(self.key), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         self._on_disk, self._touched = True, time.monotonic()
 
     def _touch(self) -> None:

@@ -33,14 +33,14 @@ def test_what_is_uploaded_meanwhile_stays(
     deleted: list[int] = []
 
     async def work(gallery: Gallery) -> None:
-        unpublish = gallery.store.unpublish
+        delete = gallery.store.delete
 
-        async def late(slot_ids: list[str]) -> None:
+        async def late(keys: list[str]) -> None:
             user.upload(os.urandom(100), f"old but late {len(deleted)}.bin")
-            deleted.append(len(slot_ids))
-            await unpublish(slot_ids)
+            deleted.append(len(keys))
+            await delete(keys)
 
-        gallery.store.unpublish = late  # type: ignore[method-assign]
+        gallery.store.delete = late  # type: ignore[method-assign]
         account = (await gallery.accounts.get(Jid.parse(user.jid))).id
         if how == "filter":
             assert await gallery.files.delete(account, Filter(name="old")) == 7

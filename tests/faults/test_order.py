@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from media_gallery.errors import InDoubt, Unauthorized, Unavailable
 from media_gallery.keeping import Kept
 from media_gallery.models import Digest, Filter, Jid
 from media_gallery.offers import Offer
+from media_gallery.storage import Slot
 from media_gallery.uploads import Upload
 from tests import samples
 from tests.service import Service, User
@@ -50,9 +52,18 @@ def break_after_commit(gallery: Gallery, how: type[BaseException]) -> None:
     gallery.db.write = last  # type: ignore[method-assign]
 
 
+def removing_nothing(gallery: Gallery, patch: pytest.MonkeyPatch) -> None:
+    """As after a crash."""
+    patch.setattr(gallery.store, "delete", _nothing)
+    patch.setattr(Upload, "discard", _nothing)
+    patch.setattr(gallery.arrivals, "leave", lambda _: None)
+    if gallery.store.tree:
+        patch.setattr(gallery.store.tree, "unpublish", _nothing)
+
+
 @pytest.mark.parametrize("come", [_upload, _slot])
 def test_known_bytes_are_published_before_a_row_names_them(
-    start_service: Callable[..., Service], come: Callable[..., Any]
+    start_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, come: Callable[..., Any]
 ) -> None:
     service = start_service()
     user, data = service.user(), os.urandom(1000)
@@ -60,7 +71,7 @@ def test_known_bytes_are_published_before_a_row_names_them(
 
     async def crash(gallery: Gallery) -> None:
         break_after_commit(gallery, Crash)
-        gallery.store.unpublish = gallery.store.delete = _nothing  # type: ignore[method-assign]
+        removing_nothing(gallery, monkeypatch)
         with pytest.raises(Crash):
             await come(gallery, user, data)
 
@@ -122,16 +133,15 @@ def test_what_a_crash_leaves_upkeep_removes(
     monkeypatch.setattr(arriving, "SETTLED", -1)
 
     async def crash(gallery: Gallery, part: str, call: str, come: Callable[..., Any], data: bytes) -> None:
-        broken = getattr(gallery, part)
+        broken = {"db": gallery.db, "store": gallery.store, "tree": gallery.store.tree}[part]
+        if broken is None:
+            return
         works = getattr(broken, call)
 
         async def last(*args: Any) -> None:
             if call != "write":
                 await works(*args)
-            monkeypatch.setattr(gallery.store, "delete", _nothing)
-            monkeypatch.setattr(gallery.store, "unpublish", _nothing)
-            monkeypatch.setattr(gallery.arrivals, "leave", lambda _: None)
-            monkeypatch.setattr(Upload, "discard", _nothing)
+            removing_nothing(gallery, monkeypatch)
             raise Crash
 
         setattr(broken, call, last)
@@ -139,8 +149,8 @@ def test_what_a_crash_leaves_upkeep_removes(
             await come(gallery, user, data)
 
     for part, call, come, fresh in (
-        ("store", "commit", _upload, True), ("db", "write", _upload, True), ("store", "publish", _upload, False),
-        ("db", "write", _upload, False), ("store", "publish", _slot, False),
+        ("store", "commit", _upload, True), ("db", "write", _upload, True), ("tree", "publish", _upload, False),
+        ("db", "write", _upload, False), ("tree", "publish", _slot, False),
     ):  # fmt: skip
         data = os.urandom(size) if fresh else known
         service.within(lambda gallery: crash(gallery, part, call, come, data))  # noqa: B023, run at once
@@ -163,8 +173,9 @@ def test_a_deletion_is_done_once_its_rows_are_gone(start_service: Callable[..., 
     async def broken(gallery: Gallery) -> None:
         one, other = [(await gallery.accounts.get(Jid.parse(user.jid))).id for user in users]
         with pytest.MonkeyPatch.context() as patch:
-            for call in ("delete", "unpublish"):
-                patch.setattr(gallery.store, call, refuse)
+            patch.setattr(gallery.store, "delete", refuse)
+            if gallery.store.tree:
+                patch.setattr(gallery.store.tree, "unpublish", refuse)
             assert await gallery.files.delete(one, Filter(size_gte=0)) == 1
             patch.setattr(gallery.files, "delete_all", refuse)
             await gallery.accounts.delete(other)
@@ -183,20 +194,20 @@ def test_bytes_that_became_known_meanwhile_are_stored_once(start_service: Callab
     anna, boris, data = service.user(), service.user(), os.urandom(700_000)
 
     async def race(gallery: Gallery) -> None:
-        commit, published = gallery.store.commit, gallery.store.publish
+        commit, write, tried = gallery.store.commit, gallery.db.write, count(1)
 
         async def late(*args: Any, **_: Any) -> None:
             await commit(*args)
             boris.upload(data)
 
-        async def later(*args: Any, **_: Any) -> None:
-            boris.delete("files/percent/100/")
-            gallery.store.publish = published  # type: ignore[method-assign]
-            await published(*args)
+        async def later(query: Any) -> Any:
+            if next(tried) == 2:  # with his blob, which has gone again
+                boris.delete("files/percent/100/")
+            return await write(query)
 
-        gallery.store.commit, gallery.store.publish = late, later  # type: ignore[method-assign]
+        gallery.store.commit, gallery.db.write = late, later  # type: ignore[method-assign, assignment]
         kept = await _upload(gallery, anna, data)
-        assert kept.quota.used == len(data)
+        assert kept.quota.used == len(data) and next(tried) == 4
 
     service.within(race)
     [file] = anna.items()
@@ -215,13 +226,14 @@ def test_an_account_that_ends_meanwhile_leaves_nothing(
     boris.upload(data)
 
     async def race(gallery: Gallery) -> None:
-        published = gallery.store.publish
+        write = gallery.db.write
 
-        async def late(*args: Any, **_: Any) -> None:
-            await published(*args)
+        async def late(query: Any) -> Any:
+            gallery.db.write = write  # type: ignore[method-assign]
             assert anna.delete("account/").status_code == 204
+            return await write(query)
 
-        gallery.store.publish = late  # type: ignore[method-assign]
+        gallery.db.write = late  # type: ignore[method-assign, assignment]
         with pytest.raises(Unauthorized):
             await come(gallery, anna, data)
 
@@ -231,18 +243,20 @@ def test_an_account_that_ends_meanwhile_leaves_nothing(
 
 
 def test_fsck_does_not_take_a_deletion_under_way_for_a_fault(start_service: Callable[..., Service]) -> None:
-    service = start_service()
+    service = start_service(STORAGE_URL="")
     user = service.user()
     file = user.upload(b"going")
 
     async def check(gallery: Gallery) -> None:
-        published = gallery.store.published
+        tree = gallery.store.tree
+        assert tree
+        is_published = tree.is_published
 
-        async def slow(slot_id: str) -> dict[str, str]:
+        async def slow(key: str, slot: Slot) -> bool:
             assert user.delete("files/", id=file["id"]).status_code == 204
-            return await published(slot_id)
+            return await is_published(key, slot)
 
-        gallery.store.published = slow  # type: ignore[method-assign]
+        tree.is_published = slow  # type: ignore[method-assign]
         report = await gallery.maintenance.fsck()
         assert (report.links, report.wrong) == (1, 0)
 
@@ -250,21 +264,23 @@ def test_fsck_does_not_take_a_deletion_under_way_for_a_fault(start_service: Call
 
 
 def test_what_is_deleted_while_it_is_published_anew_is_not_published(start_service: Callable[..., Service]) -> None:
-    service = start_service()
+    service = start_service(STORAGE_URL="")
     user = service.user()
     file = user.upload(b"going")
 
     async def repair(gallery: Gallery) -> None:
-        publish = gallery.store.publish
-        await gallery.store.unpublish([file["slot_id"]])
+        tree = gallery.store.tree
+        assert tree
+        publish = tree.publish
+        await tree.unpublish([file["slot_id"]])
 
         async def late(*args: Any, **_: Any) -> None:
             assert user.delete("files/", id=file["id"]).status_code == 204
             await publish(*args)
 
-        gallery.store.publish = late  # type: ignore[method-assign]
+        tree.publish = late  # type: ignore[method-assign]
         await gallery.maintenance.fsck(repair=True)
-        assert await gallery.store.published(file["slot_id"]) == {}
+        assert [slots async for slots in tree.slots(-1)] == []
 
     service.within(repair)
     assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from media_gallery.settings import Settings
+from media_gallery.storage import open_store
 from media_gallery.storage.s3 import PART
+from media_gallery.storage.staging import BATCH
 from tests import s3, samples
 from tests.s3 import BUCKET, KEY, S3, SECRET
 from tests.service import MIB, PATIENCE, Service, User, anyone, assert_error
@@ -332,3 +337,30 @@ def test_keys_that_the_store_does_not_know(bucket: S3, start_service: Callable[.
     assert service.http.get("/readyz").status_code == 503
     assert_error(service.user().send(b"data"), 503)
     assert KEY not in service.log() and "wrong-secret" not in service.log()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_sending_that_is_given_up_is_ended_before_the_store_is_closed(
+    bucket: S3, way: Way, tmp_path: Path, cut: bool
+) -> None:
+    """Bytes that no row names are spare: whole, or not there at all."""
+    values = bucket.settings()
+    reached = Settings(data_dir=tmp_path, **{name.lower(): value for name, value in values.items()})
+    store = open_store(reached.model_copy(update={"s3_endpoint": f"http://127.0.0.1:{way.port}"}))
+    unforeseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
+    await store.start()
+    writer, way.delay = store.writer(), 0.05
+    await writer.write(os.urandom(2 * PART))
+    commit = asyncio.create_task(store.commit(await writer.finish()))
+    while way.sent < BATCH:  # noqa: ASYNC110, bytes that a thread counts
+        await asyncio.sleep(0.01)
+    way.cut_after = BATCH if cut else None
+    commit.cancel()
+    await asyncio.gather(commit, return_exceptions=True)
+    await writer.discard()
+    await store.close()
+    del commit
+    gc.collect()
+    assert len(s3.objects(values)) == (0 if cut else 1)
+    assert not list((tmp_path / "staging").iterdir()) and unforeseen == []

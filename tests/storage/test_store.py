@@ -1,9 +1,11 @@
-"""What every store promises (`media_gallery/storage/__init__.py`), shown on each there is."""
+"""What every store promises (`media_gallery/storage/__init__.py`): one suite, which each store passes.
+
+A new store gets an entry in `INTERFACES`, and `store` a way to open it. What only some stores can do is shown on those
+that can; which these are is shown, too.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -16,41 +18,62 @@ from hypothesis import strategies as st
 
 from media_gallery.errors import NotFound
 from media_gallery.settings import Settings
-from media_gallery.storage import BlobStore, Slot, Staged, open_store
-from media_gallery.storage.s3 import PART
+from media_gallery.storage import Addresses, BlobFiles, BlobStore, LinkTree, Slot, Staged, open_store
 from media_gallery.storage.staging import BATCH, CACHED
-from tests import s3
-from tests.s3 import S3
-from tests.tcp import Way
+from tests.service import anyone
+
+INTERFACES = {"local": {"tree", "files"}, "s3": {"addresses"}}
+"""The stores, and which of the further interfaces each has."""
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=INTERFACES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
-    values = request.getfixturevalue("bucket").settings() if request.param == "s3" else {}
-    store = open_store(Settings(data_dir=tmp_path, **{name.lower(): value for name, value in values.items()}))
+    values: dict[str, Any] = {}
+    if request.param == "s3":
+        values = request.getfixturevalue("bucket").settings() | {"S3_DELIVERY": "redirect"}
+    store = open_store(Settings(data_dir=tmp_path / "data", **{name.lower(): value for name, value in values.items()}))
     await store.start()
+    assert {name for name in ("tree", "files", "addresses") if getattr(store, name)} == INTERFACES[request.param]
     yield store
     await store.close()
 
 
-async def staged(store: BlobStore, data: bytes, piece: int = 100_000) -> Staged:
-    writer = store.writer()
+def having(interface: str) -> pytest.MarkDecorator:
+    """For a test of what only some stores can do."""
+    stores = [name for name, interfaces in INTERFACES.items() if interface in interfaces]
+    return pytest.mark.parametrize("store", stores, indirect=True)
+
+
+async def staged(store: BlobStore, data: bytes, key: str = "", piece: int = 100_000) -> Staged:
+    writer = store.writer(key)
     for start in range(0, len(data), piece):
         await writer.write(data[start : start + piece])
     return await writer.finish()
 
 
-async def read(fd: int) -> bytes:
-    with os.fdopen(fd, "rb") as file:
+async def kept(store: BlobStore, data: bytes, key: str = "") -> str:
+    """Commit these bytes; their key."""
+    file = await staged(store, data, key)
+    await store.commit(file)
+    return file.key
+
+
+async def read(store: BlobStore, key: str, start: int, end: int) -> bytes:
+    return b"".join([piece async for piece in store.read(key, start, end)])
+
+
+def through(fd: int) -> bytes:
+    """All that a descriptor gives, as the decoder reads it."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    with os.fdopen(fd, "rb", closefd=False) as file:
         return file.read()
-
-
-def slot(number: int = 1, **thumbnails: str) -> Slot:
-    return Slot(f"{number:032x}", "name.txt", "text/plain", thumbnails)
 
 
 async def everything(store: BlobStore) -> list[str]:
     return [key async for keys in store.keys(-1) for key in keys]
+
+
+# --- Every store ---
 
 
 @pytest.mark.parametrize("size", [0, 1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7, 3 * CACHED + 7])
@@ -60,14 +83,26 @@ async def test_what_is_written_is_read_back(store: BlobStore, size: int) -> None
     assert (file.size, file.sha256, file.sha1) == (
         size, hashlib.sha256(data).hexdigest(), hashlib.sha1(data).hexdigest(),
     )  # fmt: skip
-    assert await read(await store.open_staged(file)) == data
+    async with store.opened_staged(file) as fd:
+        assert through(fd) == data
     assert await store.size(file.key) is None
-    await store.commit(file, slot())
-    assert await store.size(file.key) == size
+    await store.commit(file)
+    assert await store.size(file.key) == size and await everything(store) == [file.key]
     for _ in range(2):  # the second time from where it is kept
-        assert await read(await store.open(file.key)) == data
+        async with store.opened(file.key) as fd:
+            assert through(fd) == data
     for start, end in ((0, size), (size // 3, size // 2), (max(0, size - 1), size)):
-        assert b"".join([piece async for piece in store.read(file.key, start, end)]) == data[start:end]
+        assert await read(store, file.key, start, end) == data[start:end]
+    assert await store.sweep_staging(-1) == (0, 0)
+
+
+async def test_a_descriptor_holds_what_is_deleted(store: BlobStore) -> None:
+    key = await kept(store, b"data")
+    async with store.opened(key) as fd:
+        await store.delete([key])
+        assert through(fd) == b"data"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -98,57 +133,60 @@ async def test_keys_are_never_the_same(store: BlobStore) -> None:
     assert len(keys) == 100
 
 
-async def test_deleting_is_final_and_may_be_repeated(store: BlobStore) -> None:
-    file = await staged(store, b"data")
-    await store.commit(file, slot())
-    await store.put_thumbnails(file.key, {"256.webp": b"small"})
-    await store.delete([file.key])
-    await store.delete([file.key, "0" * 32])
-    assert await store.size(file.key) is None
-    assert await store.thumbnail(file.key, "256.webp") is None
+@pytest.mark.parametrize("size", [100, 3 * BATCH])
+async def test_bytes_come_back_under_their_key(store: BlobStore, size: int) -> None:
+    """As from another store: in place of what is damaged, too."""
+    key, data = "ab" * 16, os.urandom(size)
+    for before in (None, b"damaged"):
+        if before:
+            await kept(store, before, key)
+        assert await kept(store, data, key) == key
+        assert await read(store, key, 0, size) == data
+        await store.delete([key])
+
+
+async def test_what_is_not_there_is_not_found(store: BlobStore) -> None:
+    key = "ab" * 16
+    assert await store.size(key) is None and await store.thumbnail(key, "256.webp") is None
     with pytest.raises(NotFound):
-        await store.open(file.key)
-    assert await everything(store) == []
+        await read(store, key, 0, 10)
+    with pytest.raises(NotFound):
+        async with store.opened(key):
+            pass
+
+
+async def test_deleting_is_final_and_may_be_repeated(store: BlobStore) -> None:
+    key, other = await kept(store, b"data"), await kept(store, b"other")
+    await store.put_thumbnails(key, {"256.webp": b"small"})
+    await store.delete([key])
+    await store.delete([key, "0" * 32])
+    assert await store.size(key) is None
+    assert await store.thumbnail(key, "256.webp") is None
+    assert await everything(store) == [other]
+
+
+async def test_what_is_unfinished_is_deleted_by_its_key(store: BlobStore) -> None:
+    file = await staged(store, os.urandom(3 * BATCH))
+    await store.delete([file.key])
+    assert await store.sweep_staging(-1) == (0, 0)
 
 
 async def test_thumbnails(store: BlobStore) -> None:
-    file = await staged(store, b"data")
-    await store.commit(file, slot())
-    assert await store.thumbnail(file.key, "256.webp") is None
-    await store.put_thumbnails(file.key, {"256.webp": b"one", "48.png": b"two"})
-    await store.put_thumbnails(file.key, {"256.webp": b"three"})
-    assert await store.thumbnail(file.key, "256.webp") == b"three"
-    assert await store.thumbnail(file.key, "48.png") == b"two"
-
-
-async def test_what_is_published_can_be_compared_and_withdrawn(store: BlobStore) -> None:
-    file = await staged(store, b"data")
-    place = slot(7, **{"thumb_name.webp": "256.webp"})
-    await store.commit(file, place)
-    assert await store.published(place.id) == store.publication(file.key, place)
-    if store.path(file.key):  # there is a tree
-        assert [found async for slots in store.slots(-1) for found in slots] == [place.id]
-    await store.publish(file.key, slot(8))
-    await store.unpublish([place.id, "f" * 32])
-    assert await store.published(place.id) == {}
-    assert await store.published(slot(8).id) == store.publication(file.key, slot(8))
-
-
-async def test_a_name_that_tells_another_type_is_not_in_the_tree(store: BlobStore) -> None:
-    file = await staged(store, b"x")
-    place = Slot(f"{1:032x}", "page.jpg", "text/html", {"thumb_page.webp": "256.webp"})
-    await store.commit(file, place)
-    published = await store.published(place.id)
-    assert published == store.publication(file.key, place)
-    assert "page.jpg" not in published and (not store.path(file.key) or "thumb_page.webp" in published)
+    key = await kept(store, b"data")
+    assert await store.thumbnail(key, "256.webp") is None
+    await store.put_thumbnails(key, {"256.webp": b"one", "48.png": b"two"})
+    await store.put_thumbnails(key, {"256.webp": b"three"})
+    assert await store.thumbnail(key, "256.webp") == b"three"
+    assert await store.thumbnail(key, "48.png") == b"two"
 
 
 async def test_listings_leave_out_what_is_young(store: BlobStore) -> None:
-    await store.commit(await staged(store, b"data"), slot())
-    await staged(store, os.urandom(3 * BATCH))
+    key, lonely = await kept(store, b"data"), "cd" * 16
+    await store.put_thumbnails(lonely, {"256.webp": b"of bytes that have gone"})
+    left = await staged(store, os.urandom(3 * BATCH))
     assert [keys async for keys in store.keys(60)] == []
-    assert [slots async for slots in store.slots(60)] == []
-    assert await store.sweep_staging(60) == (0, 0)
+    assert set(await everything(store)) == {key, lonely}
+    assert await store.sweep_staging(60) == await store.sweep_staging(-1, {left.key}) == (0, 0)
     assert await store.sweep_staging(-1) == (1, 3 * BATCH)
 
 
@@ -158,39 +196,123 @@ async def test_an_upload_that_comes_slowly_is_young(
     monkeypatch.setattr("media_gallery.storage.staging.TOUCH", 0)
     writer = store.writer()
     await writer.write(os.urandom(BATCH))
-    [path] = (tmp_path / "staging").iterdir()
+    [path] = (tmp_path / "data" / "staging").iterdir()
     os.utime(path, (0, 0))
     await writer.write(b"too little for a batch")
     assert await store.sweep_staging(60) == (0, 0)
     await writer.discard()
 
 
-async def test_it_says_when_it_can_take_nothing(store: BlobStore) -> None:
+async def test_it_says_when_it_can_take_something(store: BlobStore) -> None:
+    store.check_room()
     await store.check()
 
 
-@pytest.mark.parametrize("cut", [False, True])
-async def test_a_sending_that_is_given_up_is_ended_before_the_store_is_closed(
-    bucket: S3, way: Way, tmp_path: Path, cut: bool
-) -> None:
-    """Bytes that no row names are spare: whole, or not there at all."""
-    values = bucket.settings()
-    reached = Settings(data_dir=tmp_path, **{name.lower(): value for name, value in values.items()})
-    store = open_store(reached.model_copy(update={"s3_endpoint": f"http://127.0.0.1:{way.port}"}))
-    unforeseen: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
-    await store.start()
-    writer, way.delay = store.writer(), 0.05
-    await writer.write(os.urandom(2 * PART))
-    commit = asyncio.create_task(store.commit(await writer.finish(), slot()))
-    while way.sent < BATCH:  # noqa: ASYNC110, bytes that a thread counts
-        await asyncio.sleep(0.01)
-    way.cut_after = BATCH if cut else None
-    commit.cancel()
-    await asyncio.gather(commit, return_exceptions=True)
-    await writer.discard()
-    await store.close()
-    del commit
-    gc.collect()
-    assert len(s3.objects(values)) == (0 if cut else 1)
-    assert not list((tmp_path / "staging").iterdir()) and unforeseen == []
+# --- A tree of links ---
+
+
+def tree_of(store: BlobStore) -> LinkTree:
+    assert store.tree
+    return store.tree
+
+
+def slot(number: int, name: str = "name.txt", media_type: str = "text/plain", **thumbnails: str) -> Slot:
+    return Slot(f"{number:032x}", name, media_type, thumbnails)
+
+
+async def published(tree: LinkTree) -> set[str]:
+    return {found async for slots in tree.slots(-1) for found in slots}
+
+
+@having("tree")
+async def test_what_is_published_can_be_looked_at_and_withdrawn(store: BlobStore) -> None:
+    tree, key = tree_of(store), await kept(store, b"data")
+    one, two = slot(7, thumb_name="256.webp"), slot(8)
+    assert not await tree.is_published(key, one)
+    await tree.publish(key, one)
+    await tree.publish(key, two)
+    assert await tree.is_published(key, one) and await tree.is_published(key, two)
+    assert await published(tree) == {one.id, two.id} and [slots async for slots in tree.slots(60)] == []
+    await tree.unpublish([one.id, "f" * 32])
+    assert not await tree.is_published(key, one) and await tree.is_published(key, two)
+    assert await published(tree) == {two.id}
+
+
+@having("tree")
+async def test_what_is_published_anew_leads_to_nothing_else(store: BlobStore) -> None:
+    tree, key, other = tree_of(store), await kept(store, b"data"), await kept(store, b"other")
+    for before in (slot(1, thumb_name="256.webp"), slot(1, "other.txt")):
+        await tree.publish(other, before)
+        assert not await tree.is_published(key, slot(1))
+        await tree.publish(key, slot(1))
+        assert await tree.is_published(key, slot(1)) and not await tree.is_published(other, before)
+
+
+@having("tree")
+async def test_the_tree_leads_to_the_bytes_but_never_under_another_type(store: BlobStore, tmp_path: Path) -> None:
+    tree, key = tree_of(store), await kept(store, b"data")
+    await store.put_thumbnails(key, {"256.webp": b"small"})
+    for number, name, media_type in ((1, "page.txt", "text/plain"), (2, "page.jpg", "text/html")):
+        await tree.publish(key, slot(number, name, media_type, thumb_page="256.webp"))
+        place = next(path for path in (tmp_path / "data").rglob(f"{number:032x}"))
+        found = {path.name: path.read_bytes() for path in place.iterdir()}
+        assert found == {"thumb_page": b"small"} | ({"page.txt": b"data"} if number == 1 else {})
+
+
+@having("tree")
+async def test_a_tree_is_sound_once_it_was_looked_over(store: BlobStore) -> None:
+    tree = tree_of(store)
+    assert not await tree.is_sound()
+    await tree.note_sound()
+    assert await tree.is_sound()
+
+
+# --- Blobs that are files ---
+
+
+def files_of(store: BlobStore) -> BlobFiles:
+    assert store.files
+    return store.files
+
+
+@having("files")
+async def test_a_blob_is_a_file_below_the_stores_directory(store: BlobStore, tmp_path: Path) -> None:
+    files, key = files_of(store), await kept(store, b"data")
+    file = await files.file(key)
+    place = tmp_path / "data" / file.place
+    assert str(place) == file.path and place.read_bytes() == b"data"
+    await store.delete([key])
+    with pytest.raises(NotFound):
+        await files.file(key)
+    with pytest.raises(NotFound):
+        await files.link_out(key, tmp_path / "out")
+
+
+@having("files")
+async def test_a_file_goes_out_and_comes_in_by_another_name(store: BlobStore, tmp_path: Path) -> None:
+    files, key, out = files_of(store), await kept(store, b"data"), tmp_path / "deep" / "out"
+    await files.link_out(key, out)
+    assert out.samefile((await files.file(key)).path)
+    await kept(store, b"replaced", key)
+    assert out.read_bytes() == b"data"
+    await files.link_in(key, out)
+    assert await read(store, key, 0, 4) == b"data" and await store.size(key) == 4
+
+
+# --- Addresses for clients ---
+
+
+def addresses_of(store: BlobStore) -> Addresses:
+    assert store.addresses
+    return store.addresses
+
+
+@having("addresses")
+async def test_anybody_can_fetch_from_an_address(store: BlobStore) -> None:
+    key = await kept(store, b"data")
+    url, seconds = await addresses_of(store).address(key, "text/plain", 'attachment; filename="a.txt"')
+    answer = anyone.get(url)
+    assert answer.content == b"data" and seconds > 0
+    assert answer.headers["Content-Type"] == "text/plain"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="a.txt"'
+    assert anyone.get(url.replace(key, "0" * 32)).status_code == 403

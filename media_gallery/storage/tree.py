@@ -1,0 +1,88 @@
+"""A tree of links beside a directory of blobs, which any web server can serve.
+
+    links/ab/SLOT_ID/NAME             symbolic links to the bytes and their thumbnails; ab are the slot's first digits.
+                                      No name in it tells another type than its file has
+
+Nothing here is synced: the tree can be made again from the database and the bytes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from zlib import crc32
+
+from media_gallery.media_types import named_type
+from media_gallery.storage import Slot
+from media_gallery.storage.staging import Staging
+
+_HEX = frozenset("0123456789abcdef")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Another one after each start of the machine (proc_sys_kernel(5)): what was not synced may be lost then."""
+
+
+class DirectoryTree:
+    """The `LinkTree` of a directory, whose threads work on it, too."""
+
+    def __init__(self, root: Path, staging: Staging) -> None:
+        self._links, self._boot, self._staging, self._run = root / "links", root / "boot", staging, staging.run
+
+    def _place(self, slot_id: str) -> Path:
+        """By the two digits that a slot of ours begins with: web servers go by them. Others' may begin otherwise."""
+        ours = set(slot_id[:2]) <= _HEX
+        return self._links / (slot_id[:2] if ours else f"{crc32(slot_id.encode()) % 256:02x}") / slot_id
+
+    async def publish(self, key: str, slot: Slot) -> None:
+        def job() -> None:
+            place = self._place(slot.id)
+            try:
+                place.mkdir()
+            except FileExistsError:
+                shutil.rmtree(place)
+                place.mkdir()
+            for name, goal in _goals(key, slot).items():
+                (place / name).symlink_to(goal)
+
+        await self._run(job)
+
+    async def unpublish(self, slot_ids: list[str]) -> None:
+        def job() -> None:
+            for slot_id in slot_ids:
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(self._place(slot_id))
+
+        await self._run(job)
+
+    async def is_published(self, key: str, slot: Slot) -> bool:
+        def job() -> bool:
+            place = self._place(slot.id)
+            found = {entry.name: str(entry.readlink()) for entry in place.iterdir()} if place.is_dir() else {}
+            return found == _goals(key, slot)
+
+        return await self._run(job)
+
+    def slots(self, older_than: float) -> AsyncIterator[list[str]]:
+        return self._staging.listed(self._links, older_than)
+
+    async def is_sound(self) -> bool:
+        def job() -> bool:
+            try:
+                return self._boot.read_bytes() == BOOT_ID.read_bytes()
+            except FileNotFoundError:
+                return False
+
+        return await self._run(job)
+
+    async def note_sound(self) -> None:
+        await self._run(lambda: self._boot.write_bytes(BOOT_ID.read_bytes()))
+
+
+def _goals(key: str, slot: Slot) -> dict[str, str]:
+    """Each name in a slot's directory, and what it leads to."""
+    up = f"../../../{{}}/{key[:2]}/{key}"
+    goals = {name: f"{up.format('thumbs')}/{stored}" for name, stored in slot.thumbnails.items()}
+    if named_type(slot.name) == slot.media_type:
+        goals[slot.name] = up.format("blobs")
+    return goals
