@@ -155,7 +155,9 @@ class BlobFiles(Protocol):
         """Raises NotFound."""
 
     async def link_out(self, key: str, goal: Path) -> None:
-        """Give a blob a further name, or where the file system cannot, a copy, synced. Raises NotFound."""
+        """Give a blob a further name, or where the file system cannot, a copy, synced. Raises NotFound, and OSError for
+        what goes wrong at the goal.
+        """
 
     async def link_in(self, key: str, source: Path) -> None:
         """Take in a file in the same way, durably, under a key that rows name."""

@@ -11,6 +11,7 @@ made again from the database and the bytes.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import shutil
@@ -168,13 +169,12 @@ class LocalStore:
         return BlobFile(str(self._path(key)), f"blobs/{key[:2]}/{key}")
 
     async def link_out(self, key: str, goal: Path) -> None:
-        def job() -> None:
-            try:
-                link_or_copy(self._path(key), goal)
-            except FileNotFoundError:
-                raise NotFound from None
-
-        await self.run(job)
+        try:
+            await asyncio.to_thread(
+                link_or_copy, self._path(key), goal
+            )  # what goes wrong at the goal is not the store's
+        except FileNotFoundError:
+            raise NotFound from None
 
     async def thumbnail(self, key: str, name: str) -> bytes | None:
         def job() -> bytes | None:

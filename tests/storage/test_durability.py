@@ -185,6 +185,7 @@ def test_directories_that_are_gone_are_503_and_no_unknown_address(start_service:
     assert service.http.get("/readyz").is_success
     service.tree.joinpath("blobs").rename(service.tree / "elsewhere")
     assert_error(user.http.get(kept["file"]), 404)
+    assert user.http.head(kept["file"]).status_code == 404
     service.tree.joinpath("elsewhere").rename(service.tree / "blobs")
     assert user.upload(os.urandom(3 * MIB))["used"] == 4 * MIB
 
