@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +40,7 @@ _SIGNED_IN, _ASKED, _VOIDED, _PAUSED = "signed-in", "asked", "voided", "paused"
 _DAY = 86400
 _AT_HOME = 90 * 86400
 """Seconds for which a JID is at home where it has signed in."""
+_KEPT_OUT = "This JID is not allowed here"
 _BODIES = {
     "en": "{code} is your code to open the media gallery. Do not give it to anybody.",
     "ru": "{code} — ваш код для входа в медиагалерею. Никому его не сообщайте.",
@@ -83,7 +84,7 @@ class Accounts:
         """
         if kind == "iq" and not jid.resource:
             raise BadRequest("An iq needs a full JID", fields={"jid": "must have a resource for type iq"})
-        self._check_allowed(jid)
+        self.check_allowed(jid)
         await self.courier.check()  # a host that is not connected counts nothing: the next one is asked
         code, request_id = f"{secrets.randbelow(10**6):06d}", secrets.token_urlsafe(16)
         url = f"{self.settings.public_url}/api/v1/account/xmpp_auth/"
@@ -130,16 +131,18 @@ class Accounts:
             raise
         metrics.codes.labels("sent").inc()
 
-    def _check_allowed(self, jid: Jid) -> None:
+    def check_allowed(self, jid: Jid, domains: Sequence[str] = ()) -> None:
+        """Whether a JID may use the service. Raises Forbidden. `domains`: those whose users may, instead of
+        `ALLOWED_DOMAINS`.
+        """
         settings = self.settings
         if jid.bare in settings.denied_jids or not jid.local:
-            raise Forbidden("This JID may not sign in here")
+            raise Forbidden(_KEPT_OUT)
         if jid.bare in settings.allowed_jids:
             return
-        if jid.domain in settings.denied_domains or (
-            settings.allowed_domains and jid.domain not in settings.allowed_domains
-        ):
-            raise Forbidden("This JID may not sign in here")
+        allowed = domains or settings.allowed_domains
+        if jid.domain in settings.denied_domains or (allowed and jid.domain not in allowed):
+            raise Forbidden(_KEPT_OUT)
 
     async def sign_in(self, jid: Jid, code: str, device: str, client: str, address: str) -> Issued:
         """Exchange a one-time code for a token. Raises NotFound for a wrong, used or expired code, TooManyRequests."""
@@ -157,7 +160,7 @@ class Accounts:
     async def _use_code(self, jid: Jid, code: str, address: str) -> None:
         """Strangers, who neither asked for a code of this JID nor have signed in to it, can neither use up its rate
         nor all tries of a code: they would keep its owner out."""
-        self._check_allowed(jid)
+        self.check_allowed(jid)
         place = self._place(address)
         here = f"{jid.bare} {place}"
         home = await self._home(jid, place)

@@ -207,6 +207,17 @@ def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
     return app
 
 
-def answering(settings: Settings) -> Room:
-    """What the courier answers with."""
-    return Room(XmppServices(settings))
+@asynccontextmanager
+async def answering(settings: Settings) -> AsyncIterator[Room]:
+    """What the courier answers with. It decodes nothing; of the store it asks whether there is room."""
+    gallery = assemble(settings)
+    hosts = tuple(settings.slot_hosts) if settings.slots else ()
+    services = XmppServices(
+        settings, gallery.accounts, gallery.uploads, gallery.slot_tokens, gallery.clock, slot_hosts=hosts
+    )
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(gallery.rates.close)
+        for part in (gallery.db, gallery.store):
+            await part.start()
+            stack.push_async_callback(part.close)
+        yield Room(services)

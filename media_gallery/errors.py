@@ -1,22 +1,34 @@
-"""Every refusal the service gives, each with the status and the sentence a client sees (wire contract, "Errors")."""
+"""Every refusal the service gives, each with the status and the sentence a client sees (wire contract, "Errors"), and
+with what a client sees over XMPP (RFC 6120, section 8.3).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+_NUMBERS = {
+    "max_file_size": {"en": "at most {}", "ru": "не больше {}"},
+    "quota": {"en": "quota {}", "ru": "квота {}"},
+    "used": {"en": "used {}", "ru": "занято {}"},
+    "required": {"en": "required {}", "ru": "требуется {}"},
+}
+_UNITS = {"en": ("bytes", "KiB", "MiB", "GiB", "TiB"), "ru": ("Б", "КиБ", "МиБ", "ГиБ", "ТиБ")}
+
 
 class GalleryError(Exception):
     """A refusal that a person can be told about.
 
-    `status` is the HTTP status, `condition` the XMPP stanza error condition (RFC 6120, 8.3.3) for a
-    transport that answers over XMPP. `fields` names what was wrong, `details` tells the numbers that decided,
-    `headers` belong to the answer over HTTP, `retry_after` is in seconds.
+    `status` is the HTTP status; `error_type` and `condition` are those of an XMPP stanza error (RFC 6120, 8.3.2 and
+    8.3.3). `fields` names what was wrong, `details` tells the numbers that decided, in bytes, `headers` belong to the
+    answer over HTTP, `retry_after` is in seconds. `russian` is the sentence for who reads that.
     """
 
     status: ClassVar[int] = 500
+    error_type: ClassVar[str] = "wait"
     condition: ClassVar[str] = "internal-server-error"
     sentence: ClassVar[str] = "Something went wrong on the server"
+    russian: ClassVar[str] = "На сервере что-то пошло не так"
 
     def __init__(
         self,
@@ -44,51 +56,83 @@ class GalleryError(Exception):
             answer["details"] = self.details
         return answer
 
+    def told(self, language: str) -> str:
+        """For a person, in English or in Russian ("ru"): the sentence, and the numbers that decided."""
+        language = language if language in _UNITS else "en"
+        sentence = self.russian if language == "ru" else str(self)
+        told = (_NUMBERS[name][language].format(_size(value, language)) for name, value in self.details.items())
+        numbers = ", ".join(told)
+        return f"{sentence}: {numbers}" if numbers else sentence
+
+
+def _size(size: int, language: str) -> str:
+    """Bytes in a unit that a person reads, with one decimal."""
+    units = _UNITS[language]
+    power = min(max(0, (size.bit_length() - 1) // 10), len(units) - 1)
+    number = f"{size / 1024**power:.1f}".removesuffix(".0")
+    return f"{number.replace('.', ',') if language == 'ru' else number} {units[power]}"
+
 
 class BadRequest(GalleryError):
     status = 400
+    error_type = "modify"
     condition = "bad-request"
     sentence = "The request is malformed"
+    russian = "Запрос составлен неверно"
 
 
 class Unauthorized(GalleryError):
     status = 401
+    error_type = "auth"
     condition = "not-authorized"
     sentence = "A valid token is required"
+    russian = "Нужен действительный токен"
 
 
 class Forbidden(GalleryError):
     status = 403
+    error_type = "auth"
     condition = "forbidden"
     sentence = "Not allowed"
+    russian = "Не разрешено"
 
 
 class QuotaExceeded(Forbidden):
+    error_type = "wait"
     condition = "resource-constraint"
     sentence = "Quota exceeded"
+    russian = "Квота исчерпана"
 
 
 class TooManyFiles(Forbidden):
+    error_type = "wait"
     condition = "resource-constraint"
     sentence = "The account has as many files as it may have"
+    russian = "У учётной записи столько файлов, сколько разрешено"
 
 
 class NotFound(GalleryError):
     status = 404
+    error_type = "cancel"
     condition = "item-not-found"
     sentence = "Not found"
+    russian = "Не найдено"
 
 
 class MethodNotAllowed(GalleryError):
     status = 405
+    error_type = "cancel"
     condition = "not-allowed"
     sentence = "This method is not allowed here"
+    russian = "Этот метод здесь не разрешён"
 
 
 class ClientTimeout(GalleryError):
     status = 408
+    error_type = "wait"
     condition = "remote-server-timeout"
     sentence = "The client stopped sending"
+    russian = "Клиент перестал отправлять"
 
 
 class Conflict(GalleryError):
@@ -99,32 +143,42 @@ class Conflict(GalleryError):
 
 class TooLarge(GalleryError):
     status = 413
+    error_type = "modify"
     condition = "not-acceptable"
     sentence = "The file is too large"
+    russian = "Файл слишком велик"
 
 
 class UnsupportedMedia(GalleryError):
     status = 415
+    error_type = "modify"
     condition = "not-acceptable"
     sentence = "This is not an image that can be decoded"
+    russian = "Это не изображение, которое можно прочитать"
 
 
 class RangeNotSatisfiable(GalleryError):
     status = 416
+    error_type = "modify"
     condition = "bad-request"
     sentence = "The range is outside the file"
+    russian = "Диапазон за пределами файла"
 
 
 class TooManyRequests(GalleryError):
     status = 429
+    error_type = "wait"
     condition = "resource-constraint"
     sentence = "Too many requests"
+    russian = "Слишком много запросов"
 
 
 class Unavailable(GalleryError):
     status = 503
-    condition = "service-unavailable"
+    error_type = "wait"
+    condition = "internal-server-error"
     sentence = "The service is not available right now"
+    russian = "Служба сейчас недоступна"
 
     def __init__(self, sentence: str | None = None, *, retry_after: int | None = 10) -> None:
         super().__init__(sentence, retry_after=retry_after)
@@ -136,5 +190,7 @@ class InDoubt(Unavailable):
 
 class NoSpace(GalleryError):
     status = 507
+    error_type = "wait"
     condition = "resource-constraint"
     sentence = "No space is left on the storage"
+    russian = "В хранилище не осталось места"

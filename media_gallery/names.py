@@ -1,9 +1,10 @@
-"""File names: what is kept of a client's, those of its thumbnails, and names to compare by."""
+"""File names: what is kept of a client's, those of its thumbnails, addresses made of them, and names to compare by."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from urllib.parse import quote
 
 NAME_BYTES = 255
 """Longest file name kept, in bytes of UTF-8: what file systems and the contract allow."""
@@ -49,6 +50,11 @@ def split_name(name: str) -> tuple[str, str]:
 
 def _cut(text: str, size: int) -> str:
     return text.encode()[:size].decode(errors="ignore").rstrip()
+
+
+def media_url(public_url: str, slot_id: str, name: str) -> str:
+    """The public URL of a file or of a thumbnail (contract, file object)."""
+    return f"{public_url}/media/{slot_id}/{quote(name, safe='')}"
 
 
 def thumbnail_name(name: str) -> str:

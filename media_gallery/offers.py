@@ -51,8 +51,13 @@ class Offer:
 
     def link(self, media_type: str, context: Context) -> NewLink:
         """The link that it becomes, once these are decided."""
-        slot_id = self.slot_id or secrets.token_hex(16)
+        slot_id = self.slot_id or new_slot_id()
         return NewLink(slot_id, self.name, media_type, context, self.metadata, self.thumbnails)
+
+
+def new_slot_id() -> str:
+    """Names a link's directory, and cannot be guessed: 128 bits (contract, file object)."""
+    return secrets.token_hex(16)
 
 
 def decide_type(offer: Offer, head: bytes) -> tuple[str, Context]:

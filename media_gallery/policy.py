@@ -38,16 +38,19 @@ class Policy:
         """Raises Unauthorized where the account has gone since the request began."""
         return self.quota(await _get(c, account))
 
-    async def check_room(self, c: Connection, account: AccountId, size: int, whole: int = 0, now: int = 0) -> Quota:
+    async def check_room(
+        self, c: Connection, account: AccountId | str, size: int, whole: int = 0, now: int = 0
+    ) -> Quota:
         """Whether there is room for one more file of `size` bytes; the quota before it. Raises as `charge` would.
 
         `whole`: what a refusal names as the file's size, where `size` is only what it has at least. `now`: the file may
         be one that a slot hit has counted already, whose link it takes over; then `used` is without that one.
+        `account` may be a bare JID, whose account comes to be with this file.
         """
-        found = await _get(c, account)
+        found = await _get(c, account) if isinstance(account, int) else await _get_or_new(c, account)
         quota, full, counted = self.quota(found), found.files >= self.allowance(found).files, None
         if now and (full or size > quota.left):
-            counted = await queries.find_awaited_size(c, account, now)
+            counted = await queries.find_awaited_size(c, found.id, now)
         _check(quota, size - (counted or 0), max(size, whole), full and counted is None)
         return Quota(quota.limit, quota.used - (counted or 0))
 
@@ -68,6 +71,11 @@ async def _get(c: Connection, account: AccountId) -> Account:
     if found is None:
         raise Unauthorized
     return found
+
+
+async def _get_or_new(c: Connection, jid: str) -> Account:
+    """The account of a bare JID as it is, or as it will begin."""
+    return await queries.find_account(c, jid) or Account(AccountId(0), jid, None, 0, 0, 0)
 
 
 def _check(quota: Quota, more: int, required: int, full: bool) -> None:

@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 
 from media_gallery import logs
 from media_gallery.app import COURIER_SOCKET, answering, build, hold
-from media_gallery.courier import XmppConfig, run_courier
+from media_gallery.connection import XmppConfig, run_courier
 from media_gallery.db import migrate, opened
 from media_gallery.errors import Unavailable
 from media_gallery.metrics import MULTIPROCESS
@@ -93,8 +93,12 @@ def courier(path: str) -> None:
     logs.set_up(settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the whole family; the parent ends us
 
+    async def run() -> None:
+        async with answering(settings) as room:
+            await run_courier(xmpp_config(settings), Path(path), room)
+
     async def main() -> None:
-        task = asyncio.create_task(run_courier(xmpp_config(settings), Path(path), answering(settings).answer))
+        task = asyncio.create_task(run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         with suppress(asyncio.CancelledError):
             await task

@@ -15,6 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from media_gallery.models import Jid
 from media_gallery.setting_types import (
     Bytes,
     Domains,
@@ -108,7 +109,9 @@ class Settings(BaseSettings):
         description="How long an address that made a code void waits for the next one of that JID; twice as long"
         " after each further one within a day; 0: not at all",
     )
-    allowed_domains: Domains = Field([], description="Domains whose users may sign in; empty: all")
+    allowed_domains: Domains = Field(
+        [], description="Domains whose users may sign in, and get slots; empty: all may sign in"
+    )
     denied_domains: Domains = Field([], description="Domains whose users may not sign in")
     allowed_jids: Jids = Field([], description="JIDs that may sign in, whatever the lists of domains say")
     denied_jids: Jids = Field([], description="JIDs that may not sign in")
@@ -138,6 +141,16 @@ class Settings(BaseSettings):
     xmpp_component_port: int = Field(5347, ge=1, le=65535, description="Its component port")
     xmpp_component_secret: SecretStr = Field(
         SecretStr(""), description="Shared secret; setting it makes the service a component"
+    )
+    slots: bool = Field(
+        False,
+        description="`true`: as a component, take uploads by XEP-0363 from any client of the hosts served; switch other"
+        " upload services of the server off, since clients take any one",
+    )
+    slot_domains: Domains = Field(
+        [],
+        description="Domains whose users get slots of XEP-0363; empty: `ALLOWED_DOMAINS`, or if that is empty, too, the"
+        " domain above the component's (`example.org` for `upload.example.org`)",
     )
     slot_secret: LongSecret = Field(
         SecretStr(""),
@@ -248,6 +261,8 @@ class Settings(BaseSettings):
                 raise ValueError("XMPP_JID needs XMPP_PASSWORD (client account) or XMPP_COMPONENT_SECRET (component)")
         elif self.xmpp_component_secret.get_secret_value() or self.xmpp_password.get_secret_value():
             raise ValueError("XMPP_PASSWORD and XMPP_COMPONENT_SECRET need XMPP_JID")
+        if self.slots and not self.xmpp_component_secret.get_secret_value():
+            raise ValueError("SLOTS needs XMPP_COMPONENT_SECRET: clients ask a component for slots, no client account")
         if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql://")):
             raise ValueError("DATABASE_URL must start with sqlite:/// or postgresql://")
         if self.database_url.startswith("postgresql://") and not is_address(self.database_url):
@@ -268,6 +283,11 @@ class Settings(BaseSettings):
         """IP address and port to listen on."""
         ip, port = parse_listen(self.listen)
         return str(ip), port
+
+    @property
+    def slot_hosts(self) -> list[str]:
+        """Domains whose users get slots."""
+        return self.slot_domains or self.allowed_domains or [Jid.parse(self.xmpp_jid).domain.partition(".")[2]]
 
     @property
     def database_path(self) -> Path:

@@ -10,7 +10,7 @@ import structlog
 
 from media_gallery import media_types, metrics
 from media_gallery.arriving import Arrivals, Entry
-from media_gallery.db import Database, links
+from media_gallery.db import Database, accounts, links
 from media_gallery.errors import Conflict, QuotaExceeded, TooLarge, TooManyRequests, Unavailable, UnsupportedMedia
 from media_gallery.files import Files, only_logged
 from media_gallery.keeping import Keeper, Kept
@@ -75,12 +75,13 @@ class Uploads:
     def __post_init__(self) -> None:
         self.keeper = Keeper(self.db, self.store, self.arrivals, self.policy, self.clock)
 
-    async def admit(self, account: AccountId, size: int, whole: int = 0, *, again: bool = True) -> Quota:
+    async def admit(self, account: AccountId | str, size: int, whole: int = 0, *, again: bool = True) -> Quota:
         """Whether a file of so many bytes may come; the quota before it. Raises TooLarge, QuotaExceeded, TooManyFiles,
         NoSpace.
 
         `whole`: what a refusal names as its size, where `size` is only what it has at least. `again`: it may be the
-        upload of a slot hit, which `used` is without then.
+        upload of a slot hit, which `used` is without then. `account` may be a bare JID, whose account comes to be with
+        this file.
         """
         if size > self.limits.max_file_size:
             raise TooLarge(max_file_size=self.limits.max_file_size)
@@ -94,8 +95,7 @@ class Uploads:
 
         Raises what `begin` would raise for the same file.
         """
-        await self.rates.hit("slot", self.limits.rate_slot, account)
-        await self.rates.test("upload", self.limits.rate_upload, account)
+        await self._count_slot(account)
         size, digest, avatar = offer.size or 0, offer.digest, offer.context == "avatar"
         quota = await self.admit(account, size, again=False)
         if digest is None:
@@ -114,6 +114,19 @@ class Uploads:
             return quota
         metrics.slot_hits.inc()
         return kept
+
+    async def permit(self, jid: str, size: int) -> None:
+        """Whether a bare JID may upload `size` bytes now, which has an account or gets one with its first upload.
+
+        Counts, and raises, as `slot` does.
+        """
+        account = await self.db.read(lambda c: accounts.find_account(c, jid))
+        await self._count_slot(account.id if account else jid)
+        await self.admit(jid, size, again=False)
+
+    async def _count_slot(self, who: AccountId | str) -> None:
+        await self.rates.hit("slot", self.limits.rate_slot, who)
+        await self.rates.test("upload", self.limits.rate_upload, who)
 
     @asynccontextmanager
     async def begin(

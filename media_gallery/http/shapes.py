@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Generic, TypeVar
-from urllib.parse import quote
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from media_gallery import models
 from media_gallery.models import CATEGORIES, Account, Context, Digest, Link, Page, Usage
-from media_gallery.names import avatar_thumbnail_name, thumbnail_name
+from media_gallery.names import avatar_thumbnail_name, media_url, thumbnail_name
 from media_gallery.quantities import iso
 
 
@@ -138,10 +137,6 @@ class Error(Struct):
 
 
 # --- From the domain to the wire ---------------------------------------------------------------------------------
-
-
-def media_url(public_url: str, slot_id: str, name: str) -> str:
-    return f"{public_url}/media/{slot_id}/{quote(name, safe='')}"
 
 
 def file_object(link: Link, public_url: str, asked: Digest | None = None) -> FileObject:

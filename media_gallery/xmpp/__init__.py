@@ -10,12 +10,13 @@ from xml.etree.ElementTree import Element
 
 import structlog
 
-from media_gallery.xmpp import discovery
-from media_gallery.xmpp.query import Query, Refused, Services, written
+from media_gallery.errors import GalleryError
+from media_gallery.xmpp import discovery, slots
+from media_gallery.xmpp.query import Query, Refused, Services, language_of, refusal, reply
 
 log = structlog.get_logger()
 Handler = Callable[[Query], Awaitable[str]]
-"""Gives what the result holds, as XML. Raises Refused."""
+"""Gives what the result holds, as XML. Raises Refused, GalleryError."""
 
 QUERIES: dict[tuple[str, str], Handler] = {
     ("get", "{urn:xmpp:ping}ping"): discovery.ping,
@@ -25,40 +26,46 @@ QUERIES: dict[tuple[str, str], Handler] = {
 }
 """By the type of an IQ and its one element."""
 
+SLOT_QUERIES: dict[tuple[str, str], Handler] = {
+    ("get", f"{{{slots.UPLOAD}}}request"): slots.request,
+    ("get", f"{{{slots.OLD_UPLOAD}}}request"): slots.old_request,
+}
+"""The same, where the service gives out slots."""
+
 
 class Room:
     """Answers what is asked of us."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
+        self.queries = QUERIES | (SLOT_QUERIES if services.settings.slots else {})
 
     async def answer(self, iq: Element) -> str | None:
         """The answer to an IQ of type get or set, whatever is in it; None where nobody could be answered."""
-        sender = iq.get("from", "")
-        if not sender and self.services.is_component:
+        if not self._knows_sender(iq):
             return None
         try:
-            return _reply(iq, "result", await self._result(iq, sender))
-        except Refused as refusal:
-            return _reply(iq, "error", _error(refusal.kind, refusal.condition))
+            return reply(iq, "result", await self._result(iq))
+        except Refused as refused:
+            return refusal(iq, refused)
+        except GalleryError as error:
+            return refusal(iq, Refused.by(error, language_of(iq)))
         except Exception:  # a fault of one answer is not one of the connection
             log.exception("a fault in an answer over XMPP")
-            return _reply(iq, "error", _error("wait", "internal-server-error"))
+            return refusal(iq, Refused.by(GalleryError(), language_of(iq)))
 
-    async def _result(self, iq: Element, sender: str) -> str:
+    def refuse(self, iq: Element) -> str | None:
+        """The same where there are too many of them."""
+        return refusal(iq, Refused("wait", "resource-constraint")) if self._knows_sender(iq) else None
+
+    def _knows_sender(self, iq: Element) -> bool:
+        """A component names both ends of what it sends; a client account's own server may go without a name."""
+        return bool(iq.get("from")) or not self.services.is_component
+
+    async def _result(self, iq: Element) -> str:
         if len(iq) != 1:  # RFC 6120, section 8.2.3
             raise Refused("modify", "bad-request")
-        handler = QUERIES.get((iq.attrib["type"], iq[0].tag))
+        handler = self.queries.get((iq.attrib["type"], iq[0].tag))
         if handler is None or ("@" in iq.get("to", "") and self.services.is_component):
             raise Refused("cancel", "service-unavailable")
-        return await handler(Query(self.services, sender, iq[0]))
-
-
-def _reply(iq: Element, kind: str, content: str) -> str:
-    ends = {"to": iq.get("from"), "from": iq.get("to")}
-    named = {name: value for name, value in ends.items() if value}
-    return written("iq", content, type=kind, id=iq.get("id", ""), **named)
-
-
-def _error(kind: str, condition: str) -> str:
-    return written("error", written(condition, xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"), type=kind)
+        return await handler(Query(self.services, iq.get("from", ""), iq[0], language_of(iq)))

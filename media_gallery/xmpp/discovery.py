@@ -6,10 +6,13 @@ import sys
 from xml.sax.saxutils import escape
 
 from media_gallery import __version__
+from media_gallery.slot_tokens import PURPOSES
 from media_gallery.xmpp.query import Query, Refused, Services, written
+from media_gallery.xmpp.slots import OLD_UPLOAD, PURPOSE, UPLOAD
 
 INFO, ITEMS = "http://jabber.org/protocol/disco#info", "http://jabber.org/protocol/disco#items"
 _FEATURES = (INFO, ITEMS, "jabber:iq:version", "urn:xmpp:ping")
+_SLOTS = (UPLOAD, OLD_UPLOAD, *(f"{PURPOSE}#{name}" for name in PURPOSES))
 _GALLERY = "urn:xabber:http:url"
 """Where clients look for the gallery's address (contract, "How clients find the service")."""
 
@@ -32,7 +35,7 @@ async def items(query: Query) -> str:
 async def info(query: Query) -> str:
     """Identity, features, and the form with the gallery's address."""
     _check_node(query)
-    return written("query", _identity(query.services) + _features() + _forms(query.services), xmlns=INFO)
+    return written("query", _identity(query.services) + _features(query.services) + _forms(query.services), xmlns=INFO)
 
 
 def _check_node(query: Query) -> None:
@@ -41,17 +44,28 @@ def _check_node(query: Query) -> None:
 
 
 def _identity(services: Services) -> str:
+    if services.settings.slots:
+        return written("identity", category="store", type="file", name="Media gallery")
     # COMPAT: not store/file, at whose first one old iOS clients stop to look for a service of XEP-0363
     category, kind = ("component", "generic") if services.is_component else ("client", "bot")
     return written("identity", category=category, type=kind, name="Media gallery")
 
 
-def _features() -> str:
-    return "".join(written("feature", var=name) for name in _FEATURES)
+def _features(services: Services) -> str:
+    names = (*_FEATURES, *_SLOTS) if services.settings.slots else _FEATURES
+    return "".join(written("feature", var=name) for name in names)
 
 
 def _forms(services: Services) -> str:
-    return _form(_GALLERY, {f"{_GALLERY}:mediagallery": services.settings.api_url})
+    """The gallery's address, and for those who give out slots the largest file, which every client may send that takes
+    the announced size for allowed; some send smaller ones only.
+    """
+    settings = services.settings
+    forms = _form(_GALLERY, {f"{_GALLERY}:mediagallery": settings.api_url})
+    if settings.slots:
+        for namespace in (UPLOAD, OLD_UPLOAD):
+            forms += _form(namespace, {"max-file-size": str(settings.max_file_size)})
+    return forms
 
 
 def _form(kind: str, values: dict[str, str]) -> str:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
+from media_gallery.accounts import Accounts
+from media_gallery.errors import GalleryError
 from media_gallery.settings import Settings
+from media_gallery.slot_tokens import SlotTokens
+from media_gallery.uploads import Uploads
+
+_STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +22,12 @@ class Services:
     """What the handlers call on; made by `app.answering`."""
 
     settings: Settings
+    accounts: Accounts
+    uploads: Uploads
+    slot_tokens: SlotTokens
+    clock: Callable[[], int]
+    slot_hosts: tuple[str, ...]
+    """Domains whose users get slots."""
 
     @property
     def is_component(self) -> bool:
@@ -23,22 +37,50 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One IQ of type get or set. `sender` is empty where it is our own server; `element` is what the IQ asks."""
+    """One IQ of type get or set. `sender` is empty where it is our own server; `element` is what the IQ asks;
+    `language` is that of its texts, as a primary subtag.
+    """
 
     services: Services
     sender: str
     element: Element
+    language: str
 
 
 class Refused(Exception):
-    """A refusal that is XMPP's own, of no interest to a person."""
+    """A refusal in the words of XMPP. `text` is for a person, `more` is XML for their client."""
 
-    def __init__(self, kind: str, condition: str) -> None:
+    def __init__(self, error_type: str, condition: str, text: str = "", more: str = "") -> None:
         super().__init__(condition)
-        self.kind, self.condition = kind, condition
+        self.error_type, self.condition, self.text, self.more = error_type, condition, text, more
+
+    @classmethod
+    def by(cls, refusal: GalleryError, language: str, more: str = "") -> Refused:
+        """The same as one of ours."""
+        return cls(refusal.error_type, refusal.condition, refusal.told(language), more)
+
+
+def language_of(iq: Element) -> str:
+    """The language of a stanza, as far as we speak it (RFC 6120, section 8.1.5)."""
+    return "ru" if iq.get(_LANGUAGE, "").lower().partition("-")[0] == "ru" else "en"
 
 
 def written(name: str, content: str = "", /, **attributes: str) -> str:
-    """An element of XML; `content` is XML. In names of attributes `_` stands for `-`."""
-    said = "".join(f" {key.replace('_', '-')}={quoteattr(value)}" for key, value in attributes.items())
+    """An element of XML; `content` is XML."""
+    said = "".join(f" {key}={quoteattr(value)}" for key, value in attributes.items())
     return f"<{name}{said}>{content}</{name}>" if content else f"<{name}{said}/>"
+
+
+def reply(iq: Element, kind: str, content: str) -> str:
+    """The answer to an IQ, of type `result` or `error`."""
+    ends = {"to": iq.get("from"), "from": iq.get("to")}
+    named = {name: value for name, value in ends.items() if value}
+    return written("iq", content, type=kind, id=iq.get("id", ""), **named)
+
+
+def refusal(iq: Element, refused: Refused) -> str:
+    """The answer that refuses an IQ (RFC 6120, section 8.3)."""
+    said = written(refused.condition, xmlns=_STANZAS)
+    if refused.text:
+        said += written("text", escape(refused.text), **{"xmlns": _STANZAS, "xml:lang": language_of(iq)})
+    return reply(iq, "error", written("error", said + refused.more, type=refused.error_type))

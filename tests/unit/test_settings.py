@@ -80,6 +80,7 @@ def test_lists_come_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
         ("workers", "-1"),
         ("accel_prefix", "protected"),
         ("slot_secret", "x" * 31),
+        ("slots", "true"),
         ("trusted_proxies", "127.0.0.1, nginx"),
         ("trusted_proxies", "10.0.0.0/99"),
         ("listen", "127.0.0.1:0"),

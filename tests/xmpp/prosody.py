@@ -10,6 +10,8 @@ from pathlib import Path
 from tests.ports import free_port, wait_for_ports
 
 HOST, COMPONENT, SECRET = "localhost.test", "gallery.localhost.test", "component-secret"
+UPLOADS = "upload.localhost.test"
+"""Another component, which gives out slots."""
 HANDED_OVER = "hosts.localhost.test"
 """Another component, for hosts that take it from one another."""
 PROGRAM = shutil.which("prosody", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "prosody"
@@ -36,6 +38,8 @@ media_gallery_url = "https://gallery.example.org/api/"
 VirtualHost "{host}"
 VirtualHost "denied.test"
 Component "{component}"
+    component_secret = "{secret}"
+Component "{uploads}"
     component_secret = "{secret}"
 Component "{handed_over}"
     component_secret = "{secret}"
@@ -71,7 +75,7 @@ class Prosody:
         self.config.write_text(
             _CONFIGURATION.format(
                 directory=directory, c2s_port=self.c2s_port, component_port=self.component_port, host=HOST,
-                component=COMPONENT, handed_over=HANDED_OVER, secret=SECRET, plugins=PLUGINS,
+                component=COMPONENT, uploads=UPLOADS, handed_over=HANDED_OVER, secret=SECRET, plugins=PLUGINS,
                 tls="true" if tls else "false",
             )
         )  # fmt: skip

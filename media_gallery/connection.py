@@ -1,0 +1,294 @@
+"""The courier's process: it holds the host's one XMPP connection, sends what workers hand it (`courier.py`), and has
+what others ask of us answered, by what it is handed itself (`media_gallery.xmpp`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import quoteattr
+
+import structlog
+
+from media_gallery.courier import FRAME, SENT_WITHIN
+
+log = structlog.get_logger()
+KEEPALIVE = 60.0
+CONNECT_WITHIN = 20.0
+AT_ONCE = 32
+"""Stanzas that are answered at the same time."""
+WAITING = 8 * 1024 * 1024
+"""Bytes of memory for stanzas that are not answered yet, and for answers that the server has not read yet."""
+ANSWERED_WITHIN = 20.0
+"""Seconds after which whoever asked gets no answer any more."""
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds before each next try to connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class XmppConfig:
+    """How to connect: as a component where there is a secret for one, else as a client account."""
+
+    jid: str
+    password: str = ""
+    host: str = ""
+    port: int = 5222
+    tls: str = "required"
+    ca_file: Path | None = None
+    component_host: str = "127.0.0.1"
+    component_port: int = 5347
+    component_secret: str = ""
+
+
+class Answers(Protocol):
+    """What answers an IQ of type get or set. Neither raises; None where there is nobody to answer."""
+
+    async def answer(self, iq: ET.Element) -> str | None: ...
+
+    def refuse(self, iq: ET.Element) -> str | None:
+        """The answer for want of time and memory."""
+
+
+async def run_courier(config: XmppConfig, path: Path, answers: Answers) -> None:
+    """Stay connected, and serve the workers of this host at a Unix socket, until cancelled."""
+    courier = _Courier(config, answers)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240, before anything runs
+    before = os.umask(0o177)
+    try:
+        server = await asyncio.start_unix_server(courier.serve, str(path), limit=FRAME)
+    finally:
+        os.umask(before)
+    async with server:
+        await courier.stay_connected()
+
+
+class _Courier:
+    """Holds the session, passes stanzas into it."""
+
+    def __init__(self, config: XmppConfig, answers: Answers) -> None:
+        self.config, self.answers = config, answers
+        self._session: Any = None
+        """The stream, while it is of use."""
+        self._started, self._lost = asyncio.Event(), asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One worker's connection; its stanzas are sent in the order they come, and confirmed as they are."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def answer(number: int, stanza: str) -> None:
+            writer.write(json.dumps({"id": number, "sent": await self.send(stanza)}).encode() + b"\n")
+
+        try:
+            while line := await reader.readline():
+                asked = json.loads(line)
+                task = asyncio.create_task(answer(asked["id"], asked["stanza"]))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("a worker's line broke", reason=str(error))
+        finally:
+            for task in tasks:
+                task.cancel()
+            writer.close()
+
+    async def send(self, stanza: str) -> bool:
+        """Whether the server has taken the stanza: it has, once it answers a ping that was sent behind it.
+
+        An empty one asks for the connection alone.
+        """
+        session = self._session
+        if session is None or not stanza:
+            return session is not None
+        try:
+            session.send_raw(self._addressed(stanza))
+            await self._ping(session)
+        except Exception as error:  # slixmpp raises what its transport does
+            log.warning("a stanza was not taken", reason=repr(error))
+            self._lost.set()
+            return False
+        return session is self._session
+
+    def _addressed(self, stanza: str) -> str:
+        """A component names itself in what it sends (XEP-0114, section 3); a client is named by its server."""
+        if not self.config.component_secret:
+            return stanza
+        name, _, rest = stanza.partition(" ")
+        return f"{name} from={quoteattr(self.config.jid)} {rest}"
+
+    async def _ping(self, session: Any) -> None:
+        """Raises TimeoutError, or IqTimeout, where no answer comes."""
+        from slixmpp.exceptions import IqError
+
+        sender = session.boundjid if self.config.component_secret else None
+        ping = session.plugin["xep_0199"].send_ping(session.boundjid.bare, ifrom=sender, timeout=SENT_WITHIN)
+        answer, lost = asyncio.ensure_future(ping), asyncio.ensure_future(self._lost.wait())
+        try:
+            await asyncio.wait([answer, lost], timeout=SENT_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise TimeoutError
+            with suppress(IqError):  # a refusal is an answer
+                answer.result()
+        finally:
+            answer.cancel()
+            lost.cancel()
+
+    async def stay_connected(self) -> None:
+        """Connect, and again whenever the connection is lost, more and more patiently while it fails."""
+        stream, failures = self._stream(), 0
+        try:
+            while True:
+                if await self._hold(stream):
+                    failures = 0
+                pause = PAUSES[min(failures, len(PAUSES) - 1)]
+                failures += 1
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311, spreads hosts, guards nothing
+        finally:
+            await stream.disconnect()
+
+    def _stream(self) -> Any:
+        stream = _new_stream(self.config)
+        _Answering(self.answers, stream, lambda: self._started.is_set() and not self._lost.is_set())
+        stream.add_event_handler("session_start", lambda _: self._started.set())
+        stream.add_event_handler("failed_auth", lambda _: log.error("the XMPP server refuses our password"))
+        stream.add_event_handler("disconnected", lambda _: self._lost.set())
+        # Every address failed; slixmpp would try again by itself from here on, but at its own pace.
+        stream.add_event_handler("reconnect_delay", lambda _: self._lost.set())
+        return stream
+
+    async def _hold(self, stream: Any) -> bool:
+        """One session from its beginning to its end; whether it came to be."""
+        self._started, self._lost = asyncio.Event(), asyncio.Event()
+        try:
+            stream.connect(*_address(self.config))
+            await self._first(self._started, self._lost, within=CONNECT_WITHIN)
+            if not self._started.is_set():
+                log.warning("no connection to the XMPP server", jid=self.config.jid)
+                return False
+            if not self.config.component_secret:
+                stream.send_presence(ppriority=-1)  # reachable at its full JID, but no message of people comes to it
+            self._session = stream
+            log.info("connected to the XMPP server", jid=self.config.jid)
+            while not self._lost.is_set():
+                await self._first(self._lost, within=KEEPALIVE)
+                if not self._lost.is_set():
+                    await self._keep_alive(stream)
+            log.warning("the connection to the XMPP server was lost", jid=self.config.jid)
+            return True
+        finally:
+            self._session = None
+            stream.cancel_connection_attempt()
+            stream.abort()
+
+    async def _keep_alive(self, session: Any) -> None:
+        try:
+            await self._ping(session)
+        except Exception as error:  # as in `send`
+            log.warning("the XMPP server does not answer", reason=repr(error))
+            self._lost.set()
+
+    @staticmethod
+    async def _first(*events: asyncio.Event, within: float) -> None:
+        """Return when one of the events has happened, or `within` seconds have passed."""
+        waits = [asyncio.create_task(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+
+class _Answering:
+    """Answers what is asked over a stream: each within a bounded time, a bounded number of them at once, and no more in
+    memory than WAITING, whoever floods us and however slowly the server takes the answers.
+    """
+
+    def __init__(self, answers: Answers, stream: Any, is_open: Callable[[], bool]) -> None:
+        self.answers, self.stream, self.is_open = answers, stream, is_open
+        self._waiting: deque[tuple[ET.Element, int]] = deque()
+        self._weight = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting = False
+        # slixmpp hands each stanza to this method of its own. To build an object of its classes from one, and to look
+        # for what they match, takes longer than the answer.
+        self._others, stream._spawn_event = stream._spawn_event, self._take
+
+    def _take(self, xml: ET.Element) -> None:
+        if xml.tag.endswith(("}message", "}presence")):
+            return  # nothing of ours, and slixmpp would remember for ever who was present
+        if not (xml.tag.endswith("}iq") and xml.get("type") in ("get", "set")):
+            self._others(xml)
+            return
+        weight = _weigh(xml)
+        if self._weight + weight > WAITING:
+            self._send(self.answers.refuse(xml))
+            return
+        self._waiting.append((xml, weight))
+        self._weight += weight
+        self._start()
+
+    def _start(self) -> None:
+        """Have one more task answer, which runs when those before it wait for something, or have ended."""
+        if not self._starting and len(self._tasks) < AT_ONCE:
+            self._starting = True
+            task = asyncio.create_task(self._answer_all())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer_all(self) -> None:
+        """Answer one after the other, until none waits."""
+        self._starting = False
+        while self._waiting:
+            xml, weight = self._waiting.popleft()
+            if self._waiting:
+                self._start()
+            try:
+                async with asyncio.timeout(ANSWERED_WITHIN):
+                    self._send(await self.answers.answer(xml))
+            except Exception as error:  # whatever it is, the next ones are answered
+                log.error("a stanza was not answered", reason=repr(error))
+            finally:
+                self._weight -= weight
+
+    def _send(self, answer: str | None) -> None:
+        """Send an answer, unless the server that it goes to reads none."""
+        if answer is not None and self.is_open() and self.stream.transport.get_write_buffer_size() < WAITING:
+            self.stream.send_raw(answer)
+
+
+def _weigh(xml: ET.Element) -> int:
+    """About how many bytes of memory an element takes."""
+    return sum(
+        200 + len(part.tag) + len(part.text or "") + sum(len(value) for value in part.attrib.values())
+        for part in xml.iter()
+    )
+
+
+def _address(config: XmppConfig) -> tuple[str, int] | tuple[()]:
+    """Where to connect; () leaves it to DNS (SRV records of the JID's domain)."""
+    if config.component_secret:
+        return (config.component_host, config.component_port)
+    return (config.host, config.port) if config.host else ()
+
+
+def _new_stream(config: XmppConfig) -> Any:
+    """A slixmpp stream that has not connected yet."""
+    from slixmpp import ClientXMPP, ComponentXMPP
+
+    if config.component_secret:
+        session: Any = ComponentXMPP(config.jid, config.component_secret, fix_error_ns=True)
+    else:
+        session = ClientXMPP(config.jid, config.password)
+        session.ca_certs = config.ca_file
+        if config.tls == "off":
+            session.enable_starttls = session.enable_direct_tls = False
+            session.enable_plaintext = True
+            session.plugin["feature_mechanisms"].unencrypted_scram = True
+    session.register_plugin("xep_0199")
+    return session

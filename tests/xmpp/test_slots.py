@@ -1,0 +1,135 @@
+"""Slots of XEP-0363, asked for through a real Prosody. Every kind of request is in tests/unit/test_answers.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import quoteattr
+
+import pytest
+
+from media_gallery.slot_tokens import Claims, verify
+from tests.service import MIB, Service
+from tests.waiting import DEADLINE
+from tests.xmpp.conftest import ChatClient, component_settings, signed_in
+from tests.xmpp.prosody import HOST, UPLOADS, Prosody
+from tests.xmpp.test_connection import form_of
+from tests.xmpp.test_sign_in import ask as ask_for_code
+
+pytestmark = pytest.mark.same_everywhere
+SECRET = "a secret of thirty-two characters"
+NOW, OLD = "urn:xmpp:http:upload:0", "urn:xmpp:http:upload"
+ERROR = "{jabber:client}error"
+CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
+
+
+@pytest.fixture(scope="module")
+def gallery(connected: Callable[..., Service], prosody: Prosody) -> Service:
+    said = {"SLOTS": "true", "SLOT_SECRET": SECRET, "DENIED_DOMAINS": "denied.test", "DEFAULT_QUOTA": 30 * MIB}
+    return connected(**component_settings(prosody, UPLOADS), **said)
+
+
+@pytest.fixture(scope="module")
+async def juliet(prosody: Prosody, gallery: Service) -> AsyncIterator[ChatClient]:
+    async with signed_in(f"juliet@{HOST}", prosody) as client:
+        yield client
+
+
+async def asked(client: ChatClient, inner: str, kind: str = "get", more: str = "") -> ET.Element:
+    """The answer to an IQ that is written out, to the component."""
+    number = uuid4().hex
+    answer: asyncio.Future[ET.Element] = asyncio.get_running_loop().create_future()
+
+    def take(stanza: Any) -> Any:
+        if stanza["id"] == number and not answer.done():
+            answer.set_result(stanza.xml)
+        return stanza
+
+    client.add_filter("in", take)
+    try:
+        client.send_raw(f"<iq type='{kind}' id='{number}' to='{UPLOADS}' {more}>{inner}</iq>")
+        return await asyncio.wait_for(answer, DEADLINE)
+    finally:
+        client.del_filter("in", take)
+
+
+def wanted(name: str = "photo.jpg", size: object = 4096, more: str = "content-type='image/jpeg'") -> str:
+    return f"<request xmlns='{NOW}' filename={quoteattr(name)} size='{size}' {more}/>"
+
+
+def claims_of(gallery: Service, url: str, token: str) -> Claims:
+    """What the token of a slot says, which must be good for its address."""
+    assert url.startswith(f"{gallery.url}/media/")
+    slot, name = urlsplit(url).path.split("/")[2:]
+    claims = verify(SECRET, token, slot, unquote(name), 0)
+    assert claims.sub == f"juliet@{HOST}"
+    return claims
+
+
+async def test_a_client_finds_the_service_and_gets_a_slot(gallery: Service, juliet: ChatClient) -> None:
+    disco = juliet.plugin["xep_0030"]
+    items = (await disco.get_items(HOST, local=False))["disco_items"]["items"]
+    assert UPLOADS in {item[0] for item in items}
+    info = (await disco.get_info(UPLOADS, local=False))["disco_info"]
+    assert [identity[:2] for identity in info["identities"]] == [("store", "file")]
+    assert {NOW, OLD, "urn:xmpp:ping"} < set(info["features"])
+    assert form_of(info.xml) == f"{gallery.url}/api/"
+    await juliet.plugin["xep_0199"].send_ping(UPLOADS, timeout=DEADLINE)
+    iq = await asked(juliet, wanted("très cool.jpg"))
+    assert iq.get("from") == UPLOADS
+    put, get = iq.find(f"{{{NOW}}}slot/{{{NOW}}}put"), iq.find(f"{{{NOW}}}slot/{{{NOW}}}get")
+    assert put is not None and get is not None
+    [header] = put
+    assert (header.get("name"), put.get("url")) == ("Authorization", get.get("url"))
+    token = (header.text or "").removeprefix("Bearer ")
+    claims = claims_of(gallery, get.get("url", ""), token)
+    assert (claims.filename, claims.filesize, claims.filetype) == ("très cool.jpg", 4096, "image/jpeg")
+    assert token not in gallery.log() and claims.slot not in gallery.log()
+
+
+async def test_an_old_client_gets_its_own_form(gallery: Service, juliet: ChatClient) -> None:
+    inner = "<filename>voice.ogg</filename><size>500</size><content-type>audio/ogg</content-type>"
+    iq = await asked(juliet, f"<request xmlns='{OLD}'>{inner}</request>")
+    put, get = iq.findtext(f"{{{OLD}}}slot/{{{OLD}}}put", ""), iq.findtext(f"{{{OLD}}}slot/{{{OLD}}}get", "")
+    url, _, token = put.partition("?token=")
+    assert url == get and claims_of(gallery, url, token).filesize == 500
+
+
+@pytest.mark.parametrize(
+    ("inner", "kind", "condition", "text"),
+    [
+        (wanted(size=20 * MIB + 1), "modify", "not-acceptable", "Файл слишком велик: не больше 20 МиБ"),
+        (wanted(size=2**63), "modify", "not-acceptable", "Файл слишком велик: не больше 20 МиБ"),
+        (wanted(size=0), "modify", "bad-request", "Запрос составлен неверно"),
+        (wanted(""), "modify", "bad-request", "Запрос составлен неверно"),
+        (f"<request xmlns='{NOW}'/>", "modify", "bad-request", "Запрос составлен неверно"),
+        ("<request xmlns='urn:xmpp:http:upload:9'/>", "cancel", "service-unavailable", None),
+    ],
+)
+async def test_a_refusal_is_in_the_language_of_who_asks(
+    gallery: Service, juliet: ChatClient, inner: str, kind: str, condition: str, text: str | None
+) -> None:
+    iq = await asked(juliet, inner, more="xml:lang='ru'")
+    error = iq.find(ERROR)
+    assert error is not None and error.get("type") == kind, ET.tostring(iq)
+    assert error.find(CONDITIONS + condition) is not None, ET.tostring(iq)
+    assert error.findtext(f"{CONDITIONS}text") == text
+
+
+async def test_who_may_not_sign_in_gets_no_slot(gallery: Service, prosody: Prosody) -> None:
+    async with signed_in("tybalt@denied.test", prosody) as tybalt:
+        error = (await asked(tybalt, wanted())).find(ERROR)
+        assert error is not None and error.get("type") == "auth" and error.find(f"{CONDITIONS}forbidden") is not None
+
+
+async def test_a_flood_is_answered_and_codes_go_on(gallery: Service, juliet: ChatClient) -> None:
+    answers = await asyncio.gather(*(asked(juliet, wanted(f"{number}.jpg")) for number in range(300)))
+    assert {iq.get("type") for iq in answers} == {"result"}
+    urls = {get.get("url") for iq in answers for get in iq.iter(f"{{{NOW}}}get")}
+    assert len(urls) == 300
+    await ask_for_code(gallery, juliet)
+    assert "was lost" not in gallery.log() and "a fault in an answer" not in gallery.log()
