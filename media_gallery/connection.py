@@ -30,8 +30,8 @@ WAITING = 8 * 1024 * 1024
 """Bytes of memory for stanzas that are not answered yet, and for answers that the server has not read yet."""
 ANSWERED_WITHIN = 20.0
 """Seconds after which whoever asked gets no answer any more."""
-PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before each next try to connect."""
+PAUSES = (0.5, 1.0, 2.0, 5.0)
+"""Seconds before each next try to connect. A host that waits for the place of another one goes on trying for months."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,8 @@ class _Courier:
             while True:
                 if await self._hold(stream):
                     failures = 0
+                elif failures == 0:
+                    log.warning("no connection to the XMPP server, trying on", jid=self.config.jid)
                 pause = PAUSES[min(failures, len(PAUSES) - 1)]
                 failures += 1
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311, spreads hosts, guards nothing
@@ -171,7 +173,6 @@ class _Courier:
             stream.connect(*_address(self.config))
             await self._first(self._started, self._lost, within=CONNECT_WITHIN)
             if not self._started.is_set():
-                log.warning("no connection to the XMPP server", jid=self.config.jid)
                 return False
             if not self.config.component_secret:
                 stream.send_presence(ppriority=-1)  # reachable at its full JID, but no message of people comes to it

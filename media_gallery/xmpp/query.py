@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
@@ -14,6 +15,8 @@ from media_gallery.slot_tokens import SlotTokens
 from media_gallery.uploads import Uploads
 
 _STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
+_PLAIN = re.compile(r"[\w .:/@%#?=+-]*")
+"""What most attributes hold, which need no quoting: to look is quicker than to replace what is not there."""
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
@@ -67,7 +70,9 @@ def language_of(iq: Element) -> str:
 
 def written(name: str, content: str = "", /, **attributes: str) -> str:
     """An element of XML; `content` is XML."""
-    said = "".join(f" {key}={quoteattr(value)}" for key, value in attributes.items())
+    said = ""
+    for key, value in attributes.items():
+        said += f' {key}="{value}"' if _PLAIN.fullmatch(value) else f" {key}={quoteattr(value)}"
     return f"<{name}{said}>{content}</{name}>" if content else f"<{name}{said}/>"
 
 

@@ -1,4 +1,4 @@
-"""A real ejabberd for one test run, without a node name of its own: one virtual host with TLS, one component, and our
+"""A real ejabberd for one test run, without a node name of its own: one virtual host with TLS, two components, and our
 module. Loopback only.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.ports import free_port, wait_for_ports
-from tests.xmpp.prosody import COMPONENT, HOST, SECRET, make_certificate
+from tests.xmpp.prosody import COMPONENT, HOST, SECRET, UPLOADS, make_certificate
 
 MODULE = Path(__file__).parents[2] / "contrib" / "ejabberd" / "mod_media_gallery.erl"
 _CONFIGURATION = """
@@ -23,7 +23,7 @@ listen:
   - port: {component_port}
     ip: "127.0.0.1"
     module: ejabberd_service
-    hosts: {{{component}: {{password: "{secret}"}}}}
+    hosts: {{{component}: {{password: "{secret}"}}, {uploads}: {{password: "{secret}"}}}}
 access_rules: {{local: [allow]}}
 modules:
   mod_disco: {{}}
@@ -59,7 +59,7 @@ class Ejabberd:
         (directory / "ejabberd.yml").write_text(
             _CONFIGURATION.format(
                 host=HOST, directory=directory, c2s_port=self.c2s_port, component_port=self.component_port,
-                component=COMPONENT, secret=SECRET,
+                component=COMPONENT, uploads=UPLOADS, secret=SECRET,
             )
         )  # fmt: skip
         command, environment = node(directory, {"gallery": HOST, "romeo": HOST})

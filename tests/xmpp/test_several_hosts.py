@@ -16,9 +16,14 @@ from tests.front.nginx import Nginx
 from tests.postgres import Postgres
 from tests.redis import Redis
 from tests.service import Service, anyone, assert_error
+from tests.waiting import wait_until
 from tests.xmpp.conftest import ChatClient, call, client_settings, component_settings
 from tests.xmpp.prosody import HANDED_OVER, Prosody
 from tests.xmpp.test_sign_in import ask
+from tests.xmpp.test_slots import asked, put_of, wanted
+
+DENIED = "Second component attempted to connect"
+"""What Prosody says of a component whose place is taken."""
 
 
 @pytest.fixture(scope="module")
@@ -33,29 +38,39 @@ async def test_a_client_account_is_connected_by_every_host(
 ) -> None:
     url = database()
     one, two = (connected(**client_settings(prosody), DATABASE_URL=url) for _ in range(2))
-    for asked, told in ((one, two), (two, one)):
-        code = await ask(asked, romeo)
+    for sender, told in ((one, two), (two, one)):
+        code = await ask(sender, romeo)
         token = await call(told, "xmpp_auth", jid=romeo.boundjid.bare, code=code)
         assert token.status_code == 201
         headers = {"Authorization": f"Bearer {token.json()['token']}"}
-        assert asked.http.get("/api/v1/files/", headers=headers).status_code == 200
+        assert sender.http.get("/api/v1/files/", headers=headers).status_code == 200
 
 
 async def test_a_component_is_connected_by_one_host_and_another_takes_over(
     connected: Callable[..., Service], start_service: Callable[..., Service], prosody: Prosody, romeo: ChatClient,
     database: Callable[[], str],
 ) -> None:  # fmt: skip
-    settings = component_settings(prosody, HANDED_OVER) | {"DATABASE_URL": database()}
+    settings = component_settings(prosody, HANDED_OVER) | {"DATABASE_URL": database(), "SLOTS": "true"}
     one, two = connected(**settings), start_service(**settings)
+    slots = [await asked(romeo, wanted(), HANDED_OVER)]
     assert_error(await call(two, "xmpp_code_request", jid=romeo.boundjid.full), 503)
     code = await ask(one, romeo)
     assert (await call(two, "xmpp_auth", jid=romeo.boundjid.bare, code=code)).status_code == 201
-    assert "connected to the XMPP server" not in two.log()
+    denials = prosody.log().count(DENIED)
+    await asyncio.to_thread(wait_until, lambda: prosody.log().count(DENIED) >= denials + 2)
+    assert "connected to the XMPP server" not in two.log() and "was lost" not in one.log()
+    assert two.log().count("no connection to the XMPP server") == 1
     assert one.process
     os.killpg(one.process.pid, signal.SIGKILL)
     await asyncio.to_thread(two.wait_until, lambda: "connected to the XMPP server" in two.log())
     code = await ask(two, romeo)
     assert (await call(two, "xmpp_auth", jid=romeo.boundjid.bare, code=code)).status_code == 201
+    slots.append(await asked(romeo, wanted(), HANDED_OVER))
+    for slot in slots:  # either host takes what either has signed
+        url, token = put_of(slot)
+        slot_id, name = url.split("/")[-2:]
+        claims = await asyncio.to_thread(two.within, lambda g: g.slot_tokens.verify(token, slot_id, name))  # noqa: B023
+        assert claims.sub == romeo.boundjid.bare
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")

@@ -39,8 +39,8 @@ async def juliet(prosody: Prosody, gallery: Service) -> AsyncIterator[ChatClient
         yield client
 
 
-async def asked(client: ChatClient, inner: str, kind: str = "get", more: str = "") -> ET.Element:
-    """The answer to an IQ that is written out, to the component."""
+async def asked(client: ChatClient, inner: str, to: str = UPLOADS, more: str = "") -> ET.Element:
+    """The answer to an IQ of type get that is written out."""
     number = uuid4().hex
     answer: asyncio.Future[ET.Element] = asyncio.get_running_loop().create_future()
 
@@ -51,7 +51,7 @@ async def asked(client: ChatClient, inner: str, kind: str = "get", more: str = "
 
     client.add_filter("in", take)
     try:
-        client.send_raw(f"<iq type='{kind}' id='{number}' to='{UPLOADS}' {more}>{inner}</iq>")
+        client.send_raw(f"<iq type='get' id='{number}' to='{to}' {more}>{inner}</iq>")
         return await asyncio.wait_for(answer, DEADLINE)
     finally:
         client.del_filter("in", take)
@@ -59,6 +59,15 @@ async def asked(client: ChatClient, inner: str, kind: str = "get", more: str = "
 
 def wanted(name: str = "photo.jpg", size: object = 4096, more: str = "content-type='image/jpeg'") -> str:
     return f"<request xmlns='{NOW}' filename={quoteattr(name)} size='{size}' {more}/>"
+
+
+def put_of(iq: ET.Element) -> tuple[str, str]:
+    """The address and the token of a slot of today's form."""
+    put, get = iq.find(f"{{{NOW}}}slot/{{{NOW}}}put"), iq.find(f"{{{NOW}}}slot/{{{NOW}}}get")
+    assert put is not None and get is not None, ET.tostring(iq)
+    [header] = put
+    assert (header.get("name"), put.get("url")) == ("Authorization", get.get("url"))
+    return get.get("url", ""), (header.text or "").removeprefix("Bearer ")
 
 
 def claims_of(gallery: Service, url: str, token: str) -> Claims:
@@ -81,12 +90,8 @@ async def test_a_client_finds_the_service_and_gets_a_slot(gallery: Service, juli
     await juliet.plugin["xep_0199"].send_ping(UPLOADS, timeout=DEADLINE)
     iq = await asked(juliet, wanted("très cool.jpg"))
     assert iq.get("from") == UPLOADS
-    put, get = iq.find(f"{{{NOW}}}slot/{{{NOW}}}put"), iq.find(f"{{{NOW}}}slot/{{{NOW}}}get")
-    assert put is not None and get is not None
-    [header] = put
-    assert (header.get("name"), put.get("url")) == ("Authorization", get.get("url"))
-    token = (header.text or "").removeprefix("Bearer ")
-    claims = claims_of(gallery, get.get("url", ""), token)
+    url, token = put_of(iq)
+    claims = claims_of(gallery, url, token)
     assert (claims.filename, claims.filesize, claims.filetype) == ("très cool.jpg", 4096, "image/jpeg")
     assert token not in gallery.log() and claims.slot not in gallery.log()
 
