@@ -29,7 +29,7 @@ AT_ONCE = 32
 WAITING = 8 * 1024 * 1024
 """Bytes of memory for stanzas that are not answered yet, and for answers that the server has not read yet."""
 ANSWERED_WITHIN = 20.0
-"""Seconds after which whoever asked gets no answer any more."""
+"""Seconds after which whoever asked is refused."""
 PAUSES = (0.5, 1.0, 2.0, 5.0)
 """Seconds before each next try to connect. A host that waits for the place of another one goes on trying for months."""
 
@@ -252,6 +252,8 @@ class _Answering:
             try:
                 async with asyncio.timeout(ANSWERED_WITHIN):
                     self._send(await self.answers.answer(xml))
+            except TimeoutError:
+                self._send(self.answers.refuse(xml))
             except Exception as error:  # whatever it is, the next ones are answered
                 log.error("a stanza was not answered", reason=repr(error))
             finally:

@@ -90,7 +90,8 @@ async def test_one_that_never_comes_or_fails_is_not_in_the_way_of_the_next(monke
     connection._Answering(answers, stream, lambda: True)
     for _ in range(3 * connection.AT_ONCE):
         stream._spawn_event(iq_of("<x/>"))
-    await until(lambda: answers.begun == 3 * connection.AT_ONCE)
+    await until(lambda: len(stream.sent) == 3 * connection.AT_ONCE)
+    assert set(stream.sent) == {"refused i<1"}
     monkeypatch.undo()
     answers.go.set()
     for name in ("broken", "whole"):
