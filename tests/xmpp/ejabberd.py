@@ -23,7 +23,11 @@ listen:
   - port: {component_port}
     ip: "127.0.0.1"
     module: ejabberd_service
-    hosts: {{{component}: {{password: "{secret}"}}, {uploads}: {{password: "{secret}"}}}}
+    hosts: {{{component}: {{password: "{secret}"}}}}
+  - port: {uploads_port}  # who connects to a port is given all components of that port
+    ip: "127.0.0.1"
+    module: ejabberd_service
+    hosts: {{{uploads}: {{password: "{secret}"}}}}
 access_rules: {{local: [allow]}}
 modules:
   mod_disco: {{}}
@@ -52,13 +56,15 @@ class Ejabberd:
     """Debian's ejabberd with the accounts `gallery` and `romeo`."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory, self.c2s_port, self.component_port = directory, free_port(), free_port()
+        self.directory, self.c2s_port = directory, free_port()
+        self.component_port, self.uploads_port = free_port(), free_port()
         self.ca_file = make_certificate(directory, HOST)
         headers = next(Path("/usr/lib/erlang/lib").glob("p1_xmpp-*/include"))
         subprocess.run(["erlc", "-I", headers, "-o", directory, MODULE], check=True, capture_output=True)
         (directory / "ejabberd.yml").write_text(
             _CONFIGURATION.format(
                 host=HOST, directory=directory, c2s_port=self.c2s_port, component_port=self.component_port,
+                uploads_port=self.uploads_port,
                 component=COMPONENT, uploads=UPLOADS, secret=SECRET,
             )
         )  # fmt: skip
@@ -66,7 +72,9 @@ class Ejabberd:
         self.process = subprocess.Popen(
             command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        wait_for_ports(self.process, self.c2s_port, self.component_port, log=self.log, ready=directory / READY)
+        wait_for_ports(
+            self.process, self.c2s_port, self.component_port, self.uploads_port, log=self.log, ready=directory / READY
+        )
 
     def stop(self) -> None:
         self.process.kill()

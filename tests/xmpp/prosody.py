@@ -12,6 +12,9 @@ from tests.ports import free_port, wait_for_ports
 HOST, COMPONENT, SECRET = "localhost.test", "gallery.localhost.test", "component-secret"
 UPLOADS = "upload.localhost.test"
 """Another component, which gives out slots."""
+OWN_UPLOADS = "share.localhost.test"
+"""Prosody's own upload service, which sends files to us: it signs with the secret of our slots."""
+SLOT_SECRET = "a secret of thirty-two characters"
 HANDED_OVER = "hosts.localhost.test"
 """Another component, for hosts that take it from one another."""
 PROGRAM = shutil.which("prosody", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "prosody"
@@ -41,6 +44,9 @@ Component "{component}"
     component_secret = "{secret}"
 Component "{uploads}"
     component_secret = "{secret}"
+Component "{own_uploads}" "http_file_share"
+    http_file_share_base_url = "https://gallery.example.org/media/"
+    http_file_share_secret = "{slot_secret}"
 Component "{handed_over}"
     component_secret = "{secret}"
 Component "0.{handed_over}"
@@ -75,7 +81,8 @@ class Prosody:
         self.config.write_text(
             _CONFIGURATION.format(
                 directory=directory, c2s_port=self.c2s_port, component_port=self.component_port, host=HOST,
-                component=COMPONENT, uploads=UPLOADS, handed_over=HANDED_OVER, secret=SECRET, plugins=PLUGINS,
+                component=COMPONENT, uploads=UPLOADS, handed_over=HANDED_OVER,
+                own_uploads=OWN_UPLOADS, slot_secret=SLOT_SECRET, secret=SECRET, plugins=PLUGINS,
                 tls="true" if tls else "false",
             )
         )  # fmt: skip

@@ -10,10 +10,10 @@ from media_gallery.slot_tokens import verify
 from tests.service import Service
 from tests.xmpp.conftest import ChatClient, client_settings, component_settings, signed_in
 from tests.xmpp.ejabberd import Ejabberd
-from tests.xmpp.prosody import COMPONENT, HOST, UPLOADS
+from tests.xmpp.prosody import COMPONENT, HOST, SLOT_SECRET, UPLOADS
 from tests.xmpp.test_connection import check_announced, check_answers
 from tests.xmpp.test_sign_in import check_iq
-from tests.xmpp.test_slots import SECRET, asked, put_of, wanted
+from tests.xmpp.test_slots import asked, put_of, wanted
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,8 @@ async def test_a_client_account_signs_people_in(
 async def test_two_hosts_as_one_component_give_out_slots_in_turn(
     connected: Callable[..., Service], ejabberd: Ejabberd, romeo: ChatClient
 ) -> None:
-    said = component_settings(ejabberd, UPLOADS) | {"SLOTS": "true", "SLOT_SECRET": SECRET}
+    said = component_settings(ejabberd, UPLOADS) | {"XMPP_COMPONENT_PORT": ejabberd.uploads_port}
+    said |= {"SLOTS": "true", "SLOT_SECRET": SLOT_SECRET}
     hosts = [connected(**said) for _ in range(2)]
     info = (await romeo.plugin["xep_0030"].get_info(UPLOADS, local=False))["disco_info"]
     assert "urn:xmpp:http:upload:0" in info["features"]
@@ -55,6 +56,6 @@ async def test_two_hosts_as_one_component_give_out_slots_in_turn(
     while len(asking) < len(hosts):
         url, token = put_of(await asked(romeo, wanted()))
         slot, name = url.split("/")[-2:]
-        assert verify(SECRET, token, slot, name, 0).sub == romeo.boundjid.bare
+        assert verify(SLOT_SECRET, token, slot, name, 0).sub == romeo.boundjid.bare
         asking.add(url.partition("/media/")[0])
     assert asking == {host.url for host in hosts}

@@ -13,15 +13,14 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from media_gallery.slot_tokens import Claims, verify
-from tests.service import MIB, Service
+from tests.service import MIB, Service, anyone
 from tests.waiting import DEADLINE
 from tests.xmpp.conftest import ChatClient, component_settings, signed_in
-from tests.xmpp.prosody import HOST, UPLOADS, Prosody
+from tests.xmpp.prosody import HOST, OWN_UPLOADS, SLOT_SECRET, UPLOADS, Prosody
 from tests.xmpp.test_connection import form_of
 from tests.xmpp.test_sign_in import ask as ask_for_code
 
 pytestmark = pytest.mark.same_everywhere
-SECRET = "a secret of thirty-two characters"
 NOW, OLD = "urn:xmpp:http:upload:0", "urn:xmpp:http:upload"
 ERROR = "{jabber:client}error"
 CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
@@ -29,7 +28,7 @@ CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
 
 @pytest.fixture(scope="module")
 def gallery(connected: Callable[..., Service], prosody: Prosody) -> Service:
-    said = {"SLOTS": "true", "SLOT_SECRET": SECRET, "DENIED_DOMAINS": "denied.test", "DEFAULT_QUOTA": 30 * MIB}
+    said = {"SLOTS": "true", "SLOT_SECRET": SLOT_SECRET, "DENIED_DOMAINS": "denied.test", "DEFAULT_QUOTA": 30 * MIB}
     return connected(**component_settings(prosody, UPLOADS), **said)
 
 
@@ -74,7 +73,7 @@ def claims_of(gallery: Service, url: str, token: str) -> Claims:
     """What the token of a slot says, which must be good for its address."""
     assert url.startswith(f"{gallery.url}/media/")
     slot, name = urlsplit(url).path.split("/")[2:]
-    claims = verify(SECRET, token, slot, unquote(name), 0)
+    claims = verify(SLOT_SECRET, token, slot, unquote(name), 0)
     assert claims.sub == f"juliet@{HOST}"
     return claims
 
@@ -102,6 +101,26 @@ async def test_an_old_client_gets_its_own_form(gallery: Service, juliet: ChatCli
     put, get = iq.findtext(f"{{{OLD}}}slot/{{{OLD}}}put", ""), iq.findtext(f"{{{OLD}}}slot/{{{OLD}}}get", "")
     url, _, token = put.partition("?token=")
     assert url == get and claims_of(gallery, url, token).filesize == 500
+
+
+async def put(url: str, data: bytes, token: str = "", media_type: str = "") -> int:
+    headers = {"Content-Type": media_type, **({"Authorization": f"Bearer {token}"} if token else {})}
+    return (await asyncio.to_thread(anyone.put, url, content=data, headers=headers)).status_code
+
+
+@pytest.mark.parametrize(("name", "kept"), [("photo one.jpg", "photo one.jpg"), ("a\u202eb.jpg", "ab.jpg")])
+async def test_a_server_may_give_out_the_slots(gallery: Service, juliet: ChatClient, name: str, kept: str) -> None:
+    """Prosody's own module with our address and secret: it decides, we keep, and know who uploaded."""
+    url, token = put_of(await asked(juliet, wanted(name, 5), to=OWN_UPLOADS))
+    here = url.replace("https://gallery.example.org", gallery.url)
+    assert here.startswith(f"{gallery.url}/media/")
+    assert await put(here, b"other size", token) == 413
+    assert await put(here, b"photo", token, "image/jpeg") == 201
+    assert await put(here, b"photo", token, "image/jpeg") == 409
+    assert (await asyncio.to_thread(anyone.get, here)).content == b"photo"
+    user = await asyncio.to_thread(gallery.user, jid=f"juliet@{HOST}")
+    newest = (await asyncio.to_thread(user.items))[0]
+    assert (newest["name"], newest["slot_id"]) == (kept, urlsplit(here).path.split("/")[2])
 
 
 @pytest.mark.parametrize(
