@@ -217,7 +217,5 @@ async def answering(settings: Settings) -> AsyncIterator[Room]:
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gallery.rates.close)
-        for part in (gallery.db, gallery.store):
-            await part.start()
-            stack.push_async_callback(part.close)
+        await stack.enter_async_context(started(gallery.db, gallery.store))
         yield Room(services)

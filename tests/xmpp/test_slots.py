@@ -103,6 +103,25 @@ async def test_an_old_client_gets_its_own_form(gallery: Service, juliet: ChatCli
     assert url == get and claims_of(gallery, url, token).filesize == 500
 
 
+async def test_what_is_put_there_is_a_file_of_who_asked(gallery: Service, juliet: ChatClient) -> None:
+    names = ["très cool.jpg", "a#b?c&d=e%20f+g;h.jpg", "фото 📷 '\"<&>.jpg"]
+    for number, name in enumerate(names, 1):
+        url, token = put_of(await asked(juliet, wanted(name, number)))
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
+        put = await asyncio.to_thread(gallery.http.put, url, content=bytes(number), headers=headers)
+        assert put.status_code == 201, put.text
+        assert (await asyncio.to_thread(gallery.http.get, url)).content == bytes(number)
+    inner = f"<filename>voice.ogg</filename><size>{number + 1}</size>"
+    iq = await asked(juliet, f"<request xmlns='{OLD}'>{inner}</request>")
+    put_url = iq.findtext(f"{{{OLD}}}slot/{{{OLD}}}put", "")
+    assert (await asyncio.to_thread(gallery.http.put, put_url, content=bytes(number + 1))).status_code == 201
+    assert put_url.partition("?token=")[2] not in gallery.log()
+    user = await asyncio.to_thread(lambda: gallery.user(jid=f"juliet@{HOST}"))
+    items = await asyncio.to_thread(user.items)
+    assert [item["name"] for item in items[:4]] == ["voice.ogg", *reversed(names)]
+    assert await asyncio.to_thread(user.used) == sum(item["size"] for item in items)
+
+
 async def put(url: str, data: bytes, token: str = "", media_type: str = "") -> int:
     headers = {"Content-Type": media_type, **({"Authorization": f"Bearer {token}"} if token else {})}
     return (await asyncio.to_thread(anyone.put, url, content=data, headers=headers)).status_code
