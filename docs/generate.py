@@ -77,7 +77,7 @@ _UPLOADS_HEAD = """# Hostile uploads
 
 How the service treats files that are not what they seem to be. An upload is never refused for its content: an encrypted
 file (XEP-0454) looks like random bytes, too. All of these get `201`, keep every byte, and are served with `nosniff`
-and `Content-Security-Policy: default-src 'none'; sandbox; frame-ancestors 'none'`. Where no thumbnail can be made, its
+and `Content-Security-Policy: default-src 'none'; sandbox; frame-ancestors 'none'`. If no thumbnail can be made, its
 address answers with a placeholder. `tests/attack` uploads each of them, as a file and as an avatar, and checks that the
 decoder still works afterwards.
 
