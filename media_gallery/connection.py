@@ -213,6 +213,7 @@ class _Answering:
     def __init__(self, answers: Answers, stream: Any, is_open: Callable[[], bool]) -> None:
         self.answers, self.stream, self.is_open = answers, stream, is_open
         self._waiting: deque[tuple[ET.Element, int]] = deque()
+        self._ready: list[str] = []
         self._weight = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = False
@@ -260,9 +261,19 @@ class _Answering:
                 self._weight -= weight
 
     def _send(self, answer: str | None) -> None:
-        """Send an answer, unless the server that it goes to reads none."""
-        if answer is not None and self.is_open() and self.stream.transport.get_write_buffer_size() < WAITING:
-            self.stream.send_raw(answer)
+        """Send an answer, together with those that are ready at the same time: to send each by itself takes longer than
+        to make it.
+        """
+        if answer is not None:
+            if not self._ready:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._ready.append(answer)
+
+    def _flush(self) -> None:
+        """Send what is ready, unless the server that it goes to has gone, or reads nothing."""
+        answers, self._ready = "".join(self._ready), []
+        if self.is_open() and self.stream.transport.get_write_buffer_size() < WAITING:
+            self.stream.send_raw(answers)
 
 
 def _weigh(xml: ET.Element) -> int:

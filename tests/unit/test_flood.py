@@ -26,7 +26,7 @@ class Stream:
         return self.unread
 
     def send_raw(self, answer: str) -> None:
-        self.sent.append(answer)
+        self.sent += answer.splitlines()
 
 
 class Answers:
@@ -40,10 +40,10 @@ class Answers:
         await self.go.wait()
         if iq.get("id") == "broken":
             raise RuntimeError
-        return f"answered {iq.get('id')}"
+        return f"answered {iq.get('id')}\n"
 
     def refuse(self, iq: ET.Element) -> str | None:
-        return f"refused {iq.get('id')}"
+        return f"refused {iq.get('id')}\n"
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -59,6 +59,7 @@ async def test_a_flood_fills_no_memory() -> None:
         large.set("id", str(number))
         stream._spawn_event(deepcopy(large))
     taken = connection.WAITING // 2**20 - 1
+    await until(lambda: stream.sent)
     assert stream.sent == [f"refused {number}" for number in range(taken, 1000)]
     answers.go.set()
     await until(lambda: len(stream.sent) == 1000)
@@ -68,6 +69,8 @@ async def test_a_flood_fills_no_memory() -> None:
     stream.unread = connection.WAITING  # but for one who reads nothing
     stream._spawn_event(iq_of("<y/>"))
     await until(lambda: answers.begun == taken + 2)
+    for _ in range(5):  # by then it would have been sent
+        await asyncio.sleep(0)
     assert len(stream.sent) == 1001
 
 
