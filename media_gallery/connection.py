@@ -215,7 +215,7 @@ class _Answering:
         self._waiting: deque[tuple[ET.Element, int]] = deque()
         self._ready: list[str] = []
         self._weight = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None] | None] = set()
         self._starting = False
         # slixmpp hands each stanza to this method of its own. To build an object of its classes from one, and to look
         # for what they match, takes longer than the answer.
@@ -241,11 +241,11 @@ class _Answering:
             self._starting = True
             task = asyncio.create_task(self._answer_all())
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._tasks.discard)  # whatever ended it
 
     async def _answer_all(self) -> None:
-        """Answer one after the other, until none waits."""
-        self._starting = False
+        """Answer one after the other, until none waits. What comes from then on starts a task anew."""
+        self._starting, ours = False, asyncio.current_task()
         while self._waiting:
             xml, weight = self._waiting.popleft()
             if self._waiting:
@@ -259,6 +259,7 @@ class _Answering:
                 log.error("a stanza was not answered", reason=repr(error))
             finally:
                 self._weight -= weight
+        self._tasks.discard(ours)
 
     def _send(self, answer: str | None) -> None:
         """Send an answer, together with those that are ready at the same time: to send each by itself takes longer than

@@ -14,7 +14,18 @@ import structlog
 from media_gallery import metrics
 from media_gallery.db import Connection, Database, filters, links, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
-from media_gallery.models import SLOT_ID, THUMBNAIL_SIZE, AccountId, Blob, Filter, Link, Page, Usage, Window
+from media_gallery.models import (
+    OWN_SLOT_ID,
+    SLOT_ID,
+    THUMBNAIL_SIZE,
+    AccountId,
+    Blob,
+    Filter,
+    Link,
+    Page,
+    Usage,
+    Window,
+)
 from media_gallery.names import clean_name
 from media_gallery.storage import BlobFile, BlobStore
 from media_gallery.thumbnails import Busy, DecoderFailed, Thumbnailer, Undecodable
@@ -71,8 +82,8 @@ class Files:
         link = await self.db.read(lambda c: links.find_by_slot(c, slot_id)) if SLOT_ID.fullmatch(slot_id) else None
         if link is None:
             raise NotFound
-        # COMPAT: iOS encodes names twice; who else gives slots out does not clean them
-        for spelled in dict.fromkeys((name, unquote(name), clean_name(name))):
+        cleaned = name if OWN_SLOT_ID.fullmatch(slot_id) else clean_name(name)  # who else gives out slots does not
+        for spelled in dict.fromkeys((name, unquote(name), cleaned)):  # COMPAT: iOS encodes names twice
             if spelled == link.name:
                 return Content(link)
             if stored := link.thumbnail_files(link.blob).get(spelled):

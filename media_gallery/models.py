@@ -130,8 +130,8 @@ class Digest:
 
 # --- Addresses ---------------------------------------------------------------------------------------------------
 
-SLOT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What names a slot: our own ids are 32 hexadecimal digits, others' may be any that URLs need not encode."""
+SLOT_ID, OWN_SLOT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}"), re.compile(r"[0-9a-f]{32}")
+"""What names a slot: whoever else gives out slots may use any characters that URLs need not encode."""
 
 # --- Kinds -------------------------------------------------------------------------------------------------------
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from zlib import crc32
 
 from media_gallery.media_types import named_type
+from media_gallery.models import OWN_SLOT_ID
 from media_gallery.storage import Slot
 from media_gallery.storage.staging import Staging
 
-_HEX = frozenset("0123456789abcdef")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Another one after each start of the machine (proc_sys_kernel(5)): what was not synced may be lost then."""
 
@@ -31,8 +31,8 @@ class DirectoryTree:
 
     def _place(self, slot_id: str) -> Path:
         """By the two digits that a slot of ours begins with: web servers go by them. Others' may begin otherwise."""
-        ours = set(slot_id[:2]) <= _HEX
-        return self._links / (slot_id[:2] if ours else f"{crc32(slot_id.encode()) % 256:02x}") / slot_id
+        ab = slot_id[:2] if OWN_SLOT_ID.fullmatch(slot_id) else f"{crc32(slot_id.encode()) % 256:02x}"
+        return self._links / ab / slot_id
 
     async def publish(self, key: str, slot: Slot) -> None:
         def job() -> None:

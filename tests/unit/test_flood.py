@@ -11,6 +11,7 @@ import pytest
 
 from media_gallery import connection
 from tests.unit.test_answers import iq_of
+from tests.waiting import DEADLINE
 
 
 class Stream:
@@ -47,8 +48,9 @@ class Answers:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110, what comes is not told otherwise
-        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110, what comes is not told otherwise
+            await asyncio.sleep(0)
 
 
 async def test_a_flood_fills_no_memory() -> None:
@@ -103,6 +105,22 @@ async def test_one_that_never_comes_or_fails_is_not_in_the_way_of_the_next(monke
         stream._spawn_event(iq)
     await until(lambda: "answered whole" in stream.sent)
     assert "answered broken" not in stream.sent
+
+
+async def test_what_comes_while_the_last_one_ends_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "AT_ONCE", 1)
+    stream, second = Stream(), iq_of("<y/>")
+    second.set("id", "second")
+
+    class Ending(Answers):
+        async def answer(self, iq: ET.Element) -> str | None:
+            if iq is not second:  # it comes before anybody hears that this one has ended
+                asyncio.get_running_loop().call_soon(stream._spawn_event, second)
+            return f"answered {iq.get('id')}\n"
+
+    connection._Answering(Ending(), stream, lambda: True)
+    stream._spawn_event(iq_of("<x/>"))
+    await until(lambda: "answered second" in stream.sent)
 
 
 async def test_what_asks_nothing_is_not_answered() -> None:
