@@ -137,8 +137,10 @@ class ClientTimeout(GalleryError):
 
 class Conflict(GalleryError):
     status = 409
+    error_type = "cancel"
     condition = "conflict"
     sentence = "This file has been uploaded already"
+    russian = "Этот файл уже загружен"
 
 
 class TooLarge(GalleryError):

@@ -110,18 +110,9 @@ class SlotTokens:
     def __init__(self, db: Database, clock: Callable[[], int], secret: str = "") -> None:
         self.db, self.clock, self._secret = db, clock, secret
 
-    async def sign(
-        self, jid: str, slot: str, name: str, size: int, media_type: str, purpose: Purpose, expires: int | None = None
-    ) -> str:
-        """A token for a file of `size` bytes by a bare JID, valid from now on. Raises what the database does."""
-        secret, now = await self._find_secret(), self.clock() // 1_000_000
-        return sign(
-            secret,
-            Claims(
-                sub=jid, slot=slot, filename=name, filesize=size, filetype=media_type, iat=now, exp=now + VALID,
-                expires=expires, purpose=purpose,
-            ),
-        )  # fmt: skip
+    async def sign(self, claims: Claims) -> str:
+        """The token that says so. Raises what the database does."""
+        return sign(await self._find_secret(), claims)
 
     async def verify(self, token: str, slot: str, name: str) -> Claims:
         """What a token says that is good now for `/media/SLOT/NAME`, percent-decoded: to be asked when a request

@@ -170,9 +170,8 @@ class LocalStore:
 
     async def link_out(self, key: str, goal: Path) -> None:
         try:
-            await asyncio.to_thread(
-                link_or_copy, self._path(key), goal
-            )  # what goes wrong at the goal is not the store's
+            # Not by `run`: what goes wrong at the goal is not the store's.
+            await asyncio.to_thread(link_or_copy, self._path(key), goal)
         except FileNotFoundError:
             raise NotFound from None
 

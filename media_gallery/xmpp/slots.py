@@ -15,7 +15,7 @@ from media_gallery.errors import BadRequest, GalleryError, TooLarge, TooManyRequ
 from media_gallery.models import Jid
 from media_gallery.names import clean_name, media_url
 from media_gallery.offers import new_slot_id
-from media_gallery.slot_tokens import PURPOSES, Purpose
+from media_gallery.slot_tokens import PURPOSES, VALID, Claims, Purpose
 from media_gallery.xmpp.query import Query, Refused, written
 
 UPLOAD, OLD_UPLOAD = "urn:xmpp:http:upload:0", "urn:xmpp:http:upload"
@@ -64,12 +64,15 @@ async def _slot(query: Query, namespace: str, read: Callable[[Element, int], Wan
     try:
         jid = _sender(query.sender.partition("/")[0])
         services.accounts.check_allowed(jid, services.slot_hosts)
-        wanted = read(query.element, services.clock() // 1_000_000)
+        now = services.clock() // 1_000_000
+        wanted = read(query.element, now)
         await services.uploads.permit(jid.bare, wanted.size)
         slot = new_slot_id()
-        token = await services.slot_tokens.sign(
-            jid.bare, slot, wanted.name, wanted.size, wanted.media_type, wanted.purpose, wanted.expires
-        )
+        claims = Claims(
+            sub=jid.bare, slot=slot, filename=wanted.name, filesize=wanted.size, filetype=wanted.media_type, iat=now,
+            exp=now + VALID, expires=wanted.expires, purpose=wanted.purpose,
+        )  # fmt: skip
+        token = await services.slot_tokens.sign(claims)
     except GalleryError as error:
         raise Refused.by(error, query.language, _hint(error, namespace, services.clock())) from error
     return media_url(services.settings.public_url, slot, wanted.name), token

@@ -6,11 +6,9 @@ import hashlib
 import io
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
@@ -18,34 +16,12 @@ from PIL import Image
 
 from media_gallery.app import Gallery
 from media_gallery.db import Connection, links
-from media_gallery.db.secrets import find_secret
 from media_gallery.errors import Conflict
 from media_gallery.models import Jid, NewLink
 from media_gallery.offers import Offer
-from media_gallery.slot_tokens import Claims, sign
 from tests import samples
 from tests.service import MIB, Service, User, anyone, assert_error
-
-
-class Slots:
-    """What gives out slots of a service, as its component does."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
-        async def find(gallery: Gallery) -> str | None:
-            await gallery.slot_tokens.sign("a@example.org", "0" * 32, "a", 1, "", "message")  # makes the secret
-            return await gallery.db.read(lambda c: find_secret(c, "slots"))
-
-        self.secret: str = service.within(find)
-
-    def give(self, user: User, data: bytes, name: str = "photo.bin", **said: Any) -> tuple[str, str]:
-        """The address and the token for a file."""
-        now = int(time.time())
-        claims: dict[str, Any] = {"sub": user.jid, "slot": secrets.token_hex(16), "filename": name, "iat": now,
-                                  "filesize": len(data), "filetype": "", "exp": now + 300, **said}  # fmt: skip
-        url = f"{self.service.url}/media/{claims['slot']}/{quote(name, safe='')}"
-        return url, sign(self.secret, Claims(**claims))
+from tests.slots import Slots
 
 
 @pytest.fixture(scope="module")

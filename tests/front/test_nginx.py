@@ -14,6 +14,7 @@ import pytest
 from tests import samples
 from tests.front.nginx import PROGRAM, Nginx, front, has_ipv6, refused_by_nginx, uploading
 from tests.service import MIB, Service, User, anyone, assert_error
+from tests.slots import Slots
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
 OWN = {"date", "server", "connection", "transfer-encoding"}
@@ -307,3 +308,19 @@ def test_ipv6_is_served(accel: httpx.Client) -> None:
     nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
     assert anyone.get(nginx.url.replace("127.0.0.1", "[::1]")).status_code != 502
     assert anyone.get(nginx.plain_url.replace("127.0.0.1", "[::1]")).status_code == 308
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "data.bin"])
+def test_a_file_is_put_at_its_slot(either: httpx.Client, gallery: Service, user: User, name: str) -> None:
+    """Also where nginx serves that address from the tree by itself, once the file is there."""
+    slots, data = Slots(gallery), os.urandom(2 * MIB)
+    url, token = slots.give(user, data, name)
+    path, headers = path_of(url), {"Authorization": f"Bearer {token}"}
+    assert_error(either.put(path, content=data, headers={"Authorization": "Bearer x"}), 403)
+    assert_error(either.put(path, content=data), 401)
+    assert_error(either.put(path, content=data[1:], headers=headers), 413)
+    assert either.put(path, content=data, headers=headers).status_code == 201
+    assert either.get(path).content == data
+    assert_error(either.put(path, content=data, headers=headers), 409)
+    browser = {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT"}
+    assert either.options(path, headers=browser).is_success

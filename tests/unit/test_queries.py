@@ -26,6 +26,7 @@ from media_gallery.db.sqlite import SqliteDatabase
 from media_gallery.models import CATEGORIES, LINK_ORDERS, AccountId, Caller, Digest, Filter, Jid, Window
 from media_gallery.offers import Offer
 from media_gallery.settings import Settings
+from media_gallery.slot_tokens import Claims
 from tests.service import empty_database
 
 SOURCE = Path(media_gallery.__file__).parent
@@ -178,7 +179,9 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
         await (use(someone, code, "", "", "192.0.2.1") if use == accounts.sign_in else use(someone, code, "192.0.2.1"))  # type: ignore[call-arg]
     for owner in (caller.jid, f"nobody-{name}@example.org"):
         await uploads.permit(owner, 1)
-    await gallery.slot_tokens.sign(caller.jid, "a" * 22, "a", 1, "", "message")
+    await gallery.slot_tokens.sign(
+        Claims(sub=caller.jid, slot="a" * 22, filename="a", filesize=1, filetype="", iat=1, exp=2)
+    )
     await gallery.maintenance.tidy()
 
 
