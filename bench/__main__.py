@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from bench import load, servers
+from bench import component, load, servers
 from bench.load import MB, Target
 from bench.peers import PEERS, Peer
 from bench.rows import fill_account
@@ -32,8 +32,9 @@ from tests.postgres import Postgres
 from tests.s3 import S3
 from tests.service import Service
 
+SECRET = "the secret of slots in benchmarks"
 BIG, SMALL, MIDDLE = 100 * MB, 4096, MB
-FIGURES = 20
+FIGURES = 24
 """How many share the time of a run."""
 TROUBLE = (OSError, RuntimeError, ValueError, subprocess.SubprocessError)
 """What a server that cannot do a measurement makes of it."""
@@ -58,6 +59,7 @@ class Run:
         self.service, self.peers, self.repeats, self.seconds, self._end = service, peers, repeats, seconds, end
         self.token = servers.token_of(service, "bench@example.org")
         self.ours = load.Gallery(service.port, self.token)
+        self.slots = load.Slots(service.port, "bench@example.org", SECRET)
         self._left = FIGURES
 
     def turns(self) -> Iterator[int]:
@@ -84,23 +86,28 @@ class Run:
         medians = {who: None if who in failed else statistics.median(found) for who, found in values.items()}
         return Figure(name, unit, medians.pop("ours"), medians, "; ".join(failed.values()))
 
-    def uploads(self, name: str, unit: str, size: int, count: int, measure: Callable[[Target], float]) -> Figure:
+    def uploads(
+        self, name: str, unit: str, size: int, count: int, measure: Callable[[Target], float]
+    ) -> Iterator[Figure]:
+        """By our form, and by PUT as the peers."""
+
         def prepared(peer: Peer) -> float:
             peer.prepare(size, count)
             return measure(peer)
 
-        measures: dict[str, Callable[[], float]] = {"ours": lambda: measure(self.ours)}
-        measures |= {peer.name: partial(prepared, peer) for peer in self.peers}
-        return self.figure(name, unit, measures)
+        for way, ours in (("", self.ours), (" by PUT", self.slots)):
+            measures: dict[str, Callable[[], float]] = {"ours": partial(measure, ours)}
+            measures |= {peer.name: partial(prepared, peer) for peer in self.peers}
+            yield self.figure(f"{name}{way}", unit, measures)
 
 
 def uploads(run: Run) -> Iterator[Figure]:
     for name, at_once in (("one 100 MB upload", 1), ("four 100 MB uploads at once", 4)):
         measure = partial(load.megabytes_per_second, size=BIG, at_once=at_once)
-        yield run.uploads(name, "MB/s", BIG, at_once, measure)
+        yield from run.uploads(name, "MB/s", BIG, at_once, measure)
     many = 400 * run.seconds
     measure = partial(load.uploads_per_second, size=SMALL, connections=8, count=many)
-    yield run.uploads("4 KB uploads, 8 connections", "1/s", SMALL, many, measure)
+    yield from run.uploads("4 KB uploads, 8 connections", "1/s", SMALL, many, measure)
 
 
 def downloads(run: Run) -> Iterator[Figure]:
@@ -154,13 +161,19 @@ def fronts(run: Run, directory: Path) -> Iterator[Figure]:
     service.stop()
 
 
-def slots(run: Run) -> Iterator[Figure]:
-    """Ours over HTTP, for bytes that are not known; the peers' over one XMPP stream, as clients ask for them."""
+def slots(run: Run, directory: Path) -> Iterator[Figure]:
+    """Ours over HTTP, for bytes that are not known, and as a component; the peers give theirs over one XMPP stream."""
     url = f"{run.service.url}/api/v1/files/slot/?name=a.bin&size=4096&hash={'0' * 64}"
     measures = {"ours": lambda: load.read(url, 16, run.seconds, run.token).per_second}
     many = 1000 * run.seconds
     measures |= {peer.name: partial(peer.slots_per_second, SMALL, many) for peer in run.peers if peer.service}
-    yield run.figure("slots", "1/s", measures)
+    yield run.figure("slots over HTTP", "1/s", measures)
+    directory.mkdir()
+    with component.Server() as server:
+        service = servers.start_service(directory, **server.settings())
+        server.accept()
+        yield run.figure("slots over XMPP", "1/s", {**measures, "ours": lambda: server.slots_per_second(SMALL, many)})
+        service.stop()
 
 
 def lists(run: Run) -> Iterator[Figure]:
@@ -319,13 +332,13 @@ def _measured(options: argparse.Namespace) -> Generator[Figure, None, None]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gallery-bench-")))
         peers = list(_peers(stack, options.peers, directory))
         begun = time.perf_counter()
-        service = servers.start_service(directory, **BACKENDS[options.backends](stack))
+        service = servers.start_service(directory, SLOT_SECRET=SECRET, **BACKENDS[options.backends](stack))
         started = time.perf_counter() - begun
         stack.callback(service.stop)
         run = Run(service, peers, repeats, seconds, end)
         yield from family(run, started, 100 * MB if options.quick else 1000 * MB)
         yield from uploads(run)
-        yield from slots(run)
+        yield from slots(run, directory / "component")
         yield from downloads(run)
         yield from fronts(run, directory / "front")
         yield from lists(run)
