@@ -21,7 +21,7 @@ async def fill(c: Connection, first: int, last: int, account: int | None = None)
 
     All of them of one `account`, or OWN for each of the accounts that are made with them.
     """
-    series, hexadecimal = _SERIES[c.kind], _HEX[c.kind].format
+    series, hexadecimal = _SERIES[c.dialect], _HEX[c.dialect].format
     if account is None:
         await c.run(
             f"{series} INSERT INTO accounts (jid, vhost, created_at)"
@@ -33,7 +33,7 @@ async def fill(c: Connection, first: int, last: int, account: int | None = None)
         f" SELECT n, {hexadecimal(32)}, 1000 + n % 100000, {hexadecimal(64)}, {hexadecimal(40)}, 1, n FROM s",
         first, last - 1,
     )  # fmt: skip
-    truth = "CAST(1 AS BOOLEAN)" if c.kind == "postgresql" else "1"
+    truth = "CAST(1 AS BOOLEAN)" if c.dialect == "postgresql" else "1"
     kinds = "'video/mp4' WHEN 1 THEN 'text/plain' ELSE 'image/jpeg'"
     categories = "'video' WHEN 1 THEN 'file' ELSE 'image'"
     await c.run(
@@ -60,7 +60,7 @@ async def fill(c: Connection, first: int, last: int, account: int | None = None)
 
 async def ready(c: Connection) -> None:
     """Numbering, as it would be had the rows come one by one."""
-    if c.kind == "postgresql":
+    if c.dialect == "postgresql":
         for table in ("accounts", "blobs", "links"):
             await c.one(f"SELECT setval('{table}_id_seq', (SELECT MAX(id) FROM {table}))")
         await c.run("ANALYZE")

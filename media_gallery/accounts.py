@@ -34,12 +34,12 @@ from media_gallery.settings import Settings
 
 log = structlog.get_logger()
 TOUCH = 300 * 1_000_000
-"""Microseconds between two notes of a token's last use."""
+"""Microseconds after which the last use of a token is noted again."""
 _SIGNED_IN, _ASKED, _VOIDED, _PAUSED = "signed-in", "asked", "voided", "paused"
-"""What is remembered of a JID at a client address."""
+"""What `Rates` remembers of a JID at a client address."""
 _DAY = 86400
 _AT_HOME = 90 * 86400
-"""Seconds for which a JID is at home where it has signed in."""
+"""Seconds for which it is remembered that a JID has signed in at an address."""
 _KEPT_OUT = "This JID is not allowed here"
 _BODIES = {
     "en": "{code} is your code to open the media gallery. Do not give it to anybody.",
@@ -49,7 +49,7 @@ _BODIES = {
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token, told once; `expires` in microseconds."""
+    """A new token, which is shown this once; `expires` in microseconds."""
 
     token: str
     expires: int
@@ -69,26 +69,27 @@ class Accounts:
 
     def __post_init__(self) -> None:
         self._touching: dict[int, asyncio.Task[None]] = {}
-        self.seen_closed: dict[AccountId, int] = {}
-        """Accounts whose deletion was under way at the last look, with the files that they had left."""
+        self.closed_before: dict[AccountId, int] = {}
+        """Accounts that were being deleted at the last look, and how many files each still had."""
 
     # --- Signing in ---
 
     async def request_code(
-        self, jid: Jid, kind: Literal["message", "iq"], language: str, address: str, holder: bool = False
+        self, jid: Jid, stanza_type: Literal["message", "iq"], language: str, address: str, holder: bool = False
     ) -> tuple[str, str]:
-        """Send a one-time code over XMPP; the stanza's id and our JID. `holder`: who asks has a token of this account.
+        """Send a one-time code over XMPP; return the stanza's id and our JID. `holder`: the caller has a token of this
+        account.
 
-        Only what was sent counts. Raises Forbidden, TooManyRequests, BadRequest (an `iq` needs a full JID), Unavailable
-        (no XMPP connection).
+        Only codes that were sent count. Raises Forbidden, TooManyRequests, BadRequest (an `iq` needs a full JID),
+        Unavailable (no XMPP connection).
         """
-        if kind == "iq" and not jid.resource:
+        if stanza_type == "iq" and not jid.resource:
             raise BadRequest("An iq needs a full JID", fields={"jid": "must have a resource for type iq"})
         self.check_allowed(jid)
-        await self.courier.check()  # a host that is not connected counts nothing: the next one is asked
+        await self.courier.check()  # before anything counts: the client asks another host then
         code, request_id = f"{secrets.randbelow(10**6):06d}", secrets.token_urlsafe(16)
         url = f"{self.settings.public_url}/api/v1/account/xmpp_auth/"
-        if kind == "iq":
+        if stanza_type == "iq":
             stanza = code_iq(str(jid), request_id, code, url)
         else:
             body = _BODIES.get(language, _BODIES["en"]).format(code=code)
@@ -103,9 +104,9 @@ class Accounts:
         return place_of(address, self.settings.rate_ipv6_prefix)
 
     async def _limits(self, jid: Jid, place: str, holder: bool) -> list[tuple[str, str, str]]:
-        """What a request for a code counts against: those whose account it is, before those whom nobody knows.
+        """The limits that a request for a code counts against: the owner has limits apart from strangers.
 
-        Raises TooManyRequests where codes have been guessed at from here.
+        Raises TooManyRequests if codes were guessed at from this address.
         """
         settings, here = self.settings, f"{jid.bare} {place}"
         if holder:
@@ -121,7 +122,7 @@ class Accounts:
     async def _send(self, jid: Jid, code: str, stanza: str) -> None:
         hashed = await _hash_code(jid.bare, code)
         expires = self.clock() + int(self.settings.code_lifetime * 1_000_000)
-        # Kept before it is sent: the client may exchange it before our answer has reached it.
+        # Kept before it is sent, since the client may use it before our answer reaches the client.
         await self.db.write(lambda c: queries.insert_code(c, jid.bare, hashed, expires))
         try:
             await self.courier.send(stanza)
@@ -132,9 +133,7 @@ class Accounts:
         metrics.codes.labels("sent").inc()
 
     def check_allowed(self, jid: Jid, domains: Sequence[str] = ()) -> None:
-        """Whether a JID may use the service. Raises Forbidden. `domains`: those whose users may, instead of
-        `ALLOWED_DOMAINS`.
-        """
+        """Raise Forbidden if a JID may not use the service; `domains`, if given, replaces `ALLOWED_DOMAINS`."""
         settings = self.settings
         if jid.bare in settings.denied_jids or not jid.local:
             raise Forbidden(_KEPT_OUT)
@@ -153,13 +152,16 @@ class Accounts:
         return issued
 
     async def _home(self, jid: Jid, place: str) -> str:
-        """A JID's account at an address; the time is this account's alone, so the next one is at home nowhere."""
+        """A key for a JID's account at an address; a later account of the same JID has another key."""
         account = await self.db.read(lambda c: queries.find_account(c, jid.bare))
         return f"{jid.bare} {account.created_at if account else 0} {place}"
 
     async def _use_code(self, jid: Jid, code: str, address: str) -> None:
-        """Strangers, who neither asked for a code of this JID nor have signed in to it, can neither use up its rate
-        nor all tries of a code: they would keep its owner out."""
+        """Raise NotFound unless the code is right, and use it up.
+
+        Addresses that neither asked for a code of this JID nor signed in to it can use up neither its rate nor all
+        tries of a code, since that would keep the owner out.
+        """
         self.check_allowed(jid)
         place = self._place(address)
         here = f"{jid.bare} {place}"
@@ -171,22 +173,22 @@ class Accounts:
             ("code-try-jid", self.settings.rate_code_try_jid, here if known else jid.bare),
         ):
             hashed, now = await _hash_code(jid.bare, code), self.clock()
-            good, seen = await self.db.write(lambda c: queries.take_code(c, jid.bare, hashed, now, tries))
+            good, tried = await self.db.write(lambda c: queries.take_code(c, jid.bare, hashed, now, tries))
         metrics.codes.labels("used" if good else "refused").inc()
         if not good:
-            if seen >= self.settings.code_tries:
+            if tried >= self.settings.code_tries:
                 await self._pause(here)
             raise NotFound("The code is wrong or has expired")
 
     async def _pause(self, here: str) -> None:
-        """A code was made void from here: the next one is not to be had for a while, each time for twice as long."""
+        """Refuse new codes at an address that made one void: for a while, and each time for twice as long."""
         times = await self.rates.again(_VOIDED, here, _DAY)
         pause = self.settings.code_pause * 2.0 ** min(times - 1, 20)
         if pause:
             await self.rates.remember(_PAUSED, here, min(pause, _DAY))
 
     async def issue_token(self, jid: Jid, device: str, client: str, admin: bool) -> Issued:
-        """A new token for a JID; its account comes to be with the first."""
+        """A new token for a JID; its account is made if there is none."""
         token, now = secrets.token_urlsafe(32), self.clock()
         expires = now + int(self.settings.token_lifetime * 1_000_000)
         new = NewToken(device, client, admin, now, expires)
@@ -206,7 +208,7 @@ class Accounts:
             raise Unauthorized
         caller, last_used = found
         if (last_used is None or now - last_used > TOUCH) and caller.token_id not in self._touching:
-            # Nobody waits for this, and nobody fails with it: reading goes on where nothing can be written.
+            # Nobody waits for this or fails with it: reading goes on even if nothing can be written.
             task = self._touching[caller.token_id] = asyncio.create_task(self._touch(caller.token_id, now))
             task.add_done_callback(lambda _: self._touching.pop(caller.token_id))
         return caller
@@ -234,8 +236,8 @@ class Accounts:
         if not await self.db.write(lambda c: queries.delete_token(c, account, token_id), frees=True):
             raise NotFound("There is no such token")
 
-    async def open(self, jid: Jid) -> AccountId:
-        """The account of a JID whom somebody else vouches for; it comes to be where there is none."""
+    async def ensure(self, jid: Jid) -> AccountId:
+        """The account of a JID that has been proven elsewhere; it is made if there is none."""
         found, now = await self.db.read(lambda c: queries.find_account(c, jid.bare)), self.clock()
         if found is not None:
             return found.id
@@ -251,7 +253,7 @@ class Accounts:
         return account
 
     async def quota(self, account: AccountId) -> Quota:
-        """Raises Unauthorized where the account has gone since the request began."""
+        """The account's quota. Raises Unauthorized if the account was deleted since the request began."""
         return await self.db.read(lambda c: self.policy.get_quota(c, account))
 
     def quota_of(self, account: Account) -> Quota:
@@ -284,18 +286,18 @@ class Accounts:
             await self.finish_closing(account)
 
     async def finish_closing(self, account: AccountId) -> None:
-        """Remove what is left of a closed account; also after a crash in the middle of it."""
+        """Remove what is left of a closed account, also if a crash stopped this before."""
         await self.files.delete_all(account)
         await self.db.write(lambda c: queries.remove_closed(c, account), frees=True)
 
     async def finish_all_closing(self, at_once: bool) -> int:
-        """Finish closed accounts; how many. Unless `at_once`, those alone that have not shrunk since the last time:
+        """Finish closed accounts; how many.
 
-        the others a request is emptying, here or elsewhere.
+        Unless `at_once`, only those that have not shrunk since the last time: a request is still emptying the others.
         """
-        closed, seen = await self.db.read(queries.list_closed), self.seen_closed
-        self.seen_closed = closed
-        left = [account for account, files in closed.items() if at_once or seen.get(account) == files]
+        closed, before = await self.db.read(queries.list_closed), self.closed_before
+        self.closed_before = closed
+        left = [account for account, files in closed.items() if at_once or before.get(account) == files]
         for account in left:
             await self.finish_closing(account)
         return len(left)
@@ -306,6 +308,6 @@ def _hash_token(token: str) -> str:
 
 
 async def _hash_code(jid: str, code: str) -> str:
-    """A slow hash, since a code has few digits: whoever reads the database cannot find it while it is valid."""
+    """A slow hash, since a code has few digits: who reads the database cannot find the code while it is valid."""
     work = hashlib.scrypt
     return (await asyncio.to_thread(work, code.encode(), salt=jid.encode(), n=2**13, r=8, p=1, dklen=32)).hex()

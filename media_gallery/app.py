@@ -1,4 +1,4 @@
-"""The only wiring: settings in, the running application out."""
+"""Makes all parts from the settings and connects them: nothing else does."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from starlette.applications import Starlette
 from media_gallery.accounts import Accounts
 from media_gallery.arriving import Arrivals
 from media_gallery.courier import Courier, CourierClient, LogCourier
-from media_gallery.db import Database, accounts, open_database
+from media_gallery.db import Database, accounts, make_database
 from media_gallery.errors import Unavailable
 from media_gallery.files import Files
 from media_gallery.http import application
 from media_gallery.http.request import Services
 from media_gallery.maintenance import Maintenance
 from media_gallery.policy import Allowance, Policy
-from media_gallery.rates import Rates, open_rates
+from media_gallery.rates import Rates, make_rates
 from media_gallery.settings import Settings
 from media_gallery.slot_tokens import SlotTokens
-from media_gallery.storage import BlobStore, open_store
+from media_gallery.storage import BlobStore, make_store
 from media_gallery.thumbnails import Thumbnailer
 from media_gallery.uploads import Limits, Uploads
 from media_gallery.xmpp import Room
@@ -43,7 +43,7 @@ def microseconds() -> int:
 
 @contextmanager
 def hold(data_dir: Path, alone: bool) -> Iterator[None]:
-    """Mark the data directory as in use, by a service or by one that wants it `alone`. Raises Unavailable."""
+    """Mark the data directory as in use, by a service, or by a command that needs it `alone`. Raises Unavailable."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "lock").open("w") as file:
         try:
@@ -59,7 +59,7 @@ def hold(data_dir: Path, alone: bool) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Gallery:
-    """The service without its web side: what the command line works with, too."""
+    """All parts of the service except its web side; the command line uses them, too."""
 
     settings: Settings
     db: Database
@@ -76,14 +76,14 @@ class Gallery:
     maintenance: Maintenance
 
     async def check(self) -> None:
-        """Raise where an upload could not be taken now."""
-        await self.db.write(accounts.list_closed)  # reads alone: what is asked is whether writing is possible
+        """Raise Unavailable or NoSpace if an upload could not be taken now."""
+        await self.db.write(accounts.list_closed)  # changes nothing, but fails if nothing can be written
         await self.store.check()
         await self.rates.check()
 
 
 class Parts(TypedDict, total=False):
-    """What may stand in for a part that the settings would name."""
+    """The parts that a caller may replace by its own."""
 
     clock: Callable[[], int]
     db: Database
@@ -93,14 +93,14 @@ class Parts(TypedDict, total=False):
 
 
 def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
-    """All parts, not yet started; `replaced` stands in by name. Raises TypeError for a name that is none."""
+    """Make all parts, not yet started, except those in `replaced`. Raises TypeError for an unknown name."""
     if unknown := replaced.keys() - Parts.__annotations__.keys():
         raise TypeError(f"no parts of the service: {', '.join(sorted(unknown))}")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     clock = replaced.get("clock") or microseconds
-    db = replaced.get("db") or open_database(settings)
-    store = replaced.get("store") or open_store(settings)
-    courier = replaced.get("courier") or open_courier(settings)
+    db = replaced.get("db") or make_database(settings)
+    store = replaced.get("store") or make_store(settings)
+    courier = replaced.get("courier") or make_courier(settings)
     thumbnailer = replaced.get("thumbnailer") or Thumbnailer(
         settings.decoder_count,
         timeout=settings.decoder_timeout,
@@ -108,7 +108,7 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
         memory=settings.decoder_memory,
         max_pixels=settings.max_pixels,
     )
-    rates = open_rates(settings)
+    rates = make_rates(settings)
     limits = Limits(
         settings.max_file_size,
         settings.rate_upload,
@@ -148,9 +148,9 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
     )  # fmt: skip
 
 
-def open_courier(settings: Settings) -> Courier:
-    """The way to the host's courier. Only development mode, that is without an XMPP_JID, writes codes into the log:
-    where XMPP is configured, but `serve` has started no courier, none can be sent.
+def make_courier(settings: Settings) -> Courier:
+    """The way to the host's courier. Only development mode, which means no XMPP_JID, writes codes into the log. If XMPP
+    is configured, but `serve` has started no courier, no code can be sent.
     """
     if not settings.xmpp_jid:
         return LogCourier()
@@ -159,7 +159,7 @@ def open_courier(settings: Settings) -> Courier:
 
 
 class Part(Protocol):
-    """What holds connections or processes."""
+    """A part that holds connections or processes."""
 
     async def start(self) -> None: ...
 
@@ -168,7 +168,7 @@ class Part(Protocol):
 
 @asynccontextmanager
 async def started(*parts: Part) -> AsyncIterator[None]:
-    """Start parts one after the other, and stop those that run at the end, the last one first."""
+    """Start parts one after the other; at the end, stop those that were started, the last one first."""
     async with AsyncExitStack() as stack:
         for part in parts:
             await part.start()
@@ -178,7 +178,7 @@ async def started(*parts: Part) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
-    """Start what holds connections, and stop it at the end: for the web side, the command line and tests alike."""
+    """Start the parts that hold connections, and stop them at the end."""
     async with AsyncExitStack() as stack:
         stack.callback(gallery.arrivals.close)
         stack.push_async_callback(gallery.rates.close)  # open since it was assembled
@@ -188,7 +188,7 @@ async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
 
 
 def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
-    """The ASGI application; its lifespan starts and stops what it needs."""
+    """The ASGI application; its lifespan starts and stops the parts."""
     gallery = assemble(settings, **replaced)
     services = Services(settings, gallery.accounts, gallery.files, gallery.uploads, gallery.slot_tokens, gallery.check)
 
@@ -209,7 +209,7 @@ def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
 
 @asynccontextmanager
 async def answering(settings: Settings) -> AsyncIterator[Room]:
-    """What the courier answers with. It decodes nothing; of the store it asks whether there is room."""
+    """The room that answers over XMPP. It decodes nothing; it asks the store only whether there is room."""
     gallery = assemble(settings)
     hosts = tuple(settings.slot_hosts) if settings.slots else ()
     services = XmppServices(

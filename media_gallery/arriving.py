@@ -1,8 +1,8 @@
-"""What is on its way in on this host: each process keeps a small file of it, which the others read.
+"""The uploads under way on this host: each process lists its own in a small file, which the others read.
 
-So limits on what an account sends at once hold over all workers, and what a killed one has left is known by name.
-A process locks its file for as long as it lives, and the system lets go of the lock however it ends. Nothing is synced:
-what a power cut leaves is for `gc`.
+So limits on what an account sends at once hold over all workers, and upkeep knows by name what a killed worker left.
+A process locks its file for as long as it lives, and the system releases the lock however it ends. Nothing is synced:
+`gc` removes what a power cut leaves.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _RECORD = struct.Struct("<qq32s64s")
 _EMPTY = bytes(_RECORD.size)
 _NOTHING = _RECORD.unpack(_EMPTY)
 _AT_FIRST = 64
-"""Records for which a file has room from its start, full disk or not."""
+"""Records that a file has room for from its start, so that a full disk cannot stop so many."""
 SETTLED = 60.0
-"""Seconds after which a transaction has ended whose end nobody has heard."""
+"""Seconds after which a transaction in doubt has surely ended."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """An upload under way, or a link about to be made, which counts for no account (0). Size in bytes."""
+    """An upload under way; or a link that is about to be made, which counts for no account (0). Size in bytes."""
 
     account: AccountId
     size: int = 0
@@ -55,14 +55,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LeftBehind:
-    """What nobody is at any more, whether rows name its keys and slots or not."""
+    """Entries that ended in doubt or were left by killed processes, and the files of those processes."""
 
     entries: list[Entry] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
 
 class Arrivals:
-    """The uploads under way in this process, and a view of those in others that share the directory."""
+    """The uploads under way in this process, and those in other processes that share the directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -74,7 +74,7 @@ class Arrivals:
         self._uploads, self._sizes = Counter[AccountId](), Counter[AccountId]()
 
     def close(self) -> None:
-        """Let go of the file, which stays where something in it is in doubt."""
+        """Close the file; it is removed, unless something in it is in doubt."""
         if self._file >= 0:
             if not self._entries:
                 self._path.unlink(missing_ok=True)
@@ -110,9 +110,9 @@ class Arrivals:
             raise translate(error) from error
 
     def enter(self, account: AccountId, most: int, key: str, slot: str = "") -> tuple[Entry, int] | None:
-        """One more upload, under this key, and the bytes that have come of the others; None where the account has
-        `most` already. `slot`: the one that it is for, if that was given out before. Raises Conflict where another is
-        at the slot, or was and is in doubt; NoSpace, Unavailable.
+        """Enter an upload under this key; return its entry, and the bytes that have come of the account's others. None
+        if the account has `most` already. `slot`: the slot, if one was given out before. Raises Conflict if another
+        upload has this slot, or ended in doubt there; NoSpace, Unavailable.
         """
         with self._turn():
             uploads, size = self.held(account)
@@ -121,7 +121,7 @@ class Arrivals:
             return None if uploads >= most else (self._enter(account, key, slot), size)
 
     def enter_link(self, slot: str) -> Entry:
-        """A link about to be made to bytes that are known. Raises NoSpace, Unavailable."""
+        """Enter a link that is about to be made to known bytes. Raises NoSpace, Unavailable."""
         with self._turn():
             return self._enter(AccountId(0), "", slot)
 
@@ -134,8 +134,9 @@ class Arrivals:
         return entry
 
     def grow(self, entry: Entry, size: int, most: int) -> int:
-        """So many bytes more have come of it. How many more the account may send at once, where it may have `most`
-        under way; below 0 these were too many, and nothing has changed. Raises NoSpace, Unavailable.
+        """Add `size` bytes that have come. Return how many further bytes the account may send, if it may have `most`
+        under way in all; if the answer is below 0, these were too many and nothing was added. Raises NoSpace,
+        Unavailable.
         """
         with self._turn():
             left = most - self.held(entry.account)[1] - size
@@ -149,7 +150,7 @@ class Arrivals:
         self._write(entry)
 
     def note(self, entry: Entry, *, key: str = "", slot: str = "", size: int = 0) -> None:
-        """Let others know more of it: its key, its slot, bytes that have come or (below 0) count no more."""
+        """Note the key, the slot, or bytes of an upload; `size` below 0 takes bytes away."""
         entry.key, entry.slot = key or entry.key, slot or entry.slot
         try:
             self._add(entry, size)
@@ -160,7 +161,7 @@ class Arrivals:
         os.pwrite(self._file, entry.packed(), entry.number * _RECORD.size)
 
     def leave(self, entry: Entry) -> None:
-        """It has ended. In doubt, its key and slot stay until upkeep has looked. May be called again."""
+        """End an entry. If it is in doubt, its key and slot stay until upkeep has looked. May be called again."""
         if self._entries.get(entry.number) is not entry or entry.left_at:
             return
         for counter, count in ((self._uploads, 1), (self._sizes, entry.size)):
@@ -182,22 +183,22 @@ class Arrivals:
     # --- Looking ---
 
     def held(self, account: AccountId) -> tuple[int, int]:
-        """Uploads of an account under way on this host, and the bytes that have come of them."""
+        """How many uploads of an account are under way on this host, and the bytes that have come of them."""
         theirs = [entry for _, _, entries in self._others(living=True) for entry in entries if entry.account == account]
         return self._uploads[account] + len(theirs), self._sizes[account] + sum(entry.size for entry in theirs)
 
     def _is_at(self, slot: str) -> bool:
-        """Whether anybody on this host is at a slot, or has left it in doubt."""
+        """Whether an upload on this host has this slot, or ended in doubt there."""
         theirs = (entry for living in (True, False) for _, _, entries in self._others(living) for entry in entries)
         return any(entry.slot == slot for entry in (*self._entries.values(), *theirs))
 
     def living_keys(self) -> set[str]:
-        """Keys that somebody on this host is at."""
+        """Keys of all uploads under way on this host."""
         theirs = {entry.key for _, _, entries in self._others(living=True) for entry in entries}
         return theirs | {entry.key for entry in self._entries.values()}
 
     def left_behind(self, at_once: bool) -> LeftBehind:
-        """What ended in doubt here, and all of processes that were killed; only `at_once`, that of just now, too."""
+        """What ended in doubt here, and what killed processes left; what is younger than SETTLED only if `at_once`."""
         left = LeftBehind([entry for entry in self._left if at_once or entry.left_at + SETTLED <= time.monotonic()])
         for path, touched, entries in self._others(living=False):
             if at_once or touched + SETTLED <= time.time():
@@ -206,7 +207,7 @@ class Arrivals:
         return left
 
     def settle(self, left: LeftBehind) -> None:
-        """All of it has been looked after."""
+        """Forget what upkeep has dealt with."""
         for entry in left.entries:
             if entry in self._left:
                 self._left.remove(entry)
@@ -215,7 +216,7 @@ class Arrivals:
             path.unlink(missing_ok=True)
 
     def _others(self, living: bool) -> Iterator[tuple[str, float, list[Entry]]]:
-        """What each other process is at that lives, or was at that has ended: its file, when it was touched, what."""
+        """Of other processes, living or ended: the file of each, when it was touched, and its entries."""
         try:
             paths = [entry.path for entry in os.scandir(self.directory) if entry.name != self._path.name]
         except FileNotFoundError:
@@ -228,7 +229,7 @@ class Arrivals:
             try:
                 if _is_locked(file) == living:
                     found = os.fstat(file)
-                    data = os.read(file, found.st_size).rstrip(b"\0")  # the records that are used most stand first
+                    data = os.read(file, found.st_size).rstrip(b"\0")  # unused records are at the end
                     data += bytes(-len(data) % _RECORD.size)
                     entries = [Entry.unpacked(one) for one in _RECORD.iter_unpack(data) if one != _NOTHING]
                     yield path, found.st_mtime, entries

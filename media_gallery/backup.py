@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from media_gallery.db import Database, links, migrate, opened, upkeep
+from media_gallery.db import Database, links, migrate, started_database, upkeep
 from media_gallery.db.move import copy_rows, number_on
 from media_gallery.db.sqlite import make_single, read_only
 from media_gallery.errors import NotFound
@@ -99,7 +99,7 @@ async def _copy(settings: Settings, path: Path) -> AsyncIterator[Database]:
     """The database of a backup, at the newest schema."""
     own = settings.model_copy(update={"database_url": f"sqlite:///{path}"})
     await asyncio.to_thread(migrate.upgrade, own)
-    async with opened(own) as copy:
+    async with started_database(own) as copy:
         yield copy
     await asyncio.to_thread(make_single, path)
 

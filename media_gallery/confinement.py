@@ -1,6 +1,6 @@
-"""What a decoder gives away before it sees a stranger's file. Imports nothing of ours.
+"""What a decoder gives up before it reads a stranger's file. This imports nothing of ours.
 
-Every part is left to the kernel, and each stands where another one falls: a machine may lack any of them.
+The kernel enforces every part. A machine may lack any of them; then the others still hold.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import resource
 import signal
 
 PARTS = ("network", "files", "calls")
-"""What a kernel, or its administrator, may not allow an unprivileged process."""
+"""The parts that a kernel, or its administrator, may deny an unprivileged process."""
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_THREAD = 0x10000000, 0x40000000, 0x00010000
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 1, 15, 38
 _CAPABILITY_VERSION = 0x20080522
 
-# Landlock: how many rights on files each version of it knows, from the first; later ones know no more.
+# Landlock: how many rights on files its versions 1, 2, … know; later versions add none.
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446
 _FILE_RIGHTS = (13, 14, 15, 15, 16)
 _TCP_RIGHTS, _SCOPES = 0b11, 0b11
@@ -36,8 +36,8 @@ _CALLS = """
     nanosleep clock_nanosleep clock_nanosleep_time64
     getrandom getrusage getrlimit ugetrlimit setrlimit sysinfo uname getuid geteuid getgid getegid
 """
-"""What computing on bytes takes, on descriptors that are open already: nothing of it opens, starts or connects."""
-_MAP_KIND, _MAP_PRIVATE, _MAP_GROWSDOWN = 0x0F, 0x02, 0x0100
+"""What is needed to compute, and to use descriptors that are open. None opens a file, starts a program or connects."""
+_MAP_TYPE, _MAP_PRIVATE, _MAP_GROWSDOWN = 0x0F, 0x02, 0x0100
 
 
 class _Argument(ctypes.Structure):
@@ -47,9 +47,9 @@ class _Argument(ctypes.Structure):
 
 
 def confine(memory: int) -> list[str]:
-    """Give away what a decoder does not need, once and for all; which of PARTS this machine allowed.
+    """Give up what a decoder does not need, for good; return which of PARTS this machine allowed.
 
-    `memory`: most bytes of data. Libraries must be loaded, and no thread started: from here on no file can be opened.
+    `memory`: bytes of data, at most. Load all libraries before, since no file can be opened after, and start no thread.
     """
     libc, seccomp = ctypes.CDLL(None), _library("libseccomp.so.2")
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -65,17 +65,17 @@ def confine(memory: int) -> list[str]:
 
 
 def _leave_network(libc: ctypes.CDLL) -> bool:
-    """Into a network of its own without any interface."""
+    """Move into a new network that has no interface."""
     return bool(libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    """Those of root, and those that a user namespace gave."""
+    """Drop those of root, and those that a user namespace gave."""
     libc.capset((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)())
 
 
 def _close_files(libc: ctypes.CDLL) -> bool:
-    """Landlock: no file can be opened any more, whoever owns it; nor TCP used, nor others signalled, where it can."""
+    """Landlock: open no file any more, whoever owns it; if its version can, use no TCP and signal no other process."""
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     if version < 1:
         return False
@@ -99,13 +99,13 @@ def _library(name: str) -> ctypes.CDLL | None:
 
 
 def _forbid_calls(seccomp: ctypes.CDLL) -> bool:
-    """seccomp: any other call is answered as by a kernel that does not have it, so that libraries do without."""
+    """seccomp: every other call fails as if the kernel did not have it, so that libraries do without it."""
     seccomp.seccomp_init.restype = ctypes.c_void_p
     rules = ctypes.c_void_p(seccomp.seccomp_init(_ERRNO | errno.ENOSYS))
     seccomp.seccomp_attr_set(rules, _SYNCHRONOUS, 1)
 
     def allow(name: str, *conditions: _Argument) -> None:
-        """A call of another processor's has a negative number, and no rule."""
+        """A call that this processor does not have has a negative number and gets no rule."""
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
         given = (_Argument * len(conditions))(*conditions)
         if number >= 0:
@@ -113,7 +113,7 @@ def _forbid_calls(seccomp: ctypes.CDLL) -> bool:
 
     for name in _CALLS.split():
         allow(name)
-    counted = _Argument(3, _MASKED_EQUAL, _MAP_KIND | _MAP_GROWSDOWN, _MAP_PRIVATE)  # what RLIMIT_DATA sees
+    counted = _Argument(3, _MASKED_EQUAL, _MAP_TYPE | _MAP_GROWSDOWN, _MAP_PRIVATE)  # what RLIMIT_DATA sees
     allow("mmap", counted)
     allow("mmap2", counted)
     allow("clone", _Argument(0, _MASKED_EQUAL, _CLONE_THREAD, _CLONE_THREAD))  # threads, never processes

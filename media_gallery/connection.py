@@ -210,8 +210,8 @@ class _Answering:
     memory than WAITING, whoever floods us and however slowly the server takes the answers.
     """
 
-    def __init__(self, answers: Answers, stream: Any, is_open: Callable[[], bool]) -> None:
-        self.answers, self.stream, self.is_open = answers, stream, is_open
+    def __init__(self, answers: Answers, stream: Any, is_connected: Callable[[], bool]) -> None:
+        self.answers, self.stream, self.is_connected = answers, stream, is_connected
         self._waiting: deque[tuple[ET.Element, int]] = deque()
         self._ready: list[str] = []
         self._weight = 0
@@ -273,7 +273,7 @@ class _Answering:
     def _flush(self) -> None:
         """Send what is ready, unless the server that it goes to has gone, or reads nothing."""
         answers, self._ready = "".join(self._ready), []
-        if self.is_open() and self.stream.transport.get_write_buffer_size() < WAITING:
+        if self.is_connected() and self.stream.transport.get_write_buffer_size() < WAITING:
             self.stream.send_raw(answers)
 
 

@@ -112,7 +112,7 @@ class CourierClient:
         self._waiting: dict[int, asyncio.Future[bool]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
+        self._connecting = asyncio.Lock()
 
     @property
     def jid(self) -> str:
@@ -133,7 +133,7 @@ class CourierClient:
         self._waiting[number] = answer
         try:
             async with asyncio.timeout(SENT_WITHIN + 0.5):
-                writer = await self._open()
+                writer = await self._connect()
                 writer.write(json.dumps({"id": number, "stanza": stanza}).encode() + b"\n")
                 await writer.drain()
                 sent = await answer
@@ -144,8 +144,8 @@ class CourierClient:
         if not sent:
             raise Unavailable("The XMPP server cannot be reached right now")
 
-    async def _open(self) -> asyncio.StreamWriter:
-        async with self._opening:
+    async def _connect(self) -> asyncio.StreamWriter:
+        async with self._connecting:
             if self._writer is None:
                 if self.path is None:
                     raise ConnectionRefusedError("no courier was started")

@@ -1,4 +1,4 @@
-"""What is stored: look at it, list it, count it, delete it."""
+"""The stored files: find, list, count and delete them; make thumbnails when they are needed."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from media_gallery.thumbnails import Busy, DecoderFailed, Thumbnailer, Undecodab
 
 log = structlog.get_logger()
 CHUNK = 500
-"""Links removed in one transaction, so that a large deletion lets others in between."""
+"""Links removed in one transaction: between two, other transactions get their turn."""
 
 NEAR = 2000
-"""Links that a list may pass over in the event loop; others go elsewhere."""
+"""Links that a list may pass over in the event loop; a list that passes over more runs in a thread."""
 
 TRIES, SPARED, REMEMBERED = 3, 3600 * 1_000_000, 10_000
-"""Failures of decoders over a file after which they are spared it, for how many microseconds, and of how many files
-this is remembered: not beyond the process, since the machine may have been at fault.
+"""After so many failures over a file, decoders are not given it again for so many microseconds; this is remembered of
+so many files, in this process alone, since the cause may have been the machine.
 """
 
 
 @contextmanager
 def only_logged(what: str, **about: int) -> Iterator[None]:
-    """What fails behind a commit is logged alone: a refusal would tell the client to come again, and to pay again.
+    """Only log what fails after a commit: if it were refused, the client would try again and use quota twice.
 
-    Upkeep, or a later request, makes up for it.
+    Upkeep, or a later request, does what is missing.
     """
     try:
         yield
@@ -59,7 +59,7 @@ def only_logged(what: str, **about: int) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What to send: a link's file, or `thumbnail` with its bytes; `placeholder` where a thumbnail could not be made."""
+    """What to send: a link's file, or `thumbnail` with its bytes; `placeholder` if the thumbnail could not be made."""
 
     link: Link
     thumbnail: str | None = None
@@ -77,12 +77,12 @@ class Files:
 
     # --- Looking ---
 
-    async def open(self, slot_id: str, name: str) -> Content:
-        """What a public address leads to. Raises NotFound."""
+    async def find(self, slot_id: str, name: str) -> Content:
+        """What is at a public address. Raises NotFound."""
         link = await self.db.read(lambda c: links.find_by_slot(c, slot_id)) if SLOT_ID.fullmatch(slot_id) else None
         if link is None:
             raise NotFound
-        cleaned = name if OWN_SLOT_ID.fullmatch(slot_id) else clean_name(name)  # who else gives out slots does not
+        cleaned = name if OWN_SLOT_ID.fullmatch(slot_id) else clean_name(name)  # names in slots of others stay
         for spelled in dict.fromkeys((name, unquote(name), cleaned)):  # COMPAT: iOS encodes names twice
             if spelled == link.name:
                 return Content(link)
@@ -92,12 +92,12 @@ class Files:
         raise NotFound
 
     async def address(self, link: Link, disposition: str) -> tuple[str, float] | None:
-        """Where a client may fetch a link's bytes by itself, and for how many seconds; None: through the service."""
+        """Where a client may fetch a link's bytes by itself, and for how many seconds; None: the service sends them."""
         addresses = self.store.addresses
         return await addresses.address(link.blob.key, link.media_type, disposition) if addresses else None
 
     async def file(self, link: Link) -> BlobFile | None:
-        """The file that other programs may send, where the store has files. Raises NotFound."""
+        """The file that other programs may send; None if the store has no files. Raises NotFound."""
         return await self.store.files.file(link.blob.key) if self.store.files else None
 
     def read(self, link: Link, start: int, end: int) -> AsyncIterator[bytes]:
@@ -119,12 +119,12 @@ class Files:
         return page
 
     async def oldest(self, account: AccountId, percent: int, exclude_avatars: bool) -> Filter | None:
-        """The oldest links that together first reach `percent` of what the account uses; None where there are none."""
+        """The oldest links that together first reach `percent` of what the account uses; None if there are none."""
         end = await self.db.scan(lambda c: links.find_oldest_end(c, account, percent, exclude_avatars))
         return Filter(oldest_to=end, with_avatars=not exclude_avatars) if end else None
 
     async def usage(self, account: AccountId, wanted: Filter) -> Usage:
-        """Counts and bytes by category of what the filter lets through."""
+        """Counts and bytes, by category, of the links that the filter matches."""
         if wanted == Filter():
             return await self.db.read(lambda c: links.get_usage(c, account))
         return await self.db.scan(lambda c: links.count_usage(c, account, wanted))
@@ -132,53 +132,56 @@ class Files:
     # --- Thumbnails ---
 
     async def _thumbnail(self, link: Link, stored: str) -> bytes | None:
-        """A thumbnail, made now where it is not there; None where it cannot be made."""
+        """A thumbnail, made now if it is missing; None if it cannot be made."""
         data = await self.store.thumbnail(link.blob.key, stored)
         if data is None and link.blob.decodable is not False:
-            blob = await self.see(link)
+            blob = await self.decode(link)
             if blob.decodable and stored != f"{THUMBNAIL_SIZE}.webp":
                 await self._make_again(link, stored)
             data = await self.store.thumbnail(link.blob.key, stored)
         return data
 
     async def _make_again(self, link: Link, stored: str) -> None:
-        """An avatar's thumbnail that got lost between its upload and a crash."""
+        """Make an avatar's thumbnail that was lost in a crash after the upload."""
         size, _, ext = stored.partition(".")
         async with self.store.opened(link.blob.key) as fd:
             try:
-                made = await self.thumbnailer.more(fd, [int(size)], ext, owner=link.account)
+                made = await self.thumbnailer.avatar_thumbnails(fd, [int(size)], ext, owner=link.account)
                 await self.keep_thumbnails(link.blob, made)
             except (Undecodable, DecoderFailed) as error:
                 log.warning("thumbnail failed", link=link.id, reason=str(error))
 
-    async def see(self, link: Link, wait: float | None = None, source: int | None = None) -> Blob:
-        """Have an image or film decoded: its measures and its thumbnail. At most `wait` seconds; the work goes on.
+    async def decode(self, link: Link, wait: float | None = None, source: int | None = None) -> Blob:
+        """Have an image or film decoded: this gives its width, its height and its thumbnail.
 
-        Returns the blob with what is known of it then. However many ask, one file is decoded once at a time.
-        `source` is a descriptor of the bytes where the caller has one, at their begin: the store is not asked for them.
+        Waits at most `wait` seconds, then the work goes on without the caller; returns the blob with what is known of
+        it. A file is decoded once at a time, however many callers ask. `source`: a descriptor at the start of the
+        bytes, if the caller has one; then the store is not asked for them.
         """
         key = link.blob.key
         if self._is_spared(key):
             return link.blob
         task = self._making.get(key)
         if task is None:
-            task = self._making[key] = asyncio.create_task(self._see(link, None if source is None else os.dup(source)))
+            task = self._making[key] = asyncio.create_task(
+                self._decode(link, None if source is None else os.dup(source))
+            )
             task.add_done_callback(lambda _: self._making.pop(key, None))
         done, _ = await asyncio.wait([task], timeout=wait)
         return task.result() if done else link.blob
 
-    async def _see(self, link: Link, source: int | None) -> Blob:
+    async def _decode(self, link: Link, source: int | None) -> Blob:
         blob = link.blob
         with only_logged("thumbnail not kept", link=link.id):
-            seen = await self._decoded(link, source)
-            if seen is not None:
-                width, height, decodable = seen.width, seen.height, bool(seen.decodable)
+            decoded = await self._ask_decoder(link, source)
+            if decoded is not None:
+                width, height, decodable = decoded.width, decoded.height, bool(decoded.decodable)
                 await self.db.write(lambda c: links.set_picture(c, blob, width, height, decodable))
-                return seen
+                return decoded
         return blob
 
-    async def _decoded(self, link: Link, source: int | None) -> Blob | None:
-        """The blob as the decoder saw it, its thumbnail kept; None where a later request shall try again."""
+    async def _ask_decoder(self, link: Link, source: int | None) -> Blob | None:
+        """The blob with what the decoder found; its thumbnail is kept. None if a later request should try again."""
         kind, blob = link.pictured, link.blob
         try:
             async with self._opened(blob, source) as fd:
@@ -190,7 +193,7 @@ class Files:
         except (Undecodable, DecoderFailed) as error:
             metrics.decodes.labels(kind, "failed").inc()
             log.info("no thumbnail", link=link.id, reason=str(error))
-            if isinstance(error, Undecodable):  # the decoder itself says so of the file
+            if isinstance(error, Undecodable):  # the decoder worked, so the file is the cause
                 return replace(blob, decodable=False)
             self._note_failure(blob.key)
             return None
@@ -200,7 +203,7 @@ class Files:
 
     @asynccontextmanager
     async def _opened(self, blob: Blob, source: int | None) -> AsyncIterator[int]:
-        """A descriptor of the bytes, `source` or one that the store opens, closed at the end."""
+        """A descriptor of the bytes: `source`, or one that the store opens. It is closed at the end."""
         async with AsyncExitStack() as stack:
             if source is None:
                 source = await stack.enter_async_context(self.store.opened(blob.key))
@@ -209,7 +212,7 @@ class Files:
             yield source
 
     def _note_failure(self, key: str) -> None:
-        """A decoder crashed or hung over a file once more."""
+        """Count that decoders crashed or hung over a file."""
         count, _ = self._failures.pop(key, (0, 0))
         self._failures[key] = count + 1, self.clock()
         if len(self._failures) > REMEMBERED:
@@ -220,20 +223,20 @@ class Files:
         return count >= TRIES and self.clock() < last + SPARED
 
     async def keep_thumbnails(self, blob: Blob, thumbnails: Mapping[str, bytes]) -> None:
-        """Keep thumbnails of a stored blob; nothing of one that was deleted meanwhile. Raises NoSpace, Unavailable."""
+        """Keep thumbnails of a stored blob, unless it was deleted meanwhile. Raises NoSpace, Unavailable."""
         await self.store.put_thumbnails(blob.key, thumbnails)
         known = await self.db.read(lambda c: links.find_blob(c, blob.sha256))
         if known is None or known.key != blob.key:
             await self.store.delete([blob.key])
 
     async def finish_thumbnails(self) -> None:
-        """Wait for the decoding under way."""
+        """Wait until nothing is being decoded."""
         await asyncio.gather(*self._making.values(), return_exceptions=True)
 
     # --- Deleting ---
 
     async def delete(self, account: AccountId, wanted: Filter) -> int:
-        """Remove the links that a filter lets through; how many. Those uploaded meanwhile stay."""
+        """Remove the links that a filter matches; how many. Links made meanwhile stay."""
         if wanted == Filter():
             raise BadRequest("Say which files to delete")
         return await self._delete_up_to(account, wanted, await self._last_id(account))
@@ -243,7 +246,7 @@ class Files:
         return await self._delete_up_to(account, Filter(), await self._last_id(account))
 
     async def delete_oldest(self, account: AccountId, percent: int, exclude_avatars: bool) -> int:
-        """Remove what `oldest` lets through."""
+        """Remove the links that `oldest` tells; how many."""
         last = await self._last_id(account)
         wanted = await self.oldest(account, percent, exclude_avatars)
         return await self._delete_up_to(account, wanted, last) if wanted else 0
@@ -261,12 +264,12 @@ class Files:
         return await self.db.scan(lambda c: links.select_ids(c, account, wanted, after, last))
 
     async def delete_ids(self, account: AccountId, ids: Sequence[int]) -> int:
-        """Remove the account's links among `ids`, the bytes that nothing else links with them."""
+        """Remove the account's links among `ids`, and the bytes that no other link needs; how many links."""
         count, reached = 0, True
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
             removed = await self._delete_rows(account, chunk)
-            # From here on the links are gone. What is left of the bytes, the trash rows tell upkeep to remove.
+            # The links are gone now. If bytes of theirs are left, trash rows tell upkeep to remove them.
             reached = reached and await self._clear(removed)
             count += len(removed.slot_ids)
         metrics.removed.inc(count)
@@ -277,7 +280,7 @@ class Files:
         return await self.db.write(lambda c: links.delete_links(c, account, ids, self.clock(), slots), frees=True)
 
     async def _clear(self, removed: links.Removed) -> bool:
-        """Take what was removed out of the store; whether that could be reached."""
+        """Take what was removed out of the store; whether the store could be reached."""
         with only_logged("bytes not removed", files=len(removed.slot_ids)):
             if self.store.tree and removed.slot_ids:
                 await self.store.tree.unpublish(removed.slot_ids)

@@ -62,7 +62,7 @@ class Keeper:
         own, committed, entry.in_doubt = NewBlob(staged.key, staged.size, staged.sha256, staged.sha1), False, True
         try:
             while True:
-                blob = _as_seen(known or own, avatar)
+                blob = _measured(known or own, avatar)
                 if known is None and not committed:
                     await self.store.commit(staged)
                     committed = True
@@ -165,7 +165,7 @@ class Keeper:
                 found = await links.insert_blob(c, blob, now)
             if found is None or found.key != blob.key:
                 raise _BlobChanged
-            known = _as_seen(found, avatar)
+            known = _measured(found, avatar)
             if known != found:
                 await links.set_picture(c, known, known.width, known.height, True)
             return Kept(await links.insert_link(c, account, new, known, now, awaited_until), quota)
@@ -186,7 +186,7 @@ class Keeper:
             entry.in_doubt = False
 
 
-def _as_seen(blob: B, avatar: Avatar | None) -> B:
+def _measured(blob: B, avatar: Avatar | None) -> B:
     """The blob with its measures, where it is an avatar that came as a plain file before, or never."""
     if avatar is None or blob.width is not None:
         return blob

@@ -82,7 +82,7 @@ class Report:
         self.tell(Finding(kind, what, repaired))
 
 
-def _quiet(what: str, more: int) -> None:
+def _quiet(what: str, count: int) -> None:
     pass
 
 
@@ -110,7 +110,7 @@ class Maintenance:
                 log.warning("upkeep failed", reason=str(error))
             except Exception:
                 log.exception("upkeep failed")
-            await asyncio.sleep(SOON if self.accounts.seen_closed else PERIOD)
+            await asyncio.sleep(SOON if self.accounts.closed_before else PERIOD)
 
     async def tidy(self) -> None:
         """Remove what has ended, unless another process is at it."""
@@ -258,8 +258,8 @@ class Maintenance:
             without = keys
 
     async def _check_spare(self, grace: float, progress: Progress) -> None:
-        def looked_at(_: str, more: int) -> None:
-            progress("blobs looked at first", more)
+        def looked_at(_: str, count: int) -> None:
+            progress("blobs looked at first", count)
 
         needed, spare = await self.db.scan(upkeep.count_blobs), 0
         async for keys in self._orphan_keys(grace, looked_at):

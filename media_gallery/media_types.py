@@ -104,12 +104,13 @@ def _fits(media_type: str, head: bytes) -> bool:
 def _shown(name: str, head: bytes) -> str | None:
     """The type that name and content show together.
 
-    The name decides among the types of one kind (`image/…`, `video/…`), where first bytes tell little: a sound may
-    begin like a film, a DOCX like any ZIP. Where the content is of another kind than the name, the content decides.
+    The name decides among the types of one top level (`image/…`, `video/…`), since first bytes tell little of them: a
+    sound may begin like a film, a DOCX like any ZIP. If name and content disagree about the top level, the content
+    decides.
     """
     named, shown = named_type(name), sniff(head)
-    kinds = {kind.partition("/")[0] for kind in shown}
-    if named and _fits(named, head) and (not shown or kinds == {"application"} or named.partition("/")[0] in kinds):
+    tops = {media_type.partition("/")[0] for media_type in shown}
+    if named and _fits(named, head) and (not shown or tops == {"application"} or named.partition("/")[0] in tops):
         return named
     return shown[0] if shown else None
 

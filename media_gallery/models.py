@@ -246,8 +246,8 @@ class NewLink:
     @property
     def pictured(self) -> Literal["image", "video"] | None:
         """The decoder that could make this link's thumbnail, going by its type alone."""
-        kind = self.media_type.partition("/")[0]
-        return kind if kind in ("image", "video") else None  # type: ignore[return-value]
+        top_level = self.media_type.partition("/")[0]
+        return top_level if top_level in ("image", "video") else None  # type: ignore[return-value]
 
     def thumbnail_files(self, blob: NewBlob) -> dict[str, str]:
         """The last part of every thumbnail URL this link answers -> the thumbnail's file name in the store.

@@ -14,9 +14,9 @@ from media_gallery.storage import Staged
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a client says about a file. `part_type` is what the transport said, believed after `media_type`.
+    """What a client says about a file. `part_type` is the type that the transport tells; `media_type` is preferred.
 
-    `slot_id`: the address that was given out for it before. `unchanged`: an avatar, too, is kept as it came.
+    `slot_id`: the slot, if one was given out for the file before. `unchanged`: an avatar, too, is kept as it came.
     """
 
     name: str = "_"
@@ -32,17 +32,17 @@ class Offer:
 
     @property
     def says_type(self) -> bool:
-        """Whether anything was said of its media type."""
+        """Whether the client said anything useful about the media type."""
         return any(media_types.parse(said)[0] for said in (self.media_type, self.part_type) if said)
 
     @property
     def believed_context(self) -> Context | None:
-        """What was said of it: a `+voice` of either type makes a voice message of anything but an avatar."""
+        """The context, as far as it was said: a type with `+voice` means a voice message, unless it is an avatar."""
         voice = any(media_types.parse(said)[1] for said in (self.media_type, self.part_type) if said)
         return "voice" if voice and self.context != "avatar" else self.context
 
     def check(self, staged: Staged) -> None:
-        """Raise BadRequest where the bytes are not those that were announced (contract, status 400)."""
+        """Raise BadRequest if the bytes are not those that were announced (contract, status 400)."""
         if self.size is not None and self.size != staged.size:
             raise BadRequest("The size does not match", fields={"size": f"{staged.size} bytes were received"})
         known, said = {"sha-1": staged.sha1, "sha-256": staged.sha256}, self.digest
@@ -50,18 +50,18 @@ class Offer:
             raise BadRequest("The digest does not match", fields={"hash": f"the {said.algorithm} is another one"})
 
     def link(self, media_type: str, context: Context) -> NewLink:
-        """The link that it becomes, once these are decided."""
+        """The link that the file gets, with this type and context."""
         slot_id = self.slot_id or new_slot_id()
         return NewLink(slot_id, self.name, media_type, context, self.metadata, self.thumbnails)
 
 
 def new_slot_id() -> str:
-    """Names a link's directory, and cannot be guessed: 128 bits (contract, file object)."""
+    """The name of a new link's directory. It cannot be guessed: it has 128 random bits (contract, file object)."""
     return secrets.token_hex(16)
 
 
 def decide_type(offer: Offer, head: bytes) -> tuple[str, Context]:
-    """The one media type and context of a link: what was said of it, else what content and name say."""
+    """Media type and context of a link: what the client says; if that says nothing, what content and name show."""
     media_type = media_types.decide((offer.media_type, offer.part_type), offer.name, head)
     if offer.unchanged and offer.context == "avatar" and not media_type.startswith("image/"):
         return media_type, "file"

@@ -78,8 +78,8 @@ async def _get_or_new(c: Connection, jid: str) -> Account:
     return await queries.find_account(c, jid) or Account(AccountId(0), jid, None, 0, 0, 0)
 
 
-def _check(quota: Quota, more: int, required: int, full: bool) -> None:
-    if more > quota.left:
+def _check(quota: Quota, added: int, required: int, full: bool) -> None:
+    if added > quota.left:
         raise QuotaExceeded(quota=quota.limit, used=quota.used, required=required)
     if full:
         raise TooManyFiles

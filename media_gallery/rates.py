@@ -153,7 +153,7 @@ def _parsed(rate: str) -> list[RateLimitItem]:
     return [] if rate == NO_RATE else parse_many(rate)
 
 
-def open_rates(settings: Settings) -> Rates:
+def make_rates(settings: Settings) -> Rates:
     """Rates counted where the settings say. Raises Unavailable where that is a file which cannot be had."""
     if settings.rates_url:
         storage = storage_from_string(

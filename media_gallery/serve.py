@@ -25,10 +25,10 @@ from starlette.applications import Starlette
 from media_gallery import logs
 from media_gallery.app import COURIER_SOCKET, answering, build, hold
 from media_gallery.connection import XmppConfig, run_courier
-from media_gallery.db import migrate, opened
+from media_gallery.db import migrate, started_database
 from media_gallery.errors import Unavailable
 from media_gallery.metrics import MULTIPROCESS
-from media_gallery.rates import open_rates
+from media_gallery.rates import make_rates
 from media_gallery.settings import Settings, load_settings
 
 log = structlog.get_logger()
@@ -154,8 +154,8 @@ def serve(settings: Settings, config: Path | None) -> None:
 
 async def _try_out(settings: Settings) -> None:
     """Open once what each worker will open: a worker that cannot start is started again and again, unheard."""
-    async with opened(settings):
-        await open_rates(settings).close()
+    async with started_database(settings):
+        await make_rates(settings).close()
 
 
 def _let_children_begin_clean() -> None:

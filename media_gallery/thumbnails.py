@@ -1,4 +1,4 @@
-"""The parent side of thumbnails: decoder processes kept warm, the queue before them, and their limits.
+"""The parent side of thumbnails: decoder processes, which are kept running, their queue and their limits.
 
 The parent loads neither libvips nor FFmpeg. A decoder that crashes, hangs or grows costs one job: it is killed, and the
 next job gets a new one.
@@ -26,13 +26,13 @@ from media_gallery.confinement import PARTS
 
 log = structlog.get_logger()
 RECYCLE = 500
-"""Jobs after which a decoder is replaced, so that what a library leaks does not add up."""
+"""Jobs after which a decoder is replaced, so that memory which a library leaks does not add up."""
 START = 60.0
 """Seconds a decoder may take to load its libraries."""
 PATIENCE = 60.0
 """Seconds that a job waits for a decoder at most."""
 HEADER, ANSWER = 16 * 1024, 256 * 1024 * 1024
-"""Longest first line of a decoder's answer, and most bytes behind it."""
+"""Bytes of a decoder's answer, at most: of its first line, and of what follows."""
 PROGRAM = Path(__file__).with_name("decoder") / "__main__.py"
 _ENVIRONMENT = {
     "VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8",
@@ -45,18 +45,18 @@ class Undecodable(Exception):
 
 
 class DecoderFailed(Exception):
-    """Two decoders crashed or took too long over the file, one after the other: that may be the machine's fault."""
+    """Two decoders, one after the other, crashed or took too long over the file. The cause may be the machine."""
 
 
 class Busy(DecoderFailed):
-    """Too many jobs wait, or one for too long, no decoder could be started, or the service is stopping: nothing was
-    tried.
+    """Nothing was tried: too many jobs wait, this one waited too long, no decoder could be started, or the service is
+    stopping.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image or film as it is seen, in pixels, and its thumbnails: file name -> bytes."""
+    """An image or film: width and height in pixels, as it is shown, and its thumbnails: file name -> bytes."""
 
     width: int
     height: int
@@ -74,7 +74,7 @@ class Avatar:
 
 
 class _Turns:
-    """So many jobs at once. Those that wait get their turns account by account, each account's in their order."""
+    """Lets a number of jobs run at once. Accounts that wait take turns; the jobs of each run in their order."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -82,7 +82,7 @@ class _Turns:
 
     @asynccontextmanager
     async def taken(self, owner: int) -> AsyncIterator[None]:
-        """A place among those that work. Raises Busy."""
+        """Wait for a place, and hold it. Raises Busy."""
         if self._free:
             self._free -= 1
         else:
@@ -99,7 +99,7 @@ class _Turns:
             async with asyncio.timeout(PATIENCE):
                 await turn
         except BaseException as error:
-            if not turn.cancelled():  # it came in the same moment
+            if not turn.cancelled():  # the turn came in the same moment
                 self._pass_on()
             if isinstance(error, TimeoutError):
                 raise Busy("the decoders are busy") from error
@@ -122,7 +122,7 @@ class _Turns:
 class Thumbnailer:
     """A pool of decoder processes. Times in seconds, `memory` in bytes.
 
-    At most `queue` jobs wait or are done, at most `queue_each` of them of one account, which each is told as `owner`.
+    At most `queue` jobs wait or run, and at most `queue_each` of one account, which each job names as its `owner`.
     """
 
     processes: int
@@ -143,7 +143,7 @@ class Thumbnailer:
         self._closing = False
 
     async def start(self) -> None:
-        """Decoders start with their first job."""
+        """Nothing yet: a decoder starts when a job needs it."""
 
     async def close(self) -> None:
         self._closing = True
@@ -154,21 +154,21 @@ class Thumbnailer:
             await self._idle.pop().end()
 
     async def picture(self, fd: int, kind: Literal["image", "video"], *, owner: int = 0) -> Picture:
-        """Measures and the thumbnail of a file. Raises Undecodable, DecoderFailed, Busy."""
+        """Width, height and thumbnail of a file. Raises Undecodable, DecoderFailed, Busy."""
         answer, parts = await self._run(fd, {"job": "picture", "kind": kind}, owner)
         return Picture(answer["width"], answer["height"], parts)
 
     async def avatar(self, fd: int, *, owner: int = 0) -> Avatar:
-        """The avatar that is kept of an image. Raises Undecodable, DecoderFailed, Busy."""
+        """The avatar made of an image. Raises Undecodable, DecoderFailed, Busy."""
         answer, parts = await self._run(fd, {"job": "avatar"}, owner)
         return Avatar(parts.pop(""), f"image/{answer['format']}", answer["width"], parts)
 
-    async def more(self, fd: int, sizes: Sequence[int], ext: str, *, owner: int = 0) -> dict[str, bytes]:
+    async def avatar_thumbnails(self, fd: int, sizes: Sequence[int], ext: str, *, owner: int = 0) -> dict[str, bytes]:
         """Thumbnails of a stored avatar: file name -> bytes. Raises Undecodable, DecoderFailed, Busy."""
-        return (await self._run(fd, {"job": "more", "sizes": list(sizes), "ext": ext}, owner))[1]
+        return (await self._run(fd, {"job": "avatar_thumbnails", "sizes": list(sizes), "ext": ext}, owner))[1]
 
     async def _run(self, fd: int, job: dict[str, Any], owner: int) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """One job in a task of its own with a descriptor of its own: a caller that is cancelled leaves it whole."""
+        """Run one job in its own task with its own descriptor, so that a cancelled caller does not break it."""
         if self._closing or len(self._jobs) >= self.queue or self._owned[owner] >= self.queue_each:
             raise Busy("too many images wait")
         copy = os.dup(fd)
@@ -176,7 +176,7 @@ class Thumbnailer:
         self._jobs.add(task)
         self._owned[owner] += 1
 
-        def ended(_: object) -> None:  # also of a task that is cancelled before it begins
+        def ended(_: object) -> None:  # runs even if the task is cancelled before it begins
             os.close(copy)
             self._jobs.discard(task)
             self._owned[owner] -= 1
@@ -197,7 +197,7 @@ class Thumbnailer:
                 answer, data = await self._ask(fd, job, self._idle.pop() if self._idle else await self._fresh())
             except Busy:
                 raise
-            except DecoderFailed as error:  # it may have been ended for want of memory, or before the file came
+            except DecoderFailed as error:  # the system may have ended it, such as for lack of memory
                 log.info("another decoder tries", reason=str(error))
                 answer, data = await self._ask(fd, job, await self._fresh())
         if "error" in answer:
@@ -231,7 +231,7 @@ class Thumbnailer:
 
 @cache
 def _note_missing(parts: tuple[str, ...]) -> None:
-    """Tell an operator once what this machine does not keep decoders from."""
+    """Log once which parts of the confinement this machine lacks."""
     if parts:
         log.warning("decoders are not confined wholly: see docs/security.md", missing=sorted(parts))
 
@@ -284,7 +284,7 @@ class _Decoder:
         return cls(process, ours)
 
     async def ask(self, fd: int, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Raises OSError, EOFError or ValueError where the process does not answer as it should."""
+        """Do one job. Raises OSError, EOFError or ValueError if the process does not answer as it should."""
         self.jobs += 1
         socket.send_fds(self.connection, [json.dumps(job).encode()], [fd])
         answer: dict[str, Any] = json.loads(await self._line())
@@ -312,7 +312,7 @@ class _Decoder:
         return data
 
     async def end(self) -> None:
-        """Let the process end by itself: it does so when nobody speaks to it any more."""
+        """Let the process end by itself, as it does when its socket is closed."""
         self.connection.close()
         try:
             await asyncio.to_thread(self.process.wait, 2)

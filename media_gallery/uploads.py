@@ -179,17 +179,17 @@ class Upload:
             self._head += chunk[: media_types.HEAD - len(self._head)]
         await self._writer.write(chunk)
 
-    async def _count(self, more: int) -> None:
+    async def _count(self, added: int) -> None:
         """Count bytes as under way, at times together with those that other uploads of the account have brought."""
         arrivals, received = self._uploads.arrivals, self.received
-        size = received.size + more
-        if more <= self._free:
-            self._free -= more
-            arrivals.note(self._entry, size=more)
+        size = received.size + added
+        if added <= self._free:
+            self._free -= added
+            arrivals.note(self._entry, size=added)
             received.size = size
             return
         quota = await self._uploads.admit(received.account, size, received.whole)
-        left = arrivals.grow(self._entry, more, quota.left)
+        left = arrivals.grow(self._entry, added, quota.left)
         if left < 0:
             raise QuotaExceeded(quota=quota.limit, used=quota.used, required=max(size, received.whole))
         received.size = size
@@ -220,7 +220,7 @@ class Upload:
             link = kept.link
             if link.thumbnails and link.pictured and not link.blob.decodable:  # it may have failed under a wrong type
                 with only_logged("thumbnail not made", link=link.id):
-                    blob = await self._uploads.files.see(link, self._uploads.limits.thumbnail_wait, fd)
+                    blob = await self._uploads.files.decode(link, self._uploads.limits.thumbnail_wait, fd)
                     kept = replace(kept, link=replace(link, blob=blob))
         return kept
 

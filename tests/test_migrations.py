@@ -149,7 +149,7 @@ def test_a_filled_database_of_each_earlier_schema_is_upgraded(
     assert ", 0 wrong" in service.cli("fsck")
 
     async def use(gallery: Gallery) -> None:
-        assert (await gallery.files.open(slot, "kept.txt")).link.blob.size == 4
+        assert (await gallery.files.find(slot, "kept.txt")).link.blob.size == 4
         account = (await gallery.accounts.get(Jid.parse("anna@example.org"))).id
         hit = await gallery.uploads.slot(account, Offer("again.txt", 4, Digest.parse(sha1)))
         assert isinstance(hit, Kept) and hit.quota.used == 8

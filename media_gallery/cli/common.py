@@ -117,9 +117,9 @@ def progress_bars() -> Iterator[Callable[[str, int], None]]:
     ) as bars:
         tasks: dict[str, Any] = {}
 
-        def advance(what: str, more: int) -> None:
+        def advance(what: str, count: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=None)
-            bars.advance(tasks[what], more)
+            bars.advance(tasks[what], count)
 
         yield advance

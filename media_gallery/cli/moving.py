@@ -11,9 +11,9 @@ import msgspec
 from media_gallery.app import Gallery, hold, started
 from media_gallery.backup import Copied, Moved, back_up, is_backup, move_files, restore
 from media_gallery.cli.common import AsJson, Complaint, Config, changed, load, offline, out, progress_bars, show
-from media_gallery.db import migrate, opened, upkeep
+from media_gallery.db import migrate, started_database, upkeep
 from media_gallery.db.move import copy_database
-from media_gallery.storage import open_store
+from media_gallery.storage import make_store
 
 
 def backup(target: Path, *, older: Path | None = None, config: Config = None, as_json: AsJson = False) -> None:
@@ -74,7 +74,7 @@ def move_storage(target: str, *, by_size: bool = False, config: Config = None, a
         raise Complaint("The files are there already")
 
     async def work(gallery: Gallery) -> Moved:
-        store = open_store(goal)
+        store = make_store(goal)
         async with started(store):
             return await move_files(gallery.db, gallery.store, store, by_size, progress)
 
@@ -98,7 +98,7 @@ def move_database(target: str, *, config: Config = None) -> None:
     goal = changed(settings, database_url=target)
 
     async def work(progress: Callable[[str, int], None]) -> int:
-        async with opened(settings) as source, opened(goal) as destination:
+        async with started_database(settings) as source, started_database(goal) as destination:
             return await copy_database(source, destination, progress)
 
     with hold(settings.data_dir, alone=True), progress_bars() as progress:

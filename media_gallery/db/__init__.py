@@ -1,4 +1,4 @@
-"""The database: `open_database` gives it, the modules beside this one hold every query there is.
+"""The database: `make_database` gives it, the modules beside this one hold every query there is.
 
 A query is an `async def` that takes a `Connection` and awaits nothing else, so that the same text runs inside SQLite's
 writer thread, inside the event loop for a short read, and over a network connection to another database. Placeholders
@@ -23,7 +23,7 @@ class Connection(Protocol):
     A list is one argument, behind `among`: a text for each number of values would be prepared, and kept, for each.
     """
 
-    kind: ClassVar[Literal["sqlite", "postgresql"]]
+    dialect: ClassVar[Literal["sqlite", "postgresql"]]
     """For what SQL has no common words for."""
 
     def among(self, place: str) -> str:
@@ -73,7 +73,7 @@ class Database(Protocol):
         """
 
 
-def open_database(settings: Settings) -> Database:
+def make_database(settings: Settings) -> Database:
     """The database that the settings name; connections are made by `start`."""
     if settings.database_url.startswith("postgresql"):
         from media_gallery.db.postgres import PostgresDatabase
@@ -85,9 +85,9 @@ def open_database(settings: Settings) -> Database:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Database]:
+async def started_database(settings: Settings) -> AsyncIterator[Database]:
     """The database that the settings name, started; closed at the end."""
-    db = open_database(settings)
+    db = make_database(settings)
     await db.start()
     try:
         yield db

@@ -215,7 +215,7 @@ async def take_code(c: Connection, jid: str, hashed: str, now: int, tries: int) 
     )  # fmt: skip
     good = next((code_id for code_id, kept, _ in rows if hmac.compare_digest(kept, hashed)), None)
     if good is None:
-        return False, max((seen for _, _, seen in rows), default=0)
+        return False, max((tried for _, _, tried in rows), default=0)
     await c.run("DELETE FROM codes WHERE id = $1", good)
     for code_id, _, _ in rows:  # those alone that it was counted against: a code that was void stays so
         await c.run("UPDATE codes SET tries = tries - 1 WHERE id = $1", code_id)

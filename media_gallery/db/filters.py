@@ -61,8 +61,8 @@ def conditions(c: Connection, account: AccountId, wanted: Filter, order: str = "
 def categories_of(wanted: Filter) -> tuple[Category, ...]:
     """Those that a filter lets through: a context is one or several of them."""
     named = {c for context in wanted.contexts for c in _CONTEXT_CATEGORIES[context]} or {*CATEGORIES}
-    kind = None if wanted.type == "audio" else wanted.type
-    return tuple(c for c in CATEGORIES if c in named and kind in (None, c) and (wanted.with_avatars or c != "avatar"))
+    only = None if wanted.type == "audio" else wanted.type
+    return tuple(c for c in CATEGORIES if c in named and only in (None, c) and (wanted.with_avatars or c != "avatar"))
 
 
 def counted(wanted: Filter) -> bool:

@@ -325,7 +325,7 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
 
 async def _unlink(c: Connection, counts: Counter[int], now: int) -> list[str]:
     """Count so many links less to each blob; keys of those that have none left, whose rows go to the trash."""
-    if c.kind == "postgresql":  # one order everywhere: no deadlocks
+    if c.dialect == "postgresql":  # one order everywhere: no deadlocks
         await c.all(f"SELECT id FROM blobs WHERE id {c.among('$1')} ORDER BY id FOR UPDATE", list(counts))
     ended: list[Row] = []
     for count in set(counts.values()):

@@ -108,7 +108,7 @@ async def number_on(source: Connection, target: Database) -> None:
 
 
 async def _last_number(c: Connection, table: str) -> int:
-    if c.kind == "sqlite":
+    if c.dialect == "sqlite":
         row = await c.one("SELECT seq FROM sqlite_sequence WHERE name = $1", table)
     else:
         row = await c.one(f"SELECT last_value FROM {table}_id_seq WHERE is_called")
@@ -116,7 +116,7 @@ async def _last_number(c: Connection, table: str) -> int:
 
 
 async def _set_number(c: Connection, table: str, last: int) -> None:
-    if c.kind == "sqlite":
+    if c.dialect == "sqlite":
         await c.run("DELETE FROM sqlite_sequence WHERE name = $1", table)
         await c.run("INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)", table, last)
     else:

@@ -55,7 +55,7 @@ def translate(error: Exception) -> Exception:
 class _PostgresConnection:
     """The Connection protocol over asyncpg."""
 
-    kind: ClassVar[Literal["sqlite", "postgresql"]] = "postgresql"
+    dialect: ClassVar[Literal["sqlite", "postgresql"]] = "postgresql"
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw

@@ -67,7 +67,7 @@ def _numbered(sql: str) -> str:
 class _SqliteConnection:
     """The Connection protocol over sqlite3; its coroutines never suspend."""
 
-    kind: ClassVar[Literal["sqlite", "postgresql"]] = "sqlite"
+    dialect: ClassVar[Literal["sqlite", "postgresql"]] = "sqlite"
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.raw = connection
@@ -262,7 +262,7 @@ class SqliteDatabase:
 
     async def start(self) -> None:
         self._reader = _SqliteConnection(connect(self.path))
-        self._local, self._opened = threading.local(), list[sqlite3.Connection]()
+        self._local, self._scan_connections = threading.local(), list[sqlite3.Connection]()
         self._scanners = ThreadPoolExecutor(SCANNERS, "sqlite-scan")
         try:
             self._writer = _Writer(self.path)
@@ -274,7 +274,7 @@ class SqliteDatabase:
         self._writer.jobs.put(None)
         await asyncio.to_thread(self._writer.join, BUSY_TIMEOUT)  # it may wait for a turn that does not come
         self._scanners.shutdown()
-        for connection in (self._reader.raw, *self._opened):
+        for connection in (self._reader.raw, *self._scan_connections):
             connection.close()
 
     async def read(self, query: Query[T]) -> T:
@@ -287,7 +287,7 @@ class SqliteDatabase:
         def job() -> T:
             if not hasattr(self._local, "connection"):
                 self._local.connection = _SqliteConnection(connect(self.path))
-                self._opened.append(self._local.connection.raw)
+                self._scan_connections.append(self._local.connection.raw)
             return _drive(query(self._local.connection))  # type: ignore[arg-type]
 
         try:

@@ -120,7 +120,7 @@ async def account_counts(c: Connection, account: int) -> list[Counted]:
 async def _hold(c: Connection, table: str, row_id: int) -> Row | None:
     """Keep others from a row, so that the statements after this count what stays; SQLite keeps them from everything."""
     return await c.one(
-        f"SELECT * FROM {table} WHERE id = $1" + (" FOR UPDATE" if c.kind == "postgresql" else ""), row_id
+        f"SELECT * FROM {table} WHERE id = $1" + (" FOR UPDATE" if c.dialect == "postgresql" else ""), row_id
     )
 
 

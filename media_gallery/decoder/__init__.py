@@ -1,15 +1,15 @@
 """The child side of thumbnails: decodes hostile images and films under limits, in a process that owns nothing.
 
-Started by file path with a socket and its limits; of ours it imports its confinement and the media types alone. Each
-job comes as one JSON line with the file's descriptor beside it (SCM_RIGHTS); the answer is one JSON line, then the
-bytes that it announces:
+It is started by its file path, with a socket and its limits. Of our modules it imports only `confinement` and
+`media_types`. Each job comes as one JSON line with the file's descriptor beside it (SCM_RIGHTS); the answer is one JSON
+line, then the bytes that it announces:
 
     {"job": "picture", "kind": "image"}     -> {"width": w, "height": h, "parts": [["256.webp", length]]}
     {"job": "avatar"}                       -> {"format": "png", "width": side, "parts": [["", length], …]}
-    {"job": "more", "sizes": [48], "ext": "png"}
+    {"job": "avatar_thumbnails", "sizes": [48], "ext": "png"}
     anything that cannot be decoded         -> {"error": "why"}
 
-What is decoded is told by the first bytes alone, never by a name, and only by loaders that are named here.
+Only the first bytes tell what a file is, never its name. Only the loaders that are named here decode it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from PIL import Image
 
 from media_gallery.confinement import confine
 from media_gallery.decoder.films import picture_of_film
-from media_gallery.decoder.images import avatar, more, picture_of_image
+from media_gallery.decoder.images import avatar, avatar_thumbnails, picture_of_image
 from media_gallery.decoder.source import Limits, Refused, Source
 from media_gallery.media_types import FILMS
 
@@ -37,20 +37,20 @@ _LOADERS = ("Jpeg", "Png", "Webp", "Nsgif", "Heif", "Tiff")
 
 
 def limit_time(seconds: int) -> None:
-    """So much processor time from now on; beyond it the kernel ends this process."""
+    """Let this process use so much processor time from now on; if it uses more, the kernel ends it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + seconds + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
 def prepare() -> None:
-    """Shut the libraries' other doors."""
+    """Switch off what the libraries could do besides."""
     pyvips.cache_set_max(0)
     pyvips.operation_block_set("VipsForeignLoad", True)
     for loader in _LOADERS:
         pyvips.operation_block_set(f"VipsForeignLoad{loader}", False)
     av.logging.set_level(None)
-    # What these two would load with the first file, when none can be opened any more.
+    # These two load modules with the first image, but then no file can be opened any more: so they load them now.
     Image.preinit()
     for module in pkgutil.walk_packages(av.__path__, "av."):
         if module.name != "av.__main__":
@@ -62,8 +62,8 @@ def work(job: dict[str, Any], fd: int, limits: Limits) -> dict[str, Any]:
     source = Source(fd, limits)
     if job["job"] == "avatar":
         return avatar(source)
-    if job["job"] == "more":
-        return more(source, job["sizes"], job["ext"])
+    if job["job"] == "avatar_thumbnails":
+        return avatar_thumbnails(source, job["sizes"], job["ext"])
     if (source.format in FILMS) != (job["kind"] == "video"):
         raise Refused(f"{source.format} where {job['kind']} was announced")
     return picture_of_film(source) if source.format in FILMS else picture_of_image(source)
@@ -80,7 +80,7 @@ def _attempt(job: dict[str, Any], fd: int, limits: Limits) -> tuple[dict[str, An
 
 
 def main() -> None:
-    """Do jobs until the parent hangs up."""
+    """Do jobs until the parent closes the socket."""
     parent, limits = socket.socket(fileno=int(sys.argv[1])), Limits(**json.loads(sys.argv[2]))
     prepare()
     enforced = confine(limits.memory)

@@ -1,8 +1,8 @@
-"""Colours of other displays as those that screens and browsers expect: sRGB (IEC 61966-2-1).
+"""Converts the colours of other displays to those that screens and browsers expect: sRGB (IEC 61966-2-1).
 
 High dynamic range (ITU-R BT.2100: PQ, HLG) becomes standard range as BT.2408 advises: its reference white of
-203 cd/m² is the white of the screen. What is nearly so bright, or brighter, is pressed together, channels alike, so
-that hues stay. FFmpeg's own conversion in libswscale cuts off what is brighter, and takes seconds for its tables.
+203 cd/m² is the white of the screen. Light that is nearly so bright, or brighter, is compressed, in all channels alike,
+so that hues stay. FFmpeg's own conversion in libswscale cuts brighter light off, and takes seconds for its tables.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Any
 import pyvips
 
 PQ, HLG = 16, 18
-"""Transfer characteristics, as ITU-T H.273 numbers them, and so do HEIF, FFmpeg and all codecs."""
+"""Transfer characteristics, by their numbers in ITU-T H.273, which HEIF, FFmpeg and all codecs use."""
 _TO_BT709 = {
     9: [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008350], [-0.018151, -0.100579, 1.118730]],
     12: [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]],
 }
-"""Linear light of other primaries (H.273: 9 is BT.2020, 12 Display P3) -> that of BT.709, which are those of sRGB."""
+"""Linear light of other primaries (H.273: 9 is BT.2020, 12 Display P3) -> that of BT.709, whose primaries sRGB has."""
 _WHITE, _PEAK, _KNEE = 203, 1000, 0.8
-"""Reference white and HLG's nominal peak in cd/m²; from how much of white on light is pressed together."""
+"""Reference white and HLG's nominal peak in cd/m²; the share of white above which light is compressed."""
 
 
 def needs_conversion(transfer: int, primaries: int) -> bool:
-    """Whether pixels with these numbers of H.273 look wrong where sRGB is expected."""
+    """Whether pixels with these numbers of H.273 would look wrong if they were taken for sRGB."""
     return transfer in (PQ, HLG) or primaries in _TO_BT709
 
 
 def to_srgb(image: Any, transfer: int, primaries: int) -> Any:
-    """An image of 8 or 16 bits, grey or in colours, maybe with alpha, as one of 8 bits. Numbers are those of H.273."""
+    """Convert an image of 8 or 16 bits, grey or colour, maybe with alpha, to 8 bits. Numbers are those of H.273."""
     if image.format == "uchar":
         image = (image.cast("ushort") * 257).cast("ushort")
     if image.bands < 3:
@@ -43,7 +43,7 @@ def to_srgb(image: Any, transfer: int, primaries: int) -> Any:
 
 
 def _light(image: Any, transfer: int) -> Any:
-    """Linear light in parts of reference white, by the tables of BT.2100; anything else is taken for sRGB."""
+    """Linear light, as a share of reference white, by the tables of BT.2100; any other transfer is taken for sRGB."""
     if transfer == PQ:
         return image.maplut(_pq())
     if transfer == HLG:
@@ -73,7 +73,7 @@ def _hlg() -> Any:
 
 
 def _compressed(light: Any) -> Any:
-    """Up to the knee as it is; above it on a curve that begins as steep as it was and ends at white."""
+    """Light up to the knee stays; above it follows a curve that begins as steep as before and ends at white."""
     brightest = light[0].bandrank([light[1], light[2]], index=2)
     over = (brightest - _KNEE) / (1 - _KNEE)
     pressed = _KNEE + (1 - _KNEE) * over / (1 + over)

@@ -1,4 +1,4 @@
-"""Images as bytes; of what they carry beside their pixels only the colour profile stays."""
+"""Images as bytes. Beside the pixels only the colour profile is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 _PROFILE = "icc-profile-data"
 _GREY_PROFILES = ("jpeg", "png", "tiff")
-"""Formats that keep grey pixels with a profile of their own; the others have colours only."""
+"""Formats that can keep grey pixels with a profile for grey; the others have colours only."""
 _BMP_4 = struct.Struct("<IiiHHIIiiII4I4s48x")
 """BITMAPV4HEADER: size, width, height, planes, bits, compression, bytes, resolutions, colours, masks, colour space."""
 
@@ -38,10 +38,10 @@ def encode(image: Any, ext: str, quality: int = 82, lossless: bool = False) -> b
 
 
 def from_pixels(data: Any, width: int, height: int, bands: int, stride: int = 0, wide: bool = False) -> Any:
-    """An image of pixels, `wide` ones of 16 bits, in rows of `stride` bytes. It keeps the data and copies nothing."""
+    """An image of pixels (of 16 bits if `wide`) in rows of `stride` bytes. It keeps the data and copies nothing."""
     size = bands * (2 if wide else 1)
     row = stride // size if stride % size == 0 else 0
-    if stride and not row:  # no whole number of pixels: so it is made one
+    if stride and not row:  # a row is no whole number of pixels: cut it to one
         data = b"".join(memoryview(data)[y * stride : y * stride + width * size] for y in range(height))
     image = pyvips.Image.new_from_memory(data, row or width, height, bands, "ushort" if wide else "uchar")
     colours = ("grey16" if wide else "b-w") if bands < 3 else ("rgb16" if wide else "srgb")
@@ -63,7 +63,7 @@ def _encode_heic(image: Any, quality: int) -> bytes:
 
 
 def _encode_bmp(image: Any) -> bytes:
-    """With alpha as BMP of version 4, the first that names it, which Pillow reads but does not write."""
+    """With alpha it is a BMP of version 4, the first that has alpha: Pillow reads that version, but cannot write it."""
     image = _rgb(image)
     pixels = Image.frombytes(
         "RGBA" if image.bands == 4 else "RGB", (image.width, image.height), image.write_to_memory()

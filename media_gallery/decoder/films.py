@@ -1,7 +1,7 @@
-"""Films: the first picture that a player shows, or the first that there is something to see on.
+"""Films: the first picture that a player shows; if it shows nothing, the first that shows something.
 
-A demuxer is named, never guessed, and each of media_types.FILMS reads one stream of bytes; whatever else one asks to be
-opened is refused.
+The demuxer is named, never guessed. Each of media_types.FILMS reads one stream of bytes; if it asks for any other file
+or address, that is refused.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from media_gallery.decoder.images import THUMBNAIL
 from media_gallery.decoder.source import Refused, Source
 
 READ = 128 << 20
-"""Bytes of a film read in search of a picture: behind them it is taken to end."""
+"""Bytes of a film that are read in search of a picture: the film is treated as if it ended there."""
 TIME = 0.4
 """The part of a job's processor time that the search may take."""
 SECONDS, APART = 12.0, 0.5
-"""How far into a film a later picture is looked for where the first shows nothing; how far apart they are."""
+"""How far into a film later pictures are looked for if the first shows nothing; how far apart they are."""
 _FORMATS = {(False, False): "rgb24", (True, False): "rgba", (False, True): "rgb48le", (True, True): "rgba64le"}
-"""By (alpha, wide): pixels as libvips takes them."""
+"""(alpha, wide) -> the format of pixels that libvips takes."""
 _WIDEST = 16
-"""Width of a pixel by its height, or the other way round, that is believed."""
+"""The highest ratio of a pixel's width and height that is believed, in either direction."""
 _SKEW = 0.02
-"""How far a matrix may be from quarter turns: about a degree, as FFmpeg's own player has it."""
+"""How far a matrix may differ from a quarter turn: about a degree, as in FFmpeg's own player."""
 _DARK, _FLAT = 40, 5
-"""Brightest value, and mean deviation of values, up to which a picture is almost black, or of one colour."""
+"""A picture is almost black up to this brightest value, and of one colour up to this deviation of values."""
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-"""Codecs whose transparency FFmpeg's own decoders leave out."""
+"""Codecs whose transparency FFmpeg's own decoders ignore -> decoders that do not."""
 _ORIENTATIONS = {
     (1, 0, 0, 1): 1, (-1, 0, 0, 1): 2, (-1, 0, 0, -1): 3, (1, 0, 0, -1): 4,
     (0, 1, 1, 0): 5, (0, 1, -1, 0): 6, (0, -1, -1, 0): 7, (0, -1, 1, 0): 8,
 }  # fmt: skip
-"""What a display matrix (ISO 14496-12, `tkhd`) does to the axes -> the orientation of Exif that does the same."""
+"""What a display matrix (ISO 14496-12, `tkhd`) does to the axes -> the Exif orientation that does the same."""
 
 
 class _File:
-    """The bytes of a film, which end where a search has read enough."""
+    """The bytes of a film. They end when READ bytes have been read."""
 
     def __init__(self, file: Any) -> None:
         self.file, self.left = file, READ
@@ -64,7 +64,7 @@ def _open_nothing(*_: Any) -> NoReturn:
 
 
 def opened(file: Any, demuxer: str, options: dict[str, str]) -> Any:
-    """A film read from this file by this demuxer, which can open nothing else: by no protocol, and by no callback."""
+    """A film, read from this file by this demuxer. It can open nothing else: no protocol and no callback works."""
     shut = options | {"protocol_whitelist": "none"}
     return av.open(file, format=demuxer, options=shut, io_open=_open_nothing, metadata_errors="ignore")
 
@@ -78,7 +78,7 @@ def picture_of_film(source: Source) -> dict[str, Any]:
         if stream is None:
             raise Refused("a film without pictures")
         codec = stream.codec_context
-        if codec.width and codec.height:  # which a stream that begins in its middle does not tell
+        if codec.width and codec.height:  # unknown if the stream begins in its middle
             source.check(codec.width, codec.height)
         if stream.metadata.get("alpha_mode") == "1" and codec.name in _WITH_ALPHA:
             codec = av.CodecContext.create(_WITH_ALPHA[codec.name], "r")
@@ -91,7 +91,7 @@ def picture_of_film(source: Source) -> dict[str, Any]:
 
 
 def _chosen(source: Source, stream: Any, frames: Iterator[Any]) -> tuple[int, int, Any]:
-    """Width and height of the film as it is seen, and its poster."""
+    """Width and height of the film as players show it, and its poster."""
     first = None
     for frame in frames:
         source.check(frame.width, frame.height)
@@ -105,10 +105,10 @@ def _chosen(source: Source, stream: Any, frames: Iterator[Any]) -> tuple[int, in
 
 
 def _pictures(film: Any, stream: Any, codec: Any, until: float) -> Iterator[Any]:
-    """The first picture shown, then key frames, until so much processor time is used.
+    """The first picture shown, then key frames, until this process has used `until` seconds of processor time.
 
-    What an edit list cuts off is decoded and not shown: FFmpeg marks its packets. A decoder that is told after a key
-    frame that this is the end gives it at once, instead of waiting for pictures that might come before it.
+    FFmpeg marks the packets that an edit list cuts off: they are decoded and not shown. A decoder waits for pictures
+    that might come before a key frame, so it is told that the film ends: then it gives the key frame at once.
     """
     eager, begun, shown = True, None, None
     with suppress(av.FFmpegError):
@@ -166,7 +166,7 @@ def _pixels(frame: Any, width: int, height: int) -> Any:
 
 
 def _orientation(frame: Any) -> int:
-    """As in Exif; 1 where a matrix turns by anything but quarters, as players that turn by quarters alone do."""
+    """As in Exif; 1 if the matrix is no quarter turn, since many players make no other turns."""
     if not (data := frame.side_data.get(Type.DISPLAYMATRIX)):
         return 1
     a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
@@ -176,7 +176,7 @@ def _orientation(frame: Any) -> int:
 
 
 def _tells(image: Any) -> bool:
-    """Whether there is something to see: neither (almost) black nor of one colour."""
+    """Whether the picture shows something: it is neither (almost) black nor of one colour."""
     flat = image.flatten() if image.hasalpha() else image
     deviations = [flat[band].deviate() for band in range(3)]
     return bool(flat.max() > _DARK and max(deviations) > _FLAT)

@@ -18,22 +18,22 @@ THUMBNAIL = 256
 AVATAR = 1536
 AVATAR_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
-"""Formats whose avatars have thumbnails of their own format; all others get WebP."""
+"""Formats of avatars whose thumbnails have the same format; thumbnails of the others are WebP."""
 _HELD = {"webp": 4.5, "gif": 6.0, "bmp": 11.0, "heic": 5.0, "avif": 15.0}
-"""Bytes a pixel that decoders hold at once, as measured; JPEG, PNG and TIFF are decoded row by row."""
+"""Bytes in memory for each pixel while it is decoded, as measured; JPEG, PNG and TIFF are decoded row by row."""
 
 
 class StillImage:
-    """An image whose size is known; width and height as it is seen.
+    """An image whose size is known: width and height as viewers show it.
 
-    A `whole` one must not be cut short; of another one, what is there is shown.
+    If `whole`, a file that was cut short is an error; else the part that is there is decoded.
     """
 
     def __init__(self, source: Source, whole: bool) -> None:
         self.source = source
-        # Options of the loader: `thumbnail_source` has one of this name too, which does not reach it.
+        # In the loader's own options, since the option of this name of `thumbnail_source` has no effect.
         self._options = ""
-        if whole:  # with an end marker put behind it, a file that was cut short before its own is one with warnings
+        if whole:  # a JPEG that got an end marker from us gives warnings if it was cut short
             self._options = f"[fail_on={'warning' if source.end() else 'error'}]"
         self._decoded, self._numbers = _READERS.get(source.format, _nothing)(source, self._options)
         self._header = self._decoded or pyvips.Image.new_from_source(source.vips(), "", access="sequential")
@@ -53,7 +53,7 @@ class StillImage:
             return pyvips.Image.thumbnail_source(self.source.vips(), side, option_string=self._options, **how)
         image = self._decoded or pyvips.Image.new_from_source(self.source.vips(), self._options)
         image = image.autorot()
-        if short < side:  # cut before it grows: 1 x 30000 pixels would become 256 x 7680000
+        if short < side:  # crop before it grows: 1 x 30000 pixels would become 256 x 7680000
             image = image.crop((self.width - short) // 2, (self.height - short) // 2, short, short)
         if self._numbers:
             if short > 2 * side:
@@ -63,17 +63,17 @@ class StillImage:
 
 
 def _shrink(ratio: float) -> int:
-    """How many times smaller libvips lets libjpeg make an image that it shall make so many times smaller."""
+    """The factor by which libjpeg shrinks an image while decoding it, if libvips is to shrink it by `ratio`."""
     return 8 if ratio >= 16 else 4 if ratio >= 8 else 2 if ratio >= 4 else 1
 
 
-def _held(kind: str, header: Any) -> float:
-    """Bytes a pixel that decoding holds at once; of what comes in several passes the whole, a JPEG as coefficients."""
-    if kind in _HELD:
-        return _HELD[kind]
+def _held(file_format: str, header: Any) -> float:
+    """Bytes in memory for each pixel while it is decoded. An interlaced image is held whole, a JPEG as coefficients."""
+    if file_format in _HELD:
+        return _HELD[file_format]
     if not header.get_typeof("interlaced") or not header.get("interlaced"):
         return 0
-    if kind == "jpeg":
+    if file_format == "jpeg":
         halved = header.get_typeof("jpeg-chroma-subsample") and header.get("jpeg-chroma-subsample") == "4:2:0"
         return 3 if halved else 2 * float(header.bands)
     return float(header.bands * (2 if header.format == "ushort" else 1))
@@ -82,7 +82,7 @@ def _held(kind: str, header: Any) -> float:
 # --- What libvips does not read, or not as it is meant --------------------------------------------------------------
 
 _Read = tuple[Any, tuple[int, int] | None]
-"""An image, None where libvips reads it well; transfer and primaries (H.273) where they must be converted."""
+"""The image, or None if libvips reads it well; transfer and primaries (H.273) if they must be converted."""
 
 
 def _nothing(*_: Any) -> _Read:
@@ -90,9 +90,9 @@ def _nothing(*_: Any) -> _Read:
 
 
 def _heic(source: Source, _: str) -> _Read:
-    """Its rotation is part of how it is decoded, so the orientation in its Exif data is not applied again."""
+    """Decoding turns the image upright already, so the orientation in its Exif data is ignored."""
     with source.file() as file:
-        heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)  # which it does not to grey
+        heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)  # but not if grey
         if numbers := _numbers(heif.info):
             file.seek(0)
             heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
@@ -110,7 +110,7 @@ def _heic(source: Source, _: str) -> _Read:
 
 
 def _avif(source: Source, options: str) -> _Read:
-    """By libvips, whose headers do not tell what the numbers of pixels mean."""
+    """libvips decodes it, but does not tell its transfer and primaries."""
     with source.file() as file:
         numbers = _numbers(pillow_heif.open_heif(file).info)
     if not numbers:
@@ -121,7 +121,7 @@ def _avif(source: Source, options: str) -> _Read:
 
 
 def _numbers(info: dict[str, Any]) -> tuple[int, int] | None:
-    """Transfer and primaries (H.273) of an image to be converted; a profile says more than primaries do."""
+    """Transfer and primaries (H.273) if the image must be converted. A colour profile is preferred to primaries."""
     nclx = info.get("nclx_profile") or {}
     transfer, primaries = nclx.get("transfer_characteristics", 2), nclx.get("color_primaries", 2)
     if transfer not in (colour.PQ, colour.HLG) and info.get("icc_profile"):
@@ -137,7 +137,7 @@ def _bmp(source: Source, _: str) -> _Read:
 
 
 def _gif(source: Source, options: str) -> _Read:
-    """Around a first frame that is smaller than its canvas, libvips makes the canvas black."""
+    """If the first frame is smaller than the canvas, libvips makes the rest black: make it transparent."""
     with source.file() as file:
         left, top, width, height = _gif_frame(file)
     image = pyvips.Image.new_from_source(source.vips(), options, access="sequential")
@@ -187,14 +187,14 @@ def avatar(source: Source) -> dict[str, Any]:
     return {"format": source.format, "width": side, "parts": parts | made}
 
 
-def more(source: Source, sizes: list[int], ext: str) -> dict[str, Any]:
-    """Thumbnails of an avatar that is kept."""
+def avatar_thumbnails(source: Source, sizes: list[int], ext: str) -> dict[str, Any]:
+    """Thumbnails of a stored avatar."""
     square = StillImage(source, whole=True).square(min(max(sizes) * 2, AVATAR)).copy_memory()
     return {"parts": thumbnails(square, sizes, ext)}
 
 
 def thumbnails(square: Any, sizes: list[int], ext: str) -> dict[str, bytes]:
-    """Each from the next larger one that is at least twice its size: as good as from the whole, and much faster."""
+    """Make each from the smallest image at hand of twice its size or more: as good as from the largest, and faster."""
     larger, made = [square], {}
     for size in sorted(sizes, reverse=True):
         base = min((image for image in larger if image.width >= 2 * size), key=lambda i: i.width, default=square)

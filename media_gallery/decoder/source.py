@@ -1,4 +1,4 @@
-"""The file of one job: what it is, told by its first bytes alone, and how much of it may be decoded."""
+"""The file of one job: its format, which its first bytes alone tell, and how much of it may be decoded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from media_gallery.media_types import FILMS, IMAGES, file_format
 
 
 class Refused(Exception):
-    """The file is nothing that is decoded here."""
+    """The file is not decoded here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one job: processor time in seconds, memory in bytes, pixels decoded."""
+    """Limits of one job: processor time in seconds, memory in bytes, pixels decoded."""
 
     cpu_seconds: int
     memory: int
@@ -41,14 +41,15 @@ class Source:
         return self.format == "webp" and b"VP8L" in self.head[12:512]
 
     def check(self, width: int, height: int, held: float = 0, shrink: int = 1) -> None:
-        """Whether an image may be decoded of which so many bytes a pixel are held at once. Raises Refused.
+        """Raise Refused if an image is too large to decode.
 
-        One that is shrunk while it is decoded has so many times fewer pixels in each direction.
+        `held`: bytes in memory for each pixel while it is decoded. `shrink`: the decoder makes the image so many times
+        smaller in each direction.
         """
         pixels = width * height
         if width < 1 or height < 1 or pixels > self.limits.max_pixels * shrink**2:
             raise Refused(f"{width} x {height} pixels")
-        if pixels * held > self.limits.memory * 0.85:  # the rest is for the libraries and for what they make of it
+        if pixels * held > self.limits.memory * 0.85:  # the rest is for the libraries and their results
             raise Refused(f"{width} x {height} pixels take {pixels * held / 1e6:.0f} MB")
 
     def file(self) -> BinaryIO:
@@ -63,7 +64,7 @@ class Source:
         return pyvips.Source.new_from_descriptor(self.fd)
 
     def end(self) -> bool:
-        """Give a JPEG that lacks its end marker one; whether it did."""
+        """Add the end marker to a JPEG that lacks it; return whether it was added."""
         with self.file() as file:
             data = file.read() if self.format == "jpeg" else b""
         if not data or data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) >= 0:
@@ -72,7 +73,7 @@ class Source:
         return True
 
     def _known(self) -> bytes | None:
-        """An AVIF as libvips knows it, by its first brand alone: an animated one gets that of a still one."""
+        """The AVIF with the brand of still images first: libvips looks at the first brand alone, and knows no other."""
         if self.format != "avif" or self.head[8:12] == b"avif":
             return None
         with self.file() as file:

@@ -26,7 +26,7 @@ _FOREVER = "public, max-age=31536000, immutable"
 async def media(call: Call) -> Response:
     """Raises NotFound, RangeNotSatisfiable."""
     files, path = call.services.files, call.request.path_params
-    content = await files.open(path["slot_id"], path["name"])
+    content = await files.find(path["slot_id"], path["name"])
     link, data, headers = content.link, content.data, _headers(content)
     if content.placeholder:
         for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # those of the thumbnail that may yet be made
@@ -97,9 +97,9 @@ def _headers(content: Content) -> dict[str, str]:
 
 def disposition(media_type: str, name: str) -> str:
     """`Content-Disposition` (RFC 6266): inline for safe types alone, with the name for downloads of either."""
-    kind = "inline" if is_safe_inline(media_type) else "attachment"
+    disposition_type = "inline" if is_safe_inline(media_type) else "attachment"
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
-    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+    return f"{disposition_type}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _not_modified(request: Request, headers: dict[str, str]) -> bool:

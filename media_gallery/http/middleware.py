@@ -67,41 +67,41 @@ class Linger:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
-        more = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
-        if not more:
+        coming = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        if not coming:
             return await self.app(scope, receive, send)
         unasked, late = headers.get(b"expect", b"").lower() == b"100-continue", False
 
         async def read() -> Message:
-            nonlocal more, unasked
+            nonlocal coming, unasked
             unasked = False
             message = await receive()
-            more = message.get("more_body", False)
+            coming = message.get("more_body", False)
             return message
 
         async def answer(message: Message) -> None:
             nonlocal late
-            if message["type"] == "http.response.start" and more:
+            if message["type"] == "http.response.start" and coming:
                 late = message["status"] == ClientTimeout.status
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
         await self.app(scope, read, answer)
-        if more and not late:  # who is too slow has been waited for
+        if coming and not late:  # who is too slow has been waited for
             if unasked:
                 await asyncio.sleep(UNASKED)
             await self._throw_away(read)
         return None
 
     async def _throw_away(self, read: Receive) -> None:
-        rest, more = self.settings.linger_size, True
+        rest, coming = self.settings.linger_size, True
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.linger_time):
-                while more and rest > 0:
+                while coming and rest > 0:
                     async with asyncio.timeout(self.settings.idle_timeout):
                         message = await read()
                     rest -= len(message.get("body", b""))
-                    more = message.get("more_body", False)
+                    coming = message.get("more_body", False)
 
 
 class Cors(CORSMiddleware):

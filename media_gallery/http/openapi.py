@@ -23,16 +23,18 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 SENTENCES = {
-    kind.status: kind.sentence
-    for kind in reversed(list(vars(errors).values()))
-    if inspect.isclass(kind) and issubclass(kind, errors.GalleryError)
+    refusal.status: refusal.sentence
+    for refusal in reversed(list(vars(errors).values()))
+    if inspect.isclass(refusal) and issubclass(refusal, errors.GalleryError)
 }
 
 
 def document(operations: Sequence[Operation], public_url: str) -> dict[str, Any]:
     """The API in OpenAPI 3.1."""
-    kinds = {kind for operation in operations for answer in operation.answers.values() for kind in _members(answer)}
-    _, components = msgspec.json.schema_components([*kinds, shapes.Error], ref_template=_REF)
+    members = {
+        member for operation in operations for answer in operation.answers.values() for member in _members(answer)
+    }
+    _, components = msgspec.json.schema_components([*members, shapes.Error], ref_template=_REF)
     paths: dict[str, Any] = {}
     for operation in operations:
         path = paths.setdefault(f"/api/v1{operation.path}/", {})
@@ -54,7 +56,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": operation.handler.__name__,
         "summary": _summary(operation),
         "responses": {
-            **{str(status): _response(kind) for status, kind in operation.answers.items()},
+            **{str(status): _response(answer) for status, answer in operation.answers.items()},
             **{str(status): _refusal(status) for status in _refusals(operation)},
         },
         "parameters": [
@@ -66,7 +68,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["security"] = [{"bearer": []}] + ([{}] if operation.needs == "token or code" else [])
     schema = _inline(operation.form or operation.params)
     if operation.form is not None:
-        schema["properties"] = {name: _without_null(kind) for name, kind in schema["properties"].items()}
+        schema["properties"] = {name: _without_null(field) for name, field in schema["properties"].items()}
         schema["properties"]["file"] = {"type": "string", "format": "binary"}
         described_metadata = schema["properties"]["metadata"]["description"]
         schema["properties"]["metadata"] = {"type": "string", "description": described_metadata}
@@ -93,8 +95,8 @@ def _summary(operation: Operation) -> str:
     return f"{said} Administrators only." if operation.needs == "admin" else said
 
 
-def _inline(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    (reference,), components = msgspec.json.schema_components([kind], ref_template=_REF)
+def _inline(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    (reference,), components = msgspec.json.schema_components([struct], ref_template=_REF)
     schema: dict[str, Any] = components[reference["$ref"].rpartition("/")[2]]
     return {"type": "object", "properties": dict(schema["properties"]), "required": schema.get("required", [])}
 
@@ -124,16 +126,16 @@ def _without_null(described: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _response(kind: Any) -> dict[str, Any]:
-    if kind is None:
+def _response(answer: Any) -> dict[str, Any]:
+    if answer is None:
         return {"description": "Done"}
-    schemas, _ = msgspec.json.schema_components(_members(kind), ref_template=_REF)
+    schemas, _ = msgspec.json.schema_components(_members(answer), ref_template=_REF)
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
     return {"description": "Done", "content": {"application/json": {"schema": schema}}}
 
 
 def _members(answer: Any) -> tuple[Any, ...]:
-    """The kinds that an answer may be."""
+    """The types that an answer may have."""
     if isinstance(answer, UnionType):
         return get_args(answer)
     return () if answer is None else (answer,)

@@ -27,7 +27,7 @@ async def put(call: Call) -> Response:
         raise Unauthorized("A slot's token is required")
     claims = await call.services.slot_tokens.verify(token, path["slot_id"], path["name"])
     _check_head(request, claims)
-    account = await call.services.accounts.open(Jid.parse(claims.sub))
+    account = await call.services.accounts.ensure(Jid.parse(claims.sub))
     request.scope["state"]["account"] = account
     size = claims.filesize
     async with call.services.uploads.begin(account, size, size, claims.slot) as upload:

@@ -122,7 +122,7 @@ async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
             return
 
 
-async def read_parameters(call: Call, kind: type[S], strict: bool) -> S:
+async def read_parameters(call: Call, struct: type[S], strict: bool) -> S:
     """The parameters of a request as a struct. Raises BadRequest with the fields that were wrong.
 
     `strict` refuses parameters that the struct does not know: for deletions, which an ignored one would widen. Every
@@ -131,7 +131,7 @@ async def read_parameters(call: Call, kind: type[S], strict: bool) -> S:
     raw = query_parameters(call.request)
     if call.request.method != "GET" or not raw:
         raw.update(await _body_parameters(call))
-    return convert(raw, kind, strict, exact=strict or call.request.method == "DELETE")
+    return convert(raw, struct, strict, exact=strict or call.request.method == "DELETE")
 
 
 def query_parameters(request: Request) -> Raw:
@@ -186,14 +186,14 @@ def _form(body: bytes, boundary: str) -> Raw:
     return _pairs(pairs)
 
 
-def convert(raw: Raw, kind: type[S], strict: bool = False, exact: bool = False) -> S:
+def convert(raw: Raw, struct: type[S], strict: bool = False, exact: bool = False) -> S:
     """Raw parameters -> struct. Text stands for numbers and truth values; lists may come comma-separated.
 
     `strict`: nothing unknown; `exact`: nothing empty, and nothing twice but lists.
     """
     values: dict[str, Any] = {}
     wrong: dict[str, str] = {}
-    known = _fields(kind)
+    known = _fields(struct)
     for name, everything in raw.items():
         field = known.get(name)
         if field is None:
@@ -221,7 +221,7 @@ def convert(raw: Raw, kind: type[S], strict: bool = False, exact: bool = False) 
     }
     if wrong:
         raise BadRequest("Some parameters are wrong", fields=wrong)
-    return kind(**values)
+    return struct(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,31 +235,31 @@ class _Field:
 
 
 @cache
-def _fields(kind: type[msgspec.Struct]) -> dict[str, _Field]:
+def _fields(struct: type[msgspec.Struct]) -> dict[str, _Field]:
     """What a struct takes, by name; looked up once, since types are resolved slowly."""
     return {
         field.name: _Field(
             field.type, _is_list(field.type), field.required, _is_nullable(field.type), tuple(_choices(field.type))
         )
-        for field in msgspec.structs.fields(kind)
+        for field in msgspec.structs.fields(struct)
     }
 
 
-def _bare(kind: Any) -> Any:
-    return kind.__origin__ if get_origin(kind) is Annotated else kind
+def _bare(annotation: Any) -> Any:
+    return annotation.__origin__ if get_origin(annotation) is Annotated else annotation
 
 
-def _is_list(kind: Any) -> bool:
-    return get_origin(_bare(kind)) is list
+def _is_list(annotation: Any) -> bool:
+    return get_origin(_bare(annotation)) is list
 
 
-def _is_nullable(kind: Any) -> bool:
-    return type(None) in get_args(_bare(kind))
+def _is_nullable(annotation: Any) -> bool:
+    return type(None) in get_args(_bare(annotation))
 
 
-def _choices(kind: Any) -> Iterator[str]:
-    for part in get_args(kind):
-        if get_origin(kind) is Literal:
+def _choices(annotation: Any) -> Iterator[str]:
+    for part in get_args(annotation):
+        if get_origin(annotation) is Literal:
             yield part
         else:
             yield from _choices(part)
@@ -290,7 +290,7 @@ def _sentence(message: str, choices: tuple[str, ...]) -> str:
     expected = _EXPECTED.match(message)
     if expected is None:
         return "is malformed"
-    kinds, length, sign, limit = expected.groups()
+    nouns, length, sign, limit = expected.groups()
     if sign:
         return _LIMITS[(length or "") + sign].format(limit)
-    return "must be " + " or ".join(filter(None, (_NOUNS.get(kind, kind) for kind in kinds.split(" | "))))
+    return "must be " + " or ".join(filter(None, (_NOUNS.get(noun, noun) for noun in nouns.split(" | "))))

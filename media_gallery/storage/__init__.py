@@ -1,4 +1,4 @@
-"""Where the bytes are kept: the contract of a store, and `open_store` that gives the one of the settings.
+"""Where the bytes are kept: the contract of a store, and `make_store` that gives the one of the settings.
 
 What callers may trust: a key is new for every upload and never used again; after `commit` the bytes survive a power cut
 under their key; `delete` of a key that is not there is no error; nothing here knows accounts or quotas.
@@ -170,7 +170,7 @@ class Addresses(Protocol):
         """Where, under these headers, and for how many seconds. Raises Unavailable."""
 
 
-def open_store(settings: Settings) -> BlobStore:
+def make_store(settings: Settings) -> BlobStore:
     """The store that the settings name."""
     if settings.storage_url:
         from media_gallery.storage.s3 import S3Store

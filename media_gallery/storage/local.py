@@ -72,10 +72,10 @@ class LocalStore:
         await self.run(self._make_tree)
 
     def _make_tree(self) -> None:
-        for kind in ("blobs", "thumbs", "links"):
+        for folder in ("blobs", "thumbs", "links"):
             for number in range(256):
-                (self.root / kind / f"{number:02x}").mkdir(parents=True, exist_ok=True)
-            sync_directory(self.root / kind)
+                (self.root / folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+            sync_directory(self.root / folder)
         sync_directory(self.root)
 
     async def close(self) -> None:
@@ -227,8 +227,8 @@ class LocalStore:
         return await self.run(job)
 
     async def keys(self, older_than: float) -> AsyncIterator[list[str]]:
-        for kind in ("blobs", "thumbs"):
-            async for names in self.staging.listed(self.root / kind, older_than):
+        for folder in ("blobs", "thumbs"):
+            async for names in self.staging.listed(self.root / folder, older_than):
                 yield names
 
     async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:

@@ -261,8 +261,8 @@ class S3Store:
 
     async def keys(self, older_than: float) -> AsyncIterator[list[str]]:
         before = datetime.fromtimestamp(time.time() - older_than, UTC)
-        for kind in ("blobs", "thumbs"):
-            listing = obstore.list(self._bucket, f"{kind}/", chunk_size=LISTED)
+        for folder in ("blobs", "thumbs"):
+            listing = obstore.list(self._bucket, f"{folder}/", chunk_size=LISTED)
             while (batch := await _asked(_next(listing))) is not None:
                 old = [meta["path"].split("/")[1] for meta in batch if meta["last_modified"] <= before]
                 if old:

@@ -47,8 +47,8 @@ def _identity(services: Services) -> str:
     if services.settings.slots:
         return written("identity", category="store", type="file", name="Media gallery")
     # COMPAT: not store/file, at whose first one old iOS clients stop to look for a service of XEP-0363
-    category, kind = ("component", "generic") if services.is_component else ("client", "bot")
-    return written("identity", category=category, type=kind, name="Media gallery")
+    category, identity_type = ("component", "generic") if services.is_component else ("client", "bot")
+    return written("identity", category=category, type=identity_type, name="Media gallery")
 
 
 def _features(services: Services) -> str:
@@ -68,11 +68,11 @@ def _forms(services: Services) -> str:
     return forms
 
 
-def _form(kind: str, values: dict[str, str]) -> str:
+def _form(form_type: str, values: dict[str, str]) -> str:
     """A form that says something (XEP-0128)."""
-    fields = [_field("FORM_TYPE", kind, "hidden"), *(_field(name, value) for name, value in values.items())]
+    fields = [_field("FORM_TYPE", form_type, "hidden"), *(_field(name, value) for name, value in values.items())]
     return written("x", "".join(fields), xmlns="jabber:x:data", type="result")
 
 
-def _field(name: str, value: str, kind: str = "text-single") -> str:
-    return written("field", written("value", escape(value)), var=name, type=kind)
+def _field(name: str, value: str, field_type: str = "text-single") -> str:
+    return written("field", written("value", escape(value)), var=name, type=field_type)

@@ -51,16 +51,16 @@ class Query:
 
 
 class Refused(Exception):
-    """A refusal in the words of XMPP. `text` is for a person, `more` is XML for their client."""
+    """A refusal in the words of XMPP. `text` is for a person, `hint` is XML for their client."""
 
-    def __init__(self, error_type: str, condition: str, text: str = "", more: str = "") -> None:
+    def __init__(self, error_type: str, condition: str, text: str = "", hint: str = "") -> None:
         super().__init__(condition)
-        self.error_type, self.condition, self.text, self.more = error_type, condition, text, more
+        self.error_type, self.condition, self.text, self.hint = error_type, condition, text, hint
 
     @classmethod
-    def by(cls, refusal: GalleryError, language: str, more: str = "") -> Refused:
+    def by(cls, refusal: GalleryError, language: str, hint: str = "") -> Refused:
         """The same as one of ours."""
-        return cls(refusal.error_type, refusal.condition, refusal.told(language), more)
+        return cls(refusal.error_type, refusal.condition, refusal.told(language), hint)
 
 
 def language_of(iq: Element) -> str:
@@ -76,11 +76,11 @@ def written(name: str, content: str = "", /, **attributes: str) -> str:
     return f"<{name}{said}>{content}</{name}>" if content else f"<{name}{said}/>"
 
 
-def reply(iq: Element, kind: str, content: str) -> str:
+def reply(iq: Element, iq_type: str, content: str) -> str:
     """The answer to an IQ, of type `result` or `error`."""
     ends = {"to": iq.get("from"), "from": iq.get("to")}
     named = {name: value for name, value in ends.items() if value}
-    return written("iq", content, type=kind, id=iq.get("id", ""), **named)
+    return written("iq", content, type=iq_type, id=iq.get("id", ""), **named)
 
 
 def refusal(iq: Element, refused: Refused) -> str:
@@ -88,4 +88,4 @@ def refusal(iq: Element, refused: Refused) -> str:
     said = written(refused.condition, xmlns=_STANZAS)
     if refused.text:
         said += written("text", escape(refused.text), **{"xmlns": _STANZAS, "xml:lang": language_of(iq)})
-    return reply(iq, "error", written("error", said + refused.more, type=refused.error_type))
+    return reply(iq, "error", written("error", said + refused.hint, type=refused.error_type))

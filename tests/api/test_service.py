@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from media_gallery import __version__
-from media_gallery.app import COURIER_SOCKET, assemble, build, open_courier
+from media_gallery.app import COURIER_SOCKET, assemble, build, make_courier
 from media_gallery.courier import LogCourier, code_iq
 from media_gallery.errors import Unavailable
 from media_gallery.http import API
@@ -121,16 +121,16 @@ async def test_parts_are_replaced_by_name_and_a_typing_error_is_told(tmp_path: P
 
 async def test_codes_are_logged_in_development_mode_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(COURIER_SOCKET, raising=False)
-    assert isinstance(open_courier(Settings(data_dir=tmp_path)), LogCourier)
+    assert isinstance(make_courier(Settings(data_dir=tmp_path)), LogCourier)
     monkeypatch.setenv(COURIER_SOCKET, str(tmp_path / "courier"))
-    assert isinstance(open_courier(Settings(data_dir=tmp_path)), LogCourier)  # of another service, in this environment
+    assert isinstance(make_courier(Settings(data_dir=tmp_path)), LogCourier)  # of another service, in this environment
     configured = Settings(data_dir=tmp_path, xmpp_jid="gallery.example.org", xmpp_component_secret="secret")
     for socket in (None, "", str(tmp_path / "none")):
         if socket is None:
             monkeypatch.delenv(COURIER_SOCKET)
         else:
             monkeypatch.setenv(COURIER_SOCKET, socket)
-        courier = open_courier(configured)
+        courier = make_courier(configured)
         for ask in (courier.check(), courier.send(code_iq("romeo@example.org/x", "1", "012345", "https://x"))):
             with pytest.raises(Unavailable):
                 await ask

@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from media_gallery.db import Connection, migrate, opened
+from media_gallery.db import Connection, migrate, started_database
 from media_gallery.db.accounts import list_closed
 from media_gallery.db.postgres import translate
 from media_gallery.errors import Unavailable
@@ -133,7 +133,7 @@ def test_where_no_turn_can_be_had_the_service_does_not_start(tmp_path: Path) -> 
 
 async def test_the_writer_goes_on_after_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate.upgrade(settings := Settings(data_dir=tmp_path))
-    async with opened(settings) as db:
+    async with started_database(settings) as db:
 
         async def never(c: Connection) -> None:
             await asyncio.sleep(1)  # no query may do that

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from media_gallery.app import Gallery
-from media_gallery.db import accounts, links, opened
+from media_gallery.db import accounts, links, started_database
 from media_gallery.models import Filter, Jid
 from tests import samples
 from tests.service import Service, User, assert_error
@@ -113,7 +113,7 @@ def test_processes_take_turns_at_upkeep(start_service: Callable[..., Service]) -
 
     async def work(gallery: Gallery) -> None:
         await gallery.db.write(lambda c: c.run("INSERT INTO trash (key, created_at) VALUES ('abcdef', 0)"))
-        async with opened(gallery.settings) as other:
+        async with started_database(gallery.settings) as other:
             async with other.turn() as ours:
                 assert ours
                 async with gallery.db.turn() as also:

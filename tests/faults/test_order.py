@@ -298,7 +298,7 @@ def test_a_wrong_type_does_not_unmake_an_avatar(start_service: Callable[..., Ser
         stale = await gallery.db.read(lambda c: links.find_by_slot(c, film["slot_id"]))
         assert stale
         anna.avatar(data)
-        await gallery.files.see(replace(stale, thumbnails=True))
+        await gallery.files.decode(replace(stale, thumbnails=True))
         await gallery.thumbnailer.close()
 
     service.within(race)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from media_gallery.errors import NoSpace, NotFound, TooManyRequests, Unavailable
-from media_gallery.rates import open_rates
+from media_gallery.rates import make_rates
 from media_gallery.settings import Settings
 from tests.redis import Redis
 from tests.service import Service, User, assert_error
@@ -126,7 +126,7 @@ async def test_what_cannot_be_done_counts_for_nothing(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     url = request.getfixturevalue("redis").url if kind == "redis" else ""
-    rates = open_rates(Settings(data_dir=tmp_path, rates_url=url))
+    rates = make_rates(Settings(data_dir=tmp_path, rates_url=url))
     one, other, third = ("one", "2/hour", "x"), ("other", "3/hour; 9/day", "y"), ("third", "1/hour", "z")
     for failure in [Unavailable, NoSpace] * 3:
         with pytest.raises(failure):
@@ -168,13 +168,13 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_no_file_of_counters_is_worth_an_error(damage: str, used: bool, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    rates = open_rates(settings)
+    rates = make_rates(settings)
     await rates.hit("upload", "2/hour", "anna")
     if not used:
         await rates.close()
     DAMAGES[damage](tmp_path / "rates.sqlite")
     if not used:
-        rates = open_rates(settings)
+        rates = make_rates(settings)
     await rates.check()
     for _ in range(2):
         await rates.hit("upload", "3/hour", "anna")
@@ -188,7 +188,7 @@ async def test_no_file_of_counters_is_worth_an_error(damage: str, used: bool, tm
 
 
 async def test_a_service_that_cannot_count_is_not_ready(tmp_path: Path) -> None:
-    rates = open_rates(settings := Settings(data_dir=tmp_path))
+    rates = make_rates(settings := Settings(data_dir=tmp_path))
     with closing(sqlite3.connect(tmp_path / "rates.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable):
@@ -201,4 +201,4 @@ async def test_a_service_that_cannot_count_is_not_ready(tmp_path: Path) -> None:
         (tmp_path / f"rates.sqlite{end}").unlink(missing_ok=True)
     (tmp_path / "rates.sqlite").mkdir()
     with pytest.raises(Unavailable, match=r"rates\.sqlite cannot be opened"):
-        open_rates(settings)
+        make_rates(settings)

@@ -113,7 +113,7 @@ def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service])
             await links.link_known_blob(c, known.blob)
             await links.insert_link(c, known.account, new, known.blob, gallery.clock())
             begun.set()
-            await c.one("SELECT pg_sleep(1)") if c.kind == "postgresql" else time.sleep(1)  # noqa: ASYNC251
+            await c.one("SELECT pg_sleep(1)") if c.dialect == "postgresql" else time.sleep(1)  # noqa: ASYNC251
 
         inserting = asyncio.create_task(gallery.db.write(slow))
         await asyncio.to_thread(begun.wait)

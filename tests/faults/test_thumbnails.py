@@ -88,12 +88,12 @@ def test_a_file_that_ends_every_decoder_is_not_tried_for_ever(start_service: Cal
         gallery.thumbnailer.picture = crash  # type: ignore[method-assign]
         link = (await _upload(gallery, user, samples.picture("png", 60, 50))).link
         for number in range(2, 6):
-            assert (await gallery.files.open(link.slot_id, "thumb_photo.webp")).placeholder
+            assert (await gallery.files.find(link.slot_id, "thumb_photo.webp")).placeholder
             assert len(tries) == min(number, 3)
         gallery.thumbnailer.picture = decode  # type: ignore[method-assign]
-        assert (await gallery.files.open(link.slot_id, "thumb_photo.webp")).placeholder
+        assert (await gallery.files.find(link.slot_id, "thumb_photo.webp")).placeholder
         gallery.files.clock = lambda: clock() + SPARED
-        assert (await gallery.files.open(link.slot_id, "thumb_photo.webp")).data
+        assert (await gallery.files.find(link.slot_id, "thumb_photo.webp")).data
 
     service.within(crashing)
     assert_shown(user, user.items()[0]["thumbnail"])
@@ -119,7 +119,7 @@ def test_an_avatar_is_not_refused_for_what_the_machine_does(start_service: Calla
     assert len(user.items("avatar/")) == 1
 
 
-@pytest.mark.parametrize("job", ["picture", "more"])
+@pytest.mark.parametrize("job", ["picture", "avatar_thumbnails"])
 def test_a_deletion_while_decoding_leaves_no_thumbnail(start_service: Callable[..., Service], job: str) -> None:
     service = start_service()
     user, data = service.user(), samples.picture("png", 60, 50)
@@ -135,9 +135,9 @@ def test_a_deletion_while_decoding_leaves_no_thumbnail(start_service: Callable[.
 
         setattr(gallery.thumbnailer, job, late)
         link = (await _upload(gallery, user, data, context="file" if job == "picture" else "avatar")).link
-        if job == "more":
+        if job == "avatar_thumbnails":
             gallery.store.thumbnail = _nothing  # type: ignore[method-assign]
-            await gallery.files.open(link.slot_id, "32_photo.png")
+            await gallery.files.find(link.slot_id, "32_photo.png")
 
     service.within(race)
     assert user.used() == 0

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from media_gallery.settings import Settings
-from media_gallery.storage import open_store
+from media_gallery.storage import make_store
 from media_gallery.storage.s3 import PART
 from media_gallery.storage.staging import BATCH
 from tests import s3, samples
@@ -346,7 +346,7 @@ async def test_a_sending_that_is_given_up_is_ended_before_the_store_is_closed(
     """Bytes that no row names are spare: whole, or not there at all."""
     values = bucket.settings()
     reached = Settings(data_dir=tmp_path, **{name.lower(): value for name, value in values.items()})
-    store = open_store(reached.model_copy(update={"s3_endpoint": f"http://127.0.0.1:{way.port}"}))
+    store = make_store(reached.model_copy(update={"s3_endpoint": f"http://127.0.0.1:{way.port}"}))
     unforeseen: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
     await store.start()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from media_gallery.errors import NotFound
 from media_gallery.settings import Settings
-from media_gallery.storage import Addresses, BlobFiles, BlobStore, LinkTree, Slot, Staged, open_store
+from media_gallery.storage import Addresses, BlobFiles, BlobStore, LinkTree, Slot, Staged, make_store
 from media_gallery.storage.staging import BATCH, CACHED
 from tests.service import anyone
 
@@ -31,7 +31,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     values: dict[str, Any] = {}
     if request.param == "s3":
         values = request.getfixturevalue("bucket").settings() | {"S3_DELIVERY": "redirect"}
-    store = open_store(Settings(data_dir=tmp_path / "data", **{name.lower(): value for name, value in values.items()}))
+    store = make_store(Settings(data_dir=tmp_path / "data", **{name.lower(): value for name, value in values.items()}))
     await store.start()
     assert {name for name in ("tree", "files", "addresses") if getattr(store, name)} == INTERFACES[request.param]
     yield store

@@ -102,7 +102,7 @@ async def test_avatar_thumbnails(decoder: Thumbnailer, kind: str, ext: str) -> N
 async def test_thumbnails_are_made_again_the_same(decoder: Thumbnailer) -> None:
     kept = await avatar(decoder, samples.picture("png", 400, 400))
     fd = put(kept.data)
-    made = await decoder.more(fd, [48, 96], "png")
+    made = await decoder.avatar_thumbnails(fd, [48, 96], "png")
     os.close(fd)
     assert {name: opened(data).size for name, data in made.items()} == {"48.png": (48, 48), "96.png": (96, 96)}
 

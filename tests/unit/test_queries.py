@@ -56,7 +56,7 @@ class Watched(SqliteDatabase):
         steps, run, reader = [0], list[str](), self._reader
 
         class Noting:
-            kind = reader.kind
+            dialect = reader.dialect
 
             def __getattr__(self, name: str) -> Any:
                 async def call(sql: str, *args: Any) -> Any:
@@ -159,7 +159,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     await files.usage(account, Filter())
     await accounts.quota(account)
     await accounts.get(jid)
-    assert await accounts.open(jid) == account
+    assert await accounts.ensure(jid) == account
     await accounts.list_tokens(account, Window("id", True, 1, 50))
     for algorithm, length, avatar in product(("sha-1", "sha-256"), (40, 64), (True, False)):
         digest = Digest(algorithm, name.ljust(length, "0"))  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
         async with uploads.begin(account, 1, slot_id=slot_id) as upload:
             await upload.write(name.encode())
             kept.append((await upload.finish(Offer("a.txt", slot_id=slot_id))).link)
-    await files.open(kept[0].slot_id, "a.txt")
+    await files.find(kept[0].slot_id, "a.txt")
     await files.keep_thumbnails(kept[0].blob, {})
     await files.delete(account, Filter(ids=tuple(link.id for link in kept)))
     await files.delete_oldest(account, 1, False)
