@@ -1,7 +1,7 @@
-"""Where the bytes are kept: the contract of a store, and `make_store` that gives the one of the settings.
+"""Where the bytes are kept: the contract of a store, and `make_store`, which makes the store of the settings.
 
-What callers may trust: a key is new for every upload and never used again; after `commit` the bytes survive a power cut
-under their key; `delete` of a key that is not there is no error; nothing here knows accounts or quotas.
+Callers may rely on this: a key is new for every upload and never used again; after `commit` the bytes survive a power
+cut under their key; to `delete` a missing key is no error. Nothing here knows accounts or quotas.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from media_gallery.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Bytes received whole under a key of their own, not yet durable. Size in bytes, digests in hex."""
+    """Bytes that have come whole under a key of their own, not yet durable. Size in bytes, digests in hex."""
 
     key: str
     size: int
     sha256: str
     sha1: str
     data: bytes | None = None
-    """The bytes, where they are few enough to have stayed in memory."""
+    """The bytes, if they are few and so have stayed in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Slot:
 
     @classmethod
     def of(cls, link: NewLink, blob: NewBlob) -> Slot:
-        """That of a link to these bytes, made or about to be made."""
+        """The slot of a link to these bytes, which may not be made yet."""
         return cls(link.slot_id, link.name, link.media_type, link.thumbnail_files(blob))
 
 
@@ -52,22 +52,22 @@ class BlobFile:
 
 
 class Writer(Protocol):
-    """One upload on its way in, hashed as it passes."""
+    """One upload under way; it is hashed as it comes."""
 
     key: str
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next bytes; returns when there is room for more. Raises NoSpace."""
+        """Take the next bytes; return when there is room for further ones. Raises NoSpace."""
 
     async def finish(self) -> Staged:
-        """No more bytes come. Raises NoSpace."""
+        """End the upload: all bytes have come. Raises NoSpace."""
 
     async def discard(self) -> None:
         """Remove what was written; may be called at any time, and after `finish`."""
 
 
 class BlobStore(Protocol):
-    """What every store does. What only some can do are interfaces of their own, None where a store has not got them."""
+    """What every store does. What only some can do are interfaces of their own, None if a store does not have them."""
 
     @property
     def tree(self) -> LinkTree | None: ...
@@ -83,13 +83,13 @@ class BlobStore(Protocol):
     async def close(self) -> None: ...
 
     def writer(self, key: str = "") -> Writer:
-        """For bytes under a new key, or under one that rows name already, where they come from another store."""
+        """A writer under a new key; or under a key that rows name already, for bytes that come from another store."""
 
     def check_room(self) -> None:
-        """Raise NoSpace where no upload may begin, since deletions need what is left."""
+        """Raise NoSpace if no upload may begin, since deletions need the space that is left."""
 
     async def commit(self, staged: Staged) -> None:
-        """Make staged bytes durable under their key. Raises NoSpace; then nothing is left."""
+        """Make staged bytes durable under their key. Raises NoSpace; then nothing of them is left."""
 
     async def discard(self, staged: Staged) -> None: ...
 
@@ -103,71 +103,71 @@ class BlobStore(Protocol):
         """The bytes from `start` to before `end`, in pieces. Raises NotFound or Unavailable before the first."""
 
     async def thumbnail(self, key: str, name: str) -> bytes | None:
-        """A thumbnail's bytes, None where it has not been made."""
+        """A thumbnail's bytes, None if it has not been made."""
 
     async def put_thumbnails(self, key: str, thumbnails: Mapping[str, bytes]) -> None:
         """Keep thumbnails of a blob, each whole or not at all. Raises NoSpace."""
 
     async def delete(self, keys: list[str]) -> None:
-        """Remove blobs with their thumbnails, and what is unfinished under their keys."""
+        """Remove blobs, their thumbnails and unfinished uploads under these keys."""
 
     async def check(self) -> None:
-        """Raise NoSpace or Unavailable where the store cannot take an upload now."""
+        """Raise NoSpace or Unavailable if the store cannot take an upload now."""
 
     async def size(self, key: str) -> int | None:
-        """Bytes kept under the key, None where there are none."""
+        """How many bytes are kept under the key, None if there are none."""
 
     def keys(self, older_than: float) -> AsyncIterator[list[str]]:
-        """All keys with bytes or thumbnails, in batches; only those untouched for `older_than` seconds."""
+        """All keys with bytes or thumbnails that were not touched for `older_than` seconds, in batches."""
 
     async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
-        """Remove unfinished uploads untouched for so many seconds, but for the keys of living ones; how many, and their
-        bytes.
+        """Remove unfinished uploads that were not touched for so many seconds, except the `living` keys; how many, and
+        their bytes.
         """
 
 
 class LinkTree(Protocol):
-    """Of a store that shows its blobs in a tree of links, where other web servers find them by public addresses."""
+    """For a store with a tree of links to its blobs, in which other web servers find them by public addresses."""
 
     async def publish(self, key: str, slot: Slot) -> None:
-        """Let a web server find the blob in the slot's directory, in place of what was there."""
+        """Let web servers find the blob in the slot's directory; what was there before is replaced."""
 
     async def unpublish(self, slot_ids: list[str]) -> None:
-        """Remove slots; one that is not there is no error."""
+        """Remove slots; a missing one is no error."""
 
     async def is_published(self, key: str, slot: Slot) -> bool:
-        """Whether the slot is there and leads to all that it should, and to nothing else."""
+        """Whether the slot has all the links that it should have, and no others."""
 
     def slots(self, older_than: float) -> AsyncIterator[list[str]]:
-        """All published slot ids, in batches; only those untouched for `older_than` seconds."""
+        """All published slot ids that were not touched for `older_than` seconds, in batches."""
 
     async def is_sound(self) -> bool:
-        """Whether all is surely as it was published: not so after the machine has started anew."""
+        """Whether no link can be lost: false after the machine was started again, until the tree was looked over."""
 
     async def note_sound(self) -> None:
-        """It has been looked over."""
+        """Note that the tree has been looked over."""
 
 
 class BlobFiles(Protocol):
-    """Of a store whose blobs are files of this host: other programs can send them, and they may have further names."""
+    """For a store whose blobs are files of this host: other programs can send them, and they can have further names."""
 
     async def file(self, key: str) -> BlobFile:
-        """Raises NotFound."""
+        """The file of a blob. Raises NotFound."""
 
     async def link_out(self, key: str, goal: Path) -> None:
-        """Give a blob a further name, or where the file system cannot, a copy, synced. Raises NotFound, and OSError for
-        what goes wrong at the goal.
+        """Give a blob a further name; if the file system cannot do that, make a synced copy. Raises NotFound, and
+        OSError if the goal cannot be written.
         """
 
     async def link_in(self, key: str, source: Path) -> None:
-        """Take in a file in the same way, durably, under a key that rows name."""
+        """Link or copy a file into the store, durably, under a key that rows name."""
 
 
 class Addresses(Protocol):
-    """Of a store that clients can fetch from by themselves."""
+    """For a store that clients can fetch from by themselves."""
 
     async def address(self, key: str, media_type: str, disposition: str) -> tuple[str, float]:
-        """Where, under these headers, and for how many seconds. Raises Unavailable."""
+        """Where clients can fetch it, with these headers, and for how many seconds. Raises Unavailable."""
 
 
 def make_store(settings: Settings) -> BlobStore:

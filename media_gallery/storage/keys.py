@@ -1,6 +1,6 @@
-"""The keys of an S3 account, found and renewed as AWS tools do it; what only botocore can ask of a store with them.
+"""The keys of an S3 account, found and renewed as AWS tools do it; and requests that only botocore can make.
 
-Loaded where it is needed: botocore takes as long to load as half of the service.
+This is loaded only if it is needed: botocore takes as long to load as half of the service.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from media_gallery.storage.staging import AWAY, NO_BUCKET
 
 
 class Keys:
-    """Those of the settings, or those that the environment, files or a program of the machine tell.
+    """The keys of the settings, or those that the environment, files or a program of the machine tell.
 
-    Raises Unavailable where there are none.
+    Raises Unavailable if there are none.
     """
 
     def __init__(self, settings: Settings, endpoint: str) -> None:
@@ -41,13 +41,13 @@ class Keys:
         self._refreshing = asyncio.Lock()
 
     def _current(self) -> tuple[ReadOnlyCredentials, float]:
-        """The credentials, fetched anew where that is due, and for how many seconds they hold. May take seconds."""
+        """The credentials, renewed if that is due, and for how many seconds they are valid. May take seconds."""
         frozen = self._credentials.get_frozen_credentials()
-        end = getattr(self._credentials, "_expiry_time", None)  # of temporary ones
+        end = getattr(self._credentials, "_expiry_time", None)  # set for temporary ones
         return frozen, math.inf if end is None else max(1.0, (end - datetime.now(UTC)).total_seconds())
 
     def fresh(self) -> Any:
-        """For obstore, which asks in a thread of its own."""
+        """The credentials for obstore, which calls this in a thread of its own."""
         frozen, seconds = self._current()
         return {
             "access_key_id": frozen.access_key,
@@ -57,7 +57,7 @@ class Keys:
         }
 
     async def _signing(self) -> tuple[ReadOnlyCredentials, float]:
-        """As `_current`, in a thread where they must be asked for. Raises Unavailable."""
+        """As `_current`, in a thread if they must be renewed. Raises Unavailable."""
         try:
             if not isinstance(self._credentials, RefreshableCredentials):
                 return self._current()
@@ -68,7 +68,7 @@ class Keys:
             raise Unavailable(AWAY) from error
 
     async def address(self, path: str, media_type: str, disposition: str) -> tuple[str, float]:
-        """Where anybody may fetch an object of a bucket under these headers, and for how many seconds."""
+        """Where anybody may fetch an object of a bucket, with these headers, and for how many seconds."""
         settings = self._settings
         credentials, seconds = await self._signing()
         lifetime = min(settings.s3_url_lifetime, seconds)
@@ -81,7 +81,7 @@ class Keys:
         return str(request.url), lifetime
 
     def abort_unfinished(self, bucket: str, prefix: str, older_than: float) -> int:
-        """End what a process that was killed has left of its sending: parts that no listing of the bucket shows."""
+        """Remove parts of files that killed processes have sent; how many. No listing of the bucket shows them."""
         settings, before = self._settings, datetime.fromtimestamp(time.time() - older_than, UTC)
         config = Config(s3={"addressing_style": "path"}, read_timeout=settings.s3_timeout, retries={"max_attempts": 2})
         client = self._session.create_client("s3", settings.s3_region, endpoint_url=self._endpoint, config=config)

@@ -5,8 +5,8 @@
     thumbs/ab/KEY/256.webp            their thumbnails
     links/ab/SLOT_ID/NAME             symbolic links into the two above (tree.py)
 
-File and directory are synced before `commit` returns; links and thumbnails are not, they can be
-made again from the database and the bytes.
+File and directory are synced before `commit` returns. Links and thumbnails are not synced, since they can be made again
+from the database and the bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from media_gallery.storage.staging import PIECE, Staging, write_all
 from media_gallery.storage.tree import DirectoryTree
 
 AT_ONCE = 64 * 1024
-"""Bytes that are taken from the page cache in the event loop, where they are in it: a thread costs more."""
+"""Bytes that are read in the event loop, if the page cache has them: a thread would cost more."""
 
 
 def sync_directory(path: Path) -> None:
@@ -37,7 +37,7 @@ def sync_directory(path: Path) -> None:
 
 
 def link_or_copy(source: Path, goal: Path) -> None:
-    """The same file under another name: a hard link where the file system can, else a synced copy, never half of it."""
+    """Give a file another name: a hard link if the file system can make one, else a synced copy; never half a copy."""
     goal.parent.mkdir(parents=True, exist_ok=True)
     goal.unlink(missing_ok=True)
     try:
@@ -53,7 +53,7 @@ def link_or_copy(source: Path, goal: Path) -> None:
 
 
 class LocalStore:
-    """A `BlobStore` in one directory of one file system, with all of the further interfaces but `Addresses`."""
+    """A `BlobStore` in one directory of one file system, with all further interfaces except `Addresses`."""
 
     addresses = None
 
@@ -110,8 +110,8 @@ class LocalStore:
         await self.run(job)
 
     def _commit(self, staged: Staged) -> None:
-        """In its final place before it is synced, so that the file's sync takes the directory's entry along: a journal
-        writes both at once, and the sync of the directory finds nothing left to do. No row names the key yet.
+        """Move the file to its place before it is synced: no row names it yet, a journal writes file and directory
+        entry together, and so the sync of the directory finds nothing left to do.
         """
         final = self._path(staged.key)
         if staged.data is None:
@@ -170,7 +170,7 @@ class LocalStore:
 
     async def link_out(self, key: str, goal: Path) -> None:
         try:
-            # Not by `run`: what goes wrong at the goal is not the store's.
+            # Not by `run`, since an error at the goal is no error of the store.
             await asyncio.to_thread(link_or_copy, self._path(key), goal)
         except FileNotFoundError:
             raise NotFound from None
@@ -178,7 +178,7 @@ class LocalStore:
     async def thumbnail(self, key: str, name: str) -> bytes | None:
         def job() -> bytes | None:
             try:
-                return self._thumbnail_path(key, name).read_bytes() or None  # empty: a power cut before it was synced
+                return self._thumbnail_path(key, name).read_bytes() or None  # empty after a power cut
             except FileNotFoundError:
                 return None
 
@@ -236,7 +236,7 @@ class LocalStore:
 
 
 def _create(path: Path) -> int:
-    """A new file, open for writing. One that is there and wrong is replaced, not changed: it may have other names."""
+    """A new file, open for writing. A wrong one there is replaced, not changed, since it may have other names."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         return os.open(path, flags, 0o644)
@@ -246,7 +246,7 @@ def _create(path: Path) -> int:
 
 
 def _cached(path: Path, start: int, count: int) -> bytes | None:
-    """What the page cache holds of a file; None where the disk must be waited for, or the file is not there."""
+    """Bytes of a file from the page cache; None if they are not all in it, or the file is missing."""
     data = bytearray(count)
     with suppress(OSError), path.open("rb", buffering=0) as file:
         if os.preadv(file.fileno(), [data], start, os.RWF_NOWAIT) == count:

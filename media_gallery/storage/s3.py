@@ -3,9 +3,9 @@
     PREFIX/blobs/KEY                  the bytes
     PREFIX/thumbs/KEY/256.webp        their thumbnails
 
-An upload is staged in the data directory of its host, and sent when it is whole: so bytes that are known already are
-never sent, a client that goes away leaves nothing in the bucket, and an avatar's original never gets there. What is
-sent goes from the file, part by part. A put that the store has acknowledged is durable; there is no tree of links.
+An upload is staged in the data directory of its host, and sent when it is whole: so known bytes are never sent, a
+client that goes away leaves nothing in the bucket, and an avatar's original never gets there. The file is sent part by
+part. What the store has acknowledged is durable. There is no tree of links.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PART = 5 * 1024 * 1024
-"""Bytes sent at once of a larger file, the fewest that S3 takes; as many parts are in memory as are sent together."""
+"""Bytes of each part of a larger file: the fewest that S3 takes, since the parts being sent are in memory."""
 PARTS = 2
 MOST_PARTS = 9000  # S3 takes 10,000
 SMALL = 64 * 1024
-"""Bytes of a body that takes no time worth counting."""
+"""Bytes of a body that is sent in nearly no time."""
 SLOWEST = 128 * 1024
-"""Bytes a second at which a part must get there. Nothing tells how far it is, so its time is limited by its size."""
+"""Bytes a second at which a part must be sent. Its progress is not known, so its size limits its time."""
 SENDING = 3000.0
-"""Seconds that a whole file may take: less than the age from which gc takes what is half sent for abandoned."""
+"""Seconds that a whole file may take: less than the age at which gc removes a file that is sent in part."""
 _NO_BUCKET = "<Code>NoSuchBucket<"
 _FULL = ("QuotaExceeded", "InsufficientStorage", "NoSpace", "status: 507")
 
@@ -67,7 +67,7 @@ async def _asked(work: Awaitable[T]) -> T:
 
 
 class S3Store:
-    """A `BlobStore` in a bucket, with staging in a local directory; with `Addresses` where they are wanted."""
+    """A `BlobStore` in a bucket, with staging in a local directory, and with `Addresses` if the settings want them."""
 
     tree = files = None
 
@@ -96,8 +96,8 @@ class S3Store:
         await self._staging.start()
 
     def _connect(self, body: int) -> Bucket:
-        """The bucket, for requests that carry up to so many bytes: the time in which an answer must begin to come runs
-        from the first byte that is sent.
+        """The bucket, for requests that carry up to so many bytes: the time limit for an answer begins with the first
+        byte that is sent, so it grows with them.
         """
         settings = self._settings
         patience = timedelta(seconds=settings.s3_timeout + body / SLOWEST)
@@ -111,13 +111,13 @@ class S3Store:
                 "allow_http": True,
                 "connect_timeout": timedelta(seconds=5),
                 "read_timeout": patience,
-                "timeout": timedelta(days=1),  # of a whole download; what stands still is ended by the one above
+                "timeout": timedelta(days=1),  # for a whole download; `read_timeout` ends one that hangs
             },
             retry_config={"max_retries": 3, "retry_timeout": patience},
         )
 
     def _given_keys(self) -> Any:
-        """Those of the settings, for which botocore need not be loaded."""
+        """The keys of the settings, which need no botocore."""
         settings = self._settings
         secret = settings.s3_secret_access_key.get_secret_value()
         return {
@@ -141,8 +141,8 @@ class S3Store:
 
     async def commit(self, staged: Staged) -> None:
         self.check_room()
-        # Who goes away must not leave half of the parts in the bucket, so what was begun is finished; `close` waits for
-        # it at the latest. No row names it then, and gc finds it.
+        # If the client goes away, sending goes on to its end, so that no parts stay in the bucket; `close` waits for
+        # it. No row names the file then, and gc removes it.
         sending = asyncio.create_task(self._send(staged))
         self._sending.add(sending)
         sending.add_done_callback(self._sent)
@@ -151,7 +151,7 @@ class S3Store:
     def _sent(self, sending: asyncio.Task[None]) -> None:
         self._sending.discard(sending)
         if not sending.cancelled():
-            sending.exception()  # is looked at, also where nobody waits any more
+            sending.exception()  # read, so that asyncio does not complain if nobody waits
 
     async def _send(self, staged: Staged) -> None:
         source = staged.data if staged.data is not None else self._staging.path(staged.key)
@@ -200,7 +200,7 @@ class S3Store:
                     await writer.write(piece)
                 fd = await stack.enter_async_context(self._staging.opened_staged(await writer.finish()))
             finally:
-                await writer.discard()  # what is open is there for as long as it is
+                await writer.discard()  # an open file can be read after that
             yield fd
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
@@ -218,7 +218,7 @@ class S3Store:
         return await self._signing.address("/".join((self._name, self._place(_blob(key)))), media_type, disposition)
 
     def _place(self, path: str) -> str:
-        """The same in the whole bucket."""
+        """The path in the whole bucket, with the prefix."""
         return f"{self._prefix}/{path}" if self._prefix else path
 
     async def thumbnail(self, key: str, name: str) -> bytes | None:
@@ -248,7 +248,9 @@ class S3Store:
         await self._find_bucket()
 
     async def _find_bucket(self) -> None:
-        """Raise Unavailable where it is not there. A `GET` says so, a `HEAD` says alike of a missing object."""
+        """Raise Unavailable if there is no bucket. Only a `GET` tells that: to a `HEAD`, it looks like a missing
+        object.
+        """
         with suppress(NotFound):
             await _asked(obstore.get_async(self._bucket, "blobs/probe"))
 
@@ -271,7 +273,7 @@ class S3Store:
     async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
         count, size = await self._staging.sweep(older_than, living)
         place = self._place("blobs/")
-        # In the thread botocore is loaded, too, where this is the first that asks for it.
+        # The thread also loads botocore, if nothing has loaded it before.
         ended = await self._staging.run(lambda: self._keys.abort_unfinished(self._name, place, older_than))
         return count + ended, size
 

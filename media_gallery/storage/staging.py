@@ -1,7 +1,4 @@
-"""Uploads on their way in: a directory of unfinished files, and the threads that work on the disk.
-
-Batches are handed to threads, so that the event loop stays free.
-"""
+"""Unfinished uploads: a directory of files, and threads that work on the disk, so that the event loop stays free."""
 
 from __future__ import annotations
 
@@ -27,13 +24,13 @@ BATCH = 512 * 1024
 """Bytes handed to threads at once; a smaller upload stays in memory until its commit."""
 PIECE = 256 * 1024
 AHEAD = 4
-"""Batches of one upload that may be in work: with what is gathered, and half a MiB read at once, 5 MiB at most."""
+"""Batches of one upload in work, at most: with the gathered bytes, and those just read, an upload takes up to 5 MiB."""
 CACHED = 8 * 1024 * 1024
-"""First bytes of a file that stay in the page cache. Of more the system is told, after each so many, to begin writing:
-the sync at the end finds little left, and what is read more often is not pushed out.
+"""Bytes at the start of a file that stay in the page cache. After each so many further ones, the system is told to
+write and forget them: so the sync at the end has little to do, and files that are read often stay in the cache.
 """
 TOUCH = 60.0
-"""Seconds after which an unfinished file is touched, so that one that comes slowly is not taken for abandoned."""
+"""Seconds after which an unfinished file is touched, so that a slow upload is not removed as abandoned."""
 THREADS = 16
 LISTED = 1000
 AWAY, NO_BUCKET = "The storage cannot be reached", "The storage has no such bucket"
@@ -41,16 +38,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def translate(error: OSError) -> Exception:
-    """The refusal that stands for what the file system reports. Who asks for bytes that may be gone says so."""
+    """The refusal that stands for what the file system reports. Callers handle missing files before."""
     return NoSpace() if error.errno in _FULL else Unavailable(AWAY)
 
 
 def untouched(place: Path, older_than: float) -> Iterator[str]:
-    """Names of a directory's entries that nobody has touched for so many seconds."""
+    """Names of a directory's entries that were not touched for so many seconds."""
     before = time.time() - older_than
     with os.scandir(place) as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):  # gone meanwhile
+            with suppress(FileNotFoundError):  # removed meanwhile
                 if entry.stat(follow_symlinks=False).st_ctime <= before:
                     yield entry.name
 
@@ -82,7 +79,7 @@ class Staging:
             raise translate(error) from error
 
     def check_room(self) -> None:
-        """Raises NoSpace, Unavailable. A look that takes a microsecond, so no thread is asked for it."""
+        """Raise NoSpace if too little is free, or Unavailable. It takes a microsecond, so it needs no thread."""
         if self.reserve:
             try:
                 found = os.statvfs(self.directory)
@@ -110,7 +107,7 @@ class Staging:
 
     @asynccontextmanager
     async def opened(self, opening: Callable[[], int]) -> AsyncIterator[int]:
-        """The descriptor that `opening` gives in a thread, until the end of the `with`."""
+        """The descriptor that `opening` returns in a thread; it is closed at the end of the `with`."""
         fd = await self.run(opening)
         try:
             yield fd
@@ -121,7 +118,7 @@ class Staging:
         return self.opened(lambda: self.open(staged))
 
     def open(self, staged: Staged) -> int:
-        """A descriptor of staged bytes, at their begin; for a thread."""
+        """A descriptor at the start of staged bytes. Call it in a thread."""
         if staged.data is None:
             return os.open(self.path(staged.key), os.O_RDONLY)
         fd = os.memfd_create("staged", os.MFD_CLOEXEC)
@@ -145,13 +142,13 @@ class Staging:
         await self.run(job)
 
     async def listed(self, place: Path, older_than: float) -> AsyncIterator[list[str]]:
-        """Names in the 256 directories of a place that are untouched for so many seconds, in batches."""
+        """Names in the 256 directories of a place that were not touched for so many seconds, in batches."""
         names = (name for number in range(256) for name in untouched(place / f"{number:02x}", older_than))
         while batch := await self.run(lambda: list(islice(names, LISTED))):
             yield batch
 
     async def sweep(self, older_than: float, living: Container[str]) -> tuple[int, int]:
-        """Remove what is untouched for so many seconds, but for living keys; how many, and their bytes."""
+        """Remove files that were not touched for so many seconds, except living keys; how many, and their bytes."""
 
         def job() -> tuple[int, int]:
             count = size = 0
@@ -169,8 +166,8 @@ class Staging:
 
 
 class _Writer:
-    """What arrives is gathered to batches. Each goes three ways at once, to the disk and into two digests; each way
-    takes them in their order and at its own pace, while the next is received.
+    """Gathers bytes to batches. A batch is written to the disk and added to two digests at the same time. Each of these
+    three takes the batches in order and at its own pace, while the next batch comes.
     """
 
     def __init__(self, staging: Staging, key: str) -> None:
@@ -209,7 +206,7 @@ class _Writer:
         self._touched = time.monotonic()
 
     def _put(self) -> None:
-        """Start on what has been gathered."""
+        """Make a batch of the gathered bytes and start work on it."""
         batch = b"".join(self._gathered)
         self._gathered, self._waiting = [], 0
         jobs = (lambda: self._write(batch), lambda: self._sha256.update(batch), lambda: self._sha1.update(batch))
@@ -235,7 +232,7 @@ class _Writer:
         os.fdatasync(self._fd)
 
     async def _settle(self, most: int = 0) -> None:
-        """Wait until no more batches are in work; what went wrong with one is raised here."""
+        """Wait until at most `most` batches are in work; raise what went wrong with one."""
         while len(self._in_work) > most:
             for task in self._in_work[0]:
                 await asyncio.shield(task)
@@ -255,7 +252,7 @@ class _Writer:
         else:
             self._put()
             await self._settle()
-            if self._flushed:  # what the system failed to write meanwhile, it tells here
+            if self._flushed:  # the sync reports what the system failed to write
                 await self.staging.run(self._sync)
             self._close()
         return Staged(self.key, self.size, self._sha256.hexdigest(), self._sha1.hexdigest(), data)
@@ -264,7 +261,7 @@ class _Writer:
         await asyncio.shield(self._discard())
 
     async def _discard(self) -> None:
-        if self._in_work:  # the last of each way: those before it have ended
+        if self._in_work:  # the last batch, whose jobs wait for those before it
             await asyncio.gather(*self._in_work[-1], return_exceptions=True)
         self._gathered = []
         self._close()

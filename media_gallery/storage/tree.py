@@ -1,7 +1,7 @@
-"""A tree of links beside a directory of blobs, which any web server can serve.
+"""A tree of links beside a directory of blobs; any web server can serve it.
 
     links/ab/SLOT_ID/NAME             symbolic links to the bytes and their thumbnails; ab are the slot's first digits.
-                                      No name in it tells another type than its file has
+                                      A link whose name tells a wrong media type is left out
 
 Nothing here is synced: the tree can be made again from the database and the bytes.
 """
@@ -20,17 +20,17 @@ from media_gallery.storage import Slot
 from media_gallery.storage.staging import Staging
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Another one after each start of the machine (proc_sys_kernel(5)): what was not synced may be lost then."""
+"""Differs after each start of the machine (proc_sys_kernel(5)): what was not synced may be lost then."""
 
 
 class DirectoryTree:
-    """The `LinkTree` of a directory, whose threads work on it, too."""
+    """The `LinkTree` of a directory. The threads of `Staging` work on it."""
 
     def __init__(self, root: Path, staging: Staging) -> None:
         self._links, self._boot, self._staging, self._run = root / "links", root / "boot", staging, staging.run
 
     def _place(self, slot_id: str) -> Path:
-        """By the two digits that a slot of ours begins with: web servers go by them. Others' may begin otherwise."""
+        """In the directory of the first two digits, as web servers expect it; slots of others may have no digits."""
         ab = slot_id[:2] if OWN_SLOT_ID.fullmatch(slot_id) else f"{crc32(slot_id.encode()) % 256:02x}"
         return self._links / ab / slot_id
 
@@ -80,7 +80,7 @@ class DirectoryTree:
 
 
 def _goals(key: str, slot: Slot) -> dict[str, str]:
-    """Each name in a slot's directory, and what it leads to."""
+    """Each name in a slot's directory -> the target of its link."""
     up = f"../../../{{}}/{key[:2]}/{key}"
     goals = {name: f"{up.format('thumbs')}/{stored}" for name, stored in slot.thumbnails.items()}
     if named_type(slot.name) == slot.media_type:
