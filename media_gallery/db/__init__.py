@@ -1,7 +1,7 @@
-"""The database: `make_database` gives it, the modules beside this one hold every query there is.
+"""The database: `make_database` makes it, and the modules beside this one hold all queries.
 
-A query is an `async def` that takes a `Connection` and awaits nothing else, so that the same text runs inside SQLite's
-writer thread, inside the event loop for a short read, and over a network connection to another database. Placeholders
+A query is an `async def` that takes a `Connection` and awaits nothing else, so that the same code runs inside SQLite's
+writer thread, inside the event loop for a short read, and over a network connection to PostgreSQL. Placeholders
 are `$1`, `$2`, …; rows are tuples; times are microseconds since 1970.
 """
 
@@ -18,16 +18,16 @@ Row = Sequence[Any]
 
 
 class Connection(Protocol):
-    """What a query speaks to. Valid only while the query runs.
+    """What a query is given. Valid only while the query runs.
 
-    A list is one argument, behind `among`: a text for each number of values would be prepared, and kept, for each.
+    A list is one argument, used with `among`: else each number of values would be a statement of its own to prepare.
     """
 
     dialect: ClassVar[Literal["sqlite", "postgresql"]]
-    """For what SQL has no common words for."""
+    """For queries that SQL databases write in different ways."""
 
     def among(self, place: str) -> str:
-        """What stands behind a column that has one of the values of a list; `place` is that of the list."""
+        """SQL to write after a column: its value is one of a list. `place` is the placeholder of the list."""
 
     async def all(self, sql: str, *args: Any) -> list[Row]: ...
 
@@ -42,7 +42,7 @@ Query = Callable[[Connection], Awaitable[T]]
 
 
 class Database(Protocol):
-    """Transactions over one database. Every method raises Unavailable or NoSpace where the database cannot serve."""
+    """Transactions over one database. Every method raises Unavailable or NoSpace if the database cannot serve."""
 
     async def start(self) -> None: ...
 
@@ -52,24 +52,26 @@ class Database(Protocol):
         """Run a query that touches few rows."""
 
     async def scan(self, query: Query[T]) -> T:
-        """Run a query that may touch many rows, without holding up others."""
+        """Run a query that may touch many rows, without making others wait."""
 
     def snapshot(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection for reading that sees one moment, however long it is held."""
+        """A connection for reading that shows the state of one moment for as long as it is held."""
 
     def turn(self) -> AbstractAsyncContextManager[bool]:
-        """Whether this process alone may tidy while the block runs; it ends with the process. Never waits."""
+        """Take the turn at upkeep for the block; whether this process got it. Never waits; the turn ends with the
+        process.
+        """
 
     async def keep_reserve(self) -> None:
-        """Set space aside for transactions that free some, where the database's disk is ours to look after."""
+        """Set space aside for transactions that free some, if the database is on a disk of this host."""
 
     async def write(self, query: Query[T], *, long: bool = False, frees: bool = False) -> T:
-        """Run a query as one durable transaction: all of it is on disk on return, nothing of it on an exception.
+        """Run a query as one durable transaction: on return all of it is on disk, on an exception nothing is.
 
-        InDoubt is the exception that leaves it open: the connection may have broken while the commit was under way.
-        A query may run more than once, where transactions collided, and does nothing but speak to its connection.
-        One that is not `long`, which may touch many rows, has a few seconds. One that `frees` space may take what is
-        set aside where there is no other.
+        Only after InDoubt it may have happened or not: the connection broke during the commit. A query may run again
+        if transactions collided, so it does nothing but use its connection. It has a few seconds, unless it is `long`,
+        which means that it may touch many rows. If it `frees` space, it may use the space set aside when the disk is
+        full.
         """
 
 

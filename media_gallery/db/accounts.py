@@ -13,7 +13,7 @@ _ACCOUNT = "id, jid, quota, used, files, created_at"
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """What is kept of a bearer token beside its hash; times in microseconds."""
+    """What is stored of a bearer token beside its hash; times in microseconds."""
 
     device: str
     client: str
@@ -24,7 +24,7 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class Token(NewToken):
-    """A bearer token as its owner sees it. The token itself is kept nowhere."""
+    """A bearer token as its owner is shown it. The token itself is stored nowhere."""
 
     id: int
     last_used: int | None
@@ -54,7 +54,7 @@ async def find_account_by_id(c: Connection, account: AccountId) -> Account | Non
 
 
 async def ensure_account(c: Connection, jid: str, vhost: str, now: int) -> AccountId:
-    """The account of a bare JID, made where it is not there yet."""
+    """The account of a bare JID, made if there is none."""
     row = await c.one(
         "INSERT INTO accounts (jid, vhost, created_at) VALUES ($1, $2, $3)"
         " ON CONFLICT (jid) DO UPDATE SET jid = excluded.jid RETURNING id",
@@ -73,7 +73,7 @@ async def set_quota(c: Connection, jid: str, quota: int | None) -> Account | Non
 
 
 async def add_file(c: Connection, account: AccountId, size: int, category: Category) -> Account | None:
-    """Count one more file; the account after it, None where it has gone. Others wait to count theirs until the end."""
+    """Count one more file; the account after it, None if it was deleted. Others wait until the transaction ends."""
     row = await c.one(
         "UPDATE accounts SET used = used + $2, files = files + 1 WHERE id = $1 AND jid IS NOT NULL"
         f" RETURNING {_ACCOUNT}",
@@ -85,7 +85,7 @@ async def add_file(c: Connection, account: AccountId, size: int, category: Categ
 
 
 async def add_usage(c: Connection, account: AccountId, category: Category, files: int, size: int) -> None:
-    """Count so many files and bytes more, or less, under a category."""
+    """Add files and bytes to the counts of a category; numbers below 0 take them away."""
     await c.run(
         "INSERT INTO usage (account_id, category, files, used) VALUES ($1, $2, $3, $4)"
         " ON CONFLICT (account_id, category) DO UPDATE SET"
@@ -104,7 +104,7 @@ async def find_awaited_size(c: Connection, account: AccountId, now: int) -> int 
 
 
 async def list_accounts(c: Connection, vhost: str | None, window: Window, common: int) -> Page[Account]:
-    """A page of accounts, ordered by one of ACCOUNT_ORDERS; `common`: the limit where it has none of its own."""
+    """A page of accounts, ordered by one of ACCOUNT_ORDERS; `common`: the quota of those without their own."""
     columns = {order: order for order in ACCOUNT_ORDERS} | {"quota": "COALESCE(quota, $4)"}
     where = "jid IS NOT NULL AND (CAST($1 AS TEXT) IS NULL OR vhost = $1)"
     total = await c.one(f"SELECT COUNT(*) FROM accounts WHERE {where}", vhost)
@@ -118,7 +118,7 @@ async def list_accounts(c: Connection, vhost: str | None, window: Window, common
 
 
 async def close_account(c: Connection, account: AccountId) -> bool:
-    """Take the JID and the tokens from an account: from now on nobody reaches it, and its JID is free for a new one."""
+    """Take the JID and the tokens from an account: nobody can use it any more, and the JID is free again."""
     row = await c.one("SELECT jid FROM accounts WHERE id = $1 AND jid IS NOT NULL", account)
     if row is None:
         return False
@@ -204,12 +204,12 @@ async def delete_code(c: Connection, jid: str, hashed: str) -> None:
 
 
 async def take_code(c: Connection, jid: str, hashed: str, now: int, tries: int) -> tuple[bool, int]:
-    """Use up the code: true once, and only before it has expired or been tried wrongly `tries` times. Besides, where it
-    is wrong: the most tries that a code has seen now.
+    """Use up the code: true once, and only before it has expired or had `tries` wrong tries. The second value, for a
+    wrong code: the most wrong tries that any code of the JID has now.
 
-    A wrong try counts against every code of the JID that is out, since it may have been meant for any of them.
+    A wrong try counts against every valid code of the JID, since it may have been meant for any of them.
     """
-    rows = await c.all(  # counted before they are compared: tries at once cannot pass the limit together
+    rows = await c.all(  # counts before it compares: simultaneous tries cannot exceed the limit
         "UPDATE codes SET tries = tries + 1 WHERE jid = $1 AND expires > $2 AND tries < $3 RETURNING id, hash, tries",
         jid, now, tries,
     )  # fmt: skip
@@ -217,7 +217,7 @@ async def take_code(c: Connection, jid: str, hashed: str, now: int, tries: int) 
     if good is None:
         return False, max((tried for _, _, tried in rows), default=0)
     await c.run("DELETE FROM codes WHERE id = $1", good)
-    for code_id, _, _ in rows:  # those alone that it was counted against: a code that was void stays so
+    for code_id, _, _ in rows:  # only those that were counted: a void code stays void
         await c.run("UPDATE codes SET tries = tries - 1 WHERE id = $1", code_id)
     return True, 0
 

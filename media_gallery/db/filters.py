@@ -1,4 +1,4 @@
-"""What a filter means in SQL, and what can be said of its answer before it is looked for."""
+"""What a filter means in SQL, and what can be known of its result before the query runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _like(text: str) -> str:
 
 
 def conditions(c: Connection, account: AccountId, wanted: Filter, order: str = "created_at") -> tuple[str, list[Any]]:
-    """The conditions of a filter, and their arguments from `$1` on; for a list in this order."""
+    """The conditions of a filter for a list in this order, and their arguments from `$1` on."""
     terms, args = ["l.account_id = $1"], [account]  # type: list[str], list[Any]
 
     def term(sql: str, value: Any) -> None:
@@ -30,7 +30,7 @@ def conditions(c: Connection, account: AccountId, wanted: Filter, order: str = "
     categories = categories_of(wanted)
     if len(categories) == 1 and order == "created_at":
         terms.append(f"l.category = '{categories[0]}'")
-    else:  # what no index looks for, so that the rows come by that of the order, which has the category, too
+    else:  # no index searches for `<>`, so rows come by the order's index, which has the category, too
         terms += [f"l.category <> '{category}'" for category in CATEGORIES if category not in categories]
     if wanted.ids:
         args.append(list(wanted.ids))
@@ -59,20 +59,20 @@ def conditions(c: Connection, account: AccountId, wanted: Filter, order: str = "
 
 
 def categories_of(wanted: Filter) -> tuple[Category, ...]:
-    """Those that a filter lets through: a context is one or several of them."""
+    """The categories that a filter matches; a context has one or several."""
     named = {c for context in wanted.contexts for c in _CONTEXT_CATEGORIES[context]} or {*CATEGORIES}
     only = None if wanted.type == "audio" else wanted.type
     return tuple(c for c in CATEGORIES if c in named and only in (None, c) and (wanted.with_avatars or c != "avatar"))
 
 
 def counted(wanted: Filter) -> bool:
-    """Whether a filter is one of categories alone, so that the kept counts answer it."""
+    """Whether a filter selects by category alone, so that the stored counts answer it."""
     alone = Filter(type=wanted.type, contexts=wanted.contexts, with_avatars=wanted.with_avatars)
     return wanted == alone and wanted.type != "audio"
 
 
 def passed_over(usage: Usage, wanted: Filter, window: Window) -> int:
-    """How many links of an account a list passes over at most, to its window's end, if its filter is `counted`."""
+    """How many links a list passes over up to its window's end, at most, if its filter is `counted`."""
     categories = categories_of(wanted)
     if len(categories) == 1 and window.order == "created_at":
         return window.end

@@ -1,7 +1,7 @@
-"""Queries on links and the blobs they name. Each takes the account that asks; another account's link is not there.
+"""Queries on links and the blobs they name. Each takes the account that asks, and finds links of that account alone.
 
-A blob's row counts its links. Whoever takes the last one away moves the blob's key to `trash` in the same transaction:
-the bytes go later, and since a key is never used again, a late removal cannot touch a new upload of the same bytes.
+A blob's row counts its links. The transaction that removes the last one also moves the blob's key to `trash`. The bytes
+are removed later; a key is never used again, so a late removal cannot touch a new upload of the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from media_gallery.models import (
 from media_gallery.names import folded
 
 IDS = 10_000
-"""Ids of links that are read at a time."""
+"""Ids of links read at a time."""
 _ORDER_COLUMNS = {order: f"l.{order}" for order in LINK_ORDERS} | {"name": "l.folded"}
 _BLOB = "b.id, b.key, b.size, b.sha256, b.sha1, b.width, b.height, b.decodable"
 _LINK = (
@@ -56,7 +56,7 @@ def _link(row: Row) -> Link:
 
 
 def _metadata(text: str) -> dict[str, Any]:
-    """What was stored; nothing where it is nested deeper than is taken now: one such row must not break a list."""
+    """The metadata stored; `{}` if it is nested deeper than is allowed now, since one row must not break a list."""
     if text == "{}":
         return {}
     try:
@@ -71,7 +71,7 @@ def _metadata(text: str) -> dict[str, Any]:
 
 
 async def insert_blob(c: Connection, blob: NewBlob, now: int) -> Blob:
-    """Count one more link to these bytes: to the blob already known by its SHA-256, or to `blob`, now known."""
+    """Count one more link to the blob with these bytes, by SHA-256; if there is none, `blob` becomes it."""
     row = await c.one(
         "INSERT INTO blobs (key, size, sha256, sha1, width, height, decodable, links, created_at)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (sha256) DO UPDATE SET links = blobs.links + 1"
@@ -83,7 +83,7 @@ async def insert_blob(c: Connection, blob: NewBlob, now: int) -> Blob:
 
 
 async def link_known_blob(c: Connection, blob: Blob) -> Blob | None:
-    """Count one more link to a blob that was there a moment ago; None where it has gone."""
+    """Count one more link to a blob that was found before; None if it was removed meanwhile."""
     row = await c.one(
         "UPDATE blobs SET links = links + 1 WHERE id = $1"
         " RETURNING id, key, size, sha256, sha1, width, height, decodable",
@@ -95,8 +95,8 @@ async def link_known_blob(c: Connection, blob: Blob) -> Blob | None:
 async def insert_link(
     c: Connection, account: AccountId, new: NewLink, blob: Blob, now: int, awaited_until: int | None = None
 ) -> Link:
-    """`awaited_until`, of a slot hit: until when an upload of the same takes the link over. Raises Conflict where there
-    is a link with this slot.
+    """`awaited_until`, for a slot hit: until when an upload of the same bytes takes over the link. Raises Conflict if
+    the slot has a link already.
     """
     row = await c.one(
         "INSERT INTO links (account_id, blob_id, slot_id, name, folded, size, media_type, context, category, metadata,"
@@ -126,7 +126,7 @@ async def find_awaited(
 
 
 async def take_over(c: Connection, link: Link, new: NewLink, now: int) -> Link | None:
-    """Give a slot hit what its upload says of the file; None where it has gone, or another upload was first."""
+    """Give a slot hit what its upload says of the file; None if the hit was deleted or taken over meanwhile."""
     row = await c.one(
         "UPDATE links SET awaited_until = NULL, media_type = $3, context = $4, category = $5, metadata = $6,"
         " thumbnails = $7 WHERE id = $1 AND awaited_until > $2 RETURNING id",
@@ -150,7 +150,7 @@ async def find_blob(c: Connection, sha256: str) -> Blob | None:
 
 
 async def set_picture(c: Connection, blob: Blob, width: int | None, height: int | None, decodable: bool) -> None:
-    """Keep what the decoder has seen; a failure only where nobody has seen it: a link may have named a wrong type."""
+    """Store what the decoder found. A failure does not replace a success: a link may have named a wrong type."""
     await c.run(
         "UPDATE blobs SET width = $2, height = $3, decodable = $4 WHERE id = $1 AND ($4 OR decodable IS NULL)",
         blob.id, width, height, decodable,
@@ -166,14 +166,12 @@ async def is_taken(c: Connection, slot_id: str) -> bool:
 
 
 async def read_links(c: Connection, rest: str, *args: Any) -> list[Link]:
-    """Links with their blobs; `rest` is what stands behind the tables `l` and `b`."""
+    """Links with their blobs; `rest` is the SQL after the tables `l` and `b`."""
     return [_link(row) for row in await c.all(f"SELECT {_LINK} {_FROM} {rest}", *args)]
 
 
 async def find_by_slot(c: Connection, slot_id: str) -> Link | None:
-    """The link at a public address: the one look-up that belongs to no account. What a closed account has left is gone
-    for everybody.
-    """
+    """The link at a public address: the only look-up without an account. Links of closed accounts are not found."""
     row = await c.one(
         f"SELECT {_LINK} {_FROM} JOIN accounts a ON a.id = l.account_id WHERE l.slot_id = $1 AND a.jid IS NOT NULL",
         slot_id,
@@ -182,9 +180,9 @@ async def find_by_slot(c: Connection, slot_id: str) -> Link | None:
 
 
 async def find_by_digest(c: Connection, account: AccountId, digest: Digest, size: int, avatar: bool) -> Link | None:
-    """The account's own newest link to these bytes. Only an avatar can stand for an avatar: it was cropped.
+    """The account's own newest link to these bytes. For an avatar only avatars count, since they were cropped.
 
-    The bytes first, then their newest link by an index: neither an account nor a blob may have too many links for this.
+    It finds the bytes first, then their newest link by an index, so it is fast however many links there are.
     """
     column = {"sha-1": "sha1", "sha-256": "sha256"}.get(digest.algorithm)
     if column is None:
@@ -212,7 +210,7 @@ async def count_links(c: Connection, account: AccountId, wanted: Filter, usage: 
 async def list_links(
     c: Connection, account: AccountId, wanted: Filter, window: Window, usage: Usage | None = None
 ) -> Page[Link]:
-    """A page of links, ordered by one of LINK_ORDERS. `usage` spares looking at it."""
+    """A page of links, ordered by one of LINK_ORDERS. `usage`: the account's, if the caller has it."""
     where, args = conditions(c, account, wanted, window.order)
     ordering = f"{_ORDER_COLUMNS[window.order]} {window.direction}"
     if window.order != "id":
@@ -229,7 +227,7 @@ async def get_usage(c: Connection, account: AccountId) -> Usage:
 
 
 async def count_usage(c: Connection, account: AccountId, wanted: Filter) -> Usage:
-    """Usage of the links that a filter lets through, counted one by one."""
+    """Usage of the links that a filter matches, counted one by one."""
     where, args = conditions(c, account, wanted)
     return _usage(
         await c.all(f"SELECT l.category, COUNT(*), SUM(l.size) FROM links l WHERE {where} GROUP BY l.category", *args)
@@ -267,7 +265,7 @@ async def last_id(c: Connection, account: AccountId) -> int:
 
 
 async def select_ids(c: Connection, account: AccountId, wanted: Filter, after: int, last: int) -> list[int]:
-    """The next ids behind `after`, up to `last`, of the links a filter lets through."""
+    """The next ids after `after`, up to `last`, of the links that a filter matches."""
     where, args = conditions(c, account, wanted, "id")
     where += f" AND l.id > ${len(args) + 1} AND l.id <= ${len(args) + 2} ORDER BY l.id LIMIT {IDS}"
     return [row[0] for row in await c.all(f"SELECT l.id FROM links l WHERE {where}", *args, after, last)]
@@ -288,8 +286,8 @@ async def find_oldest_end(
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a deletion took away: addresses that answer no more, keys of bytes that nothing needs, and what of them the
-    trash names until the store has removed it.
+    """What a deletion removed: slots, keys of bytes that nothing needs, and those of both that the trash names until
+    the store has removed them.
     """
 
     slot_ids: list[str]
@@ -298,11 +296,11 @@ class Removed:
 
 
 async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], now: int, slots: bool = False) -> Removed:
-    """Remove the account's links among `ids`, give the quota back, put the keys of unlinked blobs into the trash.
+    """Remove the account's links among `ids`, give the quota back, move keys of blobs without links to the trash.
 
-    With `slots`, those of the links as well, for a store that publishes them.
+    With `slots`, also the slots of the links, for a store that publishes them.
     """
-    ours = f"id {c.among('$2')} AND account_id + 0 = $1"  # + 0: by the ids alone, never through all that it has
+    ours = f"id {c.among('$2')} AND account_id + 0 = $1"  # + 0: find by ids, never by the index of the account
     if slots:
         await c.run(
             "INSERT INTO trash (key, created_at) SELECT slot_id, CAST($3 AS BIGINT) FROM links"
@@ -324,7 +322,7 @@ async def delete_links(c: Connection, account: AccountId, ids: Sequence[int], no
 
 
 async def _unlink(c: Connection, counts: Counter[int], now: int) -> list[str]:
-    """Count so many links less to each blob; keys of those that have none left, whose rows go to the trash."""
+    """Take so many links off each blob; the keys of blobs that have none left are moved to the trash and returned."""
     if c.dialect == "postgresql":  # one order everywhere: no deadlocks
         await c.all(f"SELECT id FROM blobs WHERE id {c.among('$1')} ORDER BY id FOR UPDATE", list(counts))
     ended: list[Row] = []

@@ -1,5 +1,5 @@
-"""Bring a database's schema up to date, with Alembic, which is loaded where there is something to do alone: it takes as
-long to load as all the rest of the service.
+"""Brings a database's schema up to date, with Alembic. It is loaded only if there is something to do, since loading it
+takes as long as loading all the rest of the service.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _connected(settings: Settings, work: Callable[[Connection], T]) -> T:
     try:
         if settings.database_url.startswith("postgresql"):
             return asyncio.run(_over_network(settings.database_url, work))
-        # Without Python's own transactions, which leave out what defines tables: `_upgrade` begins one for all of it.
+        # Without Python's own transactions, which do not cover statements that define tables: `_upgrade` begins one.
         plain = {"isolation_level": None}
         engine = create_engine(f"sqlite:///{settings.database_path}", poolclass=NullPool, connect_args=plain)
         with engine.begin() as connection:
@@ -70,7 +70,7 @@ async def _over_network(url: str, work: Callable[[Connection], T]) -> T:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One process at a time at a database file."""
+    """Let one process at a time work on a database file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".migrate").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -100,7 +100,7 @@ def _upgrade(connection: Connection) -> tuple[str | None, str | None]:
 def upgrade(settings: Settings) -> tuple[str | None, str | None]:
     """Migrate to the newest schema; the revisions before and after. Two processes at once take turns.
 
-    Raises Unavailable where the database cannot be reached, or a newer version of the service has been at it.
+    Raises Unavailable if the database cannot be reached, or a newer version of the service has migrated it.
     """
     if (there := current(settings)) == newest():
         return there, there
@@ -111,13 +111,13 @@ def upgrade(settings: Settings) -> tuple[str | None, str | None]:
 
 
 def current(settings: Settings) -> str | None:
-    """The revision the database has; None where there is none yet. Raises Unavailable."""
+    """The revision of the database; None if it has none yet. Raises Unavailable."""
     if settings.database_url.startswith("postgresql"):
         return asyncio.run(_current_over_network(settings.database_url))
     path = settings.database_path
     if not path.exists():
         return None
-    Reserve(path).give_up_if_needed()  # whoever opens it does this first
+    Reserve(path).give_up_if_needed()  # before the database is opened, here as elsewhere
     try:
         with closing(sqlite3.connect(path)) as connection:
             made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
@@ -143,10 +143,10 @@ async def _current_over_network(url: str) -> str | None:
 
 
 def revisions() -> list[str]:
-    """All there are, in their order: files of migrations begin with them."""
+    """All revisions in order: the names of the migrations begin with them."""
     return sorted(path.name.partition("_")[0] for path in (_SCRIPTS / "versions").glob("[0-9]*.py"))
 
 
 def newest() -> str:
-    """The revision this version of the service needs."""
+    """The revision that this version of the service needs."""
     return revisions()[-1]

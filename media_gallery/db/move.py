@@ -1,4 +1,4 @@
-"""Copy a whole database into another one, of either kind: resumed where it stopped, compared row by row at the end."""
+"""Copies a database into another one, of either sort. It resumes where it stopped, and compares rows at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Progress = Callable[[str, int], None]
 
 
 class Differs(GalleryError):
-    """The target has rows that the source has not, or has otherwise."""
+    """The target has rows that differ from the source."""
 
     sentence = "The target differs from the source"
 
@@ -32,7 +32,7 @@ class _Rows:
         self._places = [self.columns.index(name) for name in self.key]
 
     async def after(self, c: Connection, last: Sequence[Any] | None) -> list[tuple[Any, ...]]:
-        """The next rows behind a key."""
+        """The next rows after a key."""
         keys, start = ", ".join(self.key), ""
         if last is not None:
             start = f"WHERE ({keys}) > ({', '.join(f'${n + 1}' for n in range(len(last)))})"
@@ -43,7 +43,7 @@ class _Rows:
         return [self._plain(row) for row in rows]
 
     def _plain(self, row: Sequence[Any]) -> tuple[Any, ...]:
-        """SQLite knows no truth values, PostgreSQL takes nothing else."""
+        """Make truth values of SQLite's 0 and 1, since PostgreSQL takes nothing else."""
         return tuple(
             bool(value) if truth and value is not None else value for value, truth in zip(row, self._truth, strict=True)
         )
@@ -76,7 +76,7 @@ async def copy_database(source: Database, target: Database, progress: Progress) 
 
 
 async def copy_rows(source: Connection, target: Database, progress: Progress) -> int:
-    """Copy the rows behind those that the target has already; how many."""
+    """Copy the rows after those that the target has already; how many."""
     total = 0
     for table in metadata.sorted_tables:
         rows = _Rows(table)
@@ -101,7 +101,7 @@ async def _compare(source: Connection, target: Connection, rows: _Rows, progress
 
 
 async def number_on(source: Connection, target: Database) -> None:
-    """Numbers go on where they were, also behind rows that were deleted: an id is never used again."""
+    """Let ids of new rows go on after the last one given, also if its row was deleted: an id is never used again."""
     for table in metadata.sorted_tables:
         if "id" in table.columns and (last := await _last_number(source, table.name)):
             await target.write(lambda c, name=table.name, last=last: _set_number(c, name, last), long=True)  # type: ignore[misc]

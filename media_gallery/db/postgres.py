@@ -1,7 +1,7 @@
-"""PostgreSQL: a pool of connections, transactions that collide are tried again.
+"""PostgreSQL: a pool of connections; transactions that collide are tried again.
 
-Isolation is READ COMMITTED: what must not be read twice is decided by the `UPDATE` that changes it. Rows are locked in
-one order everywhere (account, usage, blobs by id), so collisions are rare, and those that are left are retried here.
+Isolation is READ COMMITTED: if two transactions could decide the same thing, the `UPDATE` itself decides. Rows are
+locked in one order everywhere (account, usage, blobs by id), so collisions are rare; the rest are retried here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ T = TypeVar("T")
 CONNECTIONS = 10
 """Most connections of one worker."""
 PROMPT = 4.5
-"""Seconds that a call may take, with the wait for its connection: web clients give up after five."""
+"""Seconds that a call may take, including the wait for a connection: web clients give up after five."""
 STATEMENT = 60.0
-"""Seconds one statement may take of those that touch many rows."""
+"""Seconds that a statement may take if it touches many rows."""
 ATTEMPTS = 10
 AWAY = "The database cannot be reached"
 _TURN = 0x74696479  # "tidy", an advisory lock
@@ -33,7 +33,7 @@ _GONE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what a connection says that broke between two of its states
+    asyncpg.InternalClientError,  # raised if a connection broke between two of its states
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -46,7 +46,7 @@ _GONE = (
 
 
 def translate(error: Exception) -> Exception:
-    """The refusal that stands for what PostgreSQL reports, or the error itself where it is a fault of ours."""
+    """The refusal that stands for what PostgreSQL reports, or the error itself if the fault is ours."""
     if isinstance(error, asyncpg.DiskFullError):
         return NoSpace()
     return Unavailable(AWAY) if isinstance(error, _GONE) else error
@@ -77,19 +77,19 @@ class _PostgresConnection:
 
 
 def _soon() -> float:
-    """When a call that begins now must have ended, in the loop's time."""
+    """The time of the loop by which a call that begins now must have ended."""
     return asyncio.get_running_loop().time() + PROMPT
 
 
 class PostgresDatabase:
-    """A `Database` on a server. It may be away when the service starts, and come back."""
+    """A `Database` on a server, which may be unreachable when the service starts, and come back later."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     async def start(self) -> None:
         ours = {"application_name": "media-gallery", "idle_in_transaction_session_timeout": "600000"}
-        said = parse_qs(urlsplit(self.url).query)  # what the address says of these goes before
+        said = parse_qs(urlsplit(self.url).query)  # what the address says of these has priority
         self._pool = await asyncpg.create_pool(
             self.url, min_size=0, max_size=CONNECTIONS, timeout=PROMPT, command_timeout=STATEMENT,
             server_settings={name: value for name, value in ours.items() if name not in said},
@@ -100,9 +100,10 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def _connection(self, end: float) -> AsyncIterator[tuple[Any, asyncio.TimerHandle]]:
-        """A connection of the pool, broken at `end` of the loop's time unless the timer is stopped before.
+        """A connection of the pool. At `end`, in the loop's time, it is broken off, unless the timer is cancelled
+        before.
 
-        A server that stands still answers no cancelling either, so nothing less would end what waits for it.
+        A server that hangs does not answer a request to cancel either, so only this ends the wait.
         """
         loop = asyncio.get_running_loop()
         raw = await self._pool.acquire(timeout=max(0.0, end - loop.time()))
@@ -133,13 +134,13 @@ class PostgresDatabase:
             self._connection(_soon()) as (raw, timer),
             raw.transaction(isolation="repeatable_read", readonly=True),
         ):
-            timer.cancel()  # the server is there
+            timer.cancel()  # the server answers
             yield _PostgresConnection(raw)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[bool]:
         try:
-            async with self._connection(_soon()) as (raw, timer):  # with the connection, the pool takes the lock back
+            async with self._connection(_soon()) as (raw, timer):  # given back, it is reset, which frees the lock
                 timer.cancel()
                 yield await raw.fetchval("SELECT pg_try_advisory_lock($1)", _TURN)
         except Exception as error:
@@ -149,7 +150,7 @@ class PostgresDatabase:
         """The server's disk is not ours."""
 
     async def write(self, query: Query[T], *, long: bool = False, frees: bool = False) -> T:
-        # The transaction happens whether or not its caller still waits: what follows a commit must not be skipped.
+        # The transaction goes on even if its caller stops waiting: what follows a commit must not be skipped.
         return await asyncio.shield(asyncio.ensure_future(self._write(query, long)))
 
     async def _write(self, query: Query[T], long: bool) -> T:

@@ -1,4 +1,4 @@
-"""Queries on secrets that the service makes for itself, and that all its hosts must know."""
+"""Queries on secrets that the service makes for itself and shares among its hosts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ async def find_secret(c: Connection, name: str) -> str | None:
 
 
 async def keep_secret(c: Connection, name: str, value: str) -> str:
-    """The secret of this name: `value`, unless somebody was faster."""
+    """The secret of this name: `value`, unless another host has stored one first."""
     await c.run("INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", name, value)
     return await find_secret(c, name) or value

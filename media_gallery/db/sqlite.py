@@ -1,7 +1,7 @@
 """SQLite: short reads in the event loop, long ones in threads, and one writer thread that commits in groups.
 
 The write-ahead log is synced at each commit (`synchronous=FULL`), so a transaction that was answered survives a power
-cut; grouping the transactions that wait lets them share one sync. Several processes may hold the same file.
+cut. Transactions that wait share one commit, and so one sync. Several processes may use the same file.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ T = TypeVar("T")
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for the transactions of others, of this process or another."""
 RESERVE = 16 * 1024**2
-"""Bytes set aside for transactions that free space: what the log of a few large deletions takes."""
+"""Bytes set aside for transactions that free space: enough for the log of a few large deletions."""
 LOG = 256 * 1024
-"""Bytes that the files beside an open database take at least."""
+"""Bytes that the files beside an open database take, at least."""
 GROUP = 64
 """Most transactions that share one commit."""
 SCANNERS = 2
@@ -41,7 +41,7 @@ AWAY = "The database cannot be reached"
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection with the settings that all of ours share."""
+    """A connection with the settings that all connections here share."""
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
     )
@@ -51,7 +51,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def make_single(path: Path) -> None:
-    """Make a database that nobody has open one file alone, without its write-ahead log; on disk on return."""
+    """Make a database that nobody uses a single file, without a write-ahead log; it is on disk on return."""
     connection = connect(path)
     try:
         connection.execute("PRAGMA journal_mode=DELETE")
@@ -91,13 +91,13 @@ class _SqliteConnection:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[Connection]:
-    """A database that nobody writes to; no other file is made beside it."""
+    """Read a database that nobody writes to; no files are made beside it."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, check_same_thread=False)) as raw:
         yield _SqliteConnection(raw)
 
 
 def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a query to its end where no event loop is: it awaits nothing but the connection, so one step is all."""
+    """Run a query in a thread without an event loop: it awaits only the connection, so it ends in one step."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -107,7 +107,7 @@ def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def translate(error: sqlite3.Error) -> Exception:
-    """The refusal that stands for what SQLite reports, or the error itself where it is a fault of ours."""
+    """The refusal that stands for what SQLite reports, or the error itself if the fault is ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
         return NoSpace()
@@ -123,7 +123,7 @@ def translate(error: sqlite3.Error) -> Exception:
 
 
 class _Job:
-    """A transaction that waits for its turn. Whoever takes it settles it: the writer, or the patience of its caller."""
+    """A transaction that waits. It is taken once: by the writer, or by the timer that gives it up for its caller."""
 
     __slots__ = ("_untaken", "future", "query")
 
@@ -132,7 +132,7 @@ class _Job:
         self._untaken = threading.Lock()
 
     def take(self) -> bool:
-        """Whether nobody else has it."""
+        """Take it; whether nobody else has."""
         return self._untaken.acquire(blocking=False)
 
     def give_up(self) -> None:
@@ -141,10 +141,10 @@ class _Job:
 
 
 class _Writer(threading.Thread):
-    """Takes transactions from a queue, runs those that wait as one group, answers all after its commit.
+    """Takes transactions from a queue, runs those that wait as one group, and answers all after its commit.
 
-    Processes take turns by a lock beside the database: SQLite's own would be asked for again and again, after pauses.
-    Where a turn does not come, for another process that has it stands still, jobs are given up by those who wait.
+    Processes take turns by a lock beside the database, since SQLite's own lock has no queue: it must be tried again and
+    again, after pauses. If no turn comes, since the process that has it hangs, callers give their jobs up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -157,7 +157,7 @@ class _Writer(threading.Thread):
         while (first := self.jobs.get()) is not None:
             try:
                 fcntl.flock(self._turn, fcntl.LOCK_EX)
-            except OSError:  # no locks where the file is; SQLite says what it can do without
+            except OSError:  # the file system has no locks: go on, SQLite reports what fails
                 log.exception("no turn is given", file=self._turn.name)
             group = self._group(first)
             results = self._commit(group) if group else []
@@ -169,19 +169,19 @@ class _Writer(threading.Thread):
         self._connection.raw.close()
 
     def _group(self, first: _Job) -> list[_Job]:
-        """Those that wait now, but for those that were given up."""
+        """The jobs that wait now, except those that were given up."""
         group = [first] if first.take() else []
         while len(group) < GROUP and not self.jobs.empty():
             job = self.jobs.get()
             if job is None:
-                self.jobs.put(None)  # the last of all: it comes again
+                self.jobs.put(None)  # it ends the writer, so it must come last
                 break
             if job.take():
                 group.append(job)
         return group
 
     def _commit(self, group: list[_Job]) -> list[Any]:
-        """A result or an exception for each transaction of the group, whatever happens: somebody waits for each."""
+        """A result or an exception for each transaction of the group, since a caller waits for each."""
         raw, committing = self._connection.raw, False
         try:
             raw.execute("BEGIN IMMEDIATE")
@@ -192,7 +192,7 @@ class _Writer(threading.Thread):
             with suppress(sqlite3.Error):
                 raw.rollback()
             refusal = translate(error) if isinstance(error, sqlite3.Error) else error
-            if committing and isinstance(refusal, Unavailable):  # a start after a crash may find all of it in the log
+            if committing and isinstance(refusal, Unavailable):  # after a crash, the log may hold all of it
                 refusal = InDoubt(AWAY)
             return [refusal] * len(group)
         return results
@@ -203,7 +203,7 @@ class _Writer(threading.Thread):
         try:
             result: Any = _drive(query(self._connection))  # type: ignore[arg-type]
         except Exception as error:
-            if not raw.in_transaction:  # SQLite gave up the whole group: disk full, for one
+            if not raw.in_transaction:  # SQLite rolled back the whole group, such as for a full disk
                 raise
             raw.execute("ROLLBACK TO one")
             result = translate(error) if isinstance(error, sqlite3.Error) else error
@@ -221,18 +221,18 @@ class _Writer(threading.Thread):
                 else:
                     job.future.set_result(result)
 
-        with suppress(RuntimeError):  # the loop has ended, and with it all who waited
+        with suppress(RuntimeError):  # the loop has ended, so nobody waits
             group[0].future.get_loop().call_soon_threadsafe(settle)
 
 
 class Reserve:
-    """Space that a file keeps from everybody, for deletions on a full disk: they have to be logged, too."""
+    """A file that takes up space, to be freed for deletions when the disk is full: they need room in the log."""
 
     def __init__(self, database: Path) -> None:
         self.path = database.with_name(database.name + ".reserve")
 
     def make(self) -> None:
-        """Take it, where much more is free; several processes may try."""
+        """Take the space, if much more is free; several processes may do so at once."""
         with suppress(OSError):
             found = os.statvfs(self.path.parent)
             size = min(RESERVE, found.f_bavail * found.f_frsize // 8)
@@ -241,7 +241,7 @@ class Reserve:
                     os.posix_fallocate(file.fileno(), 0, size)
 
     def give_up_if_needed(self) -> None:
-        """Where the first one that opens the database would find no room for its log."""
+        """Give the space up if the database could not be opened, since there is no room for its log."""
         with suppress(OSError):
             found = os.statvfs(self.path.parent)
             if found.f_bavail * found.f_frsize < LOG:
@@ -272,7 +272,7 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         self._writer.jobs.put(None)
-        await asyncio.to_thread(self._writer.join, BUSY_TIMEOUT)  # it may wait for a turn that does not come
+        await asyncio.to_thread(self._writer.join, BUSY_TIMEOUT)  # it may wait for its turn in vain
         self._scanners.shutdown()
         for connection in (self._reader.raw, *self._scan_connections):
             connection.close()
@@ -300,7 +300,7 @@ class SqliteDatabase:
         raw = connect(self.path)
         try:
             raw.execute("BEGIN")
-            raw.execute("SELECT 1 FROM accounts LIMIT 1").fetchall()  # the first read decides the moment
+            raw.execute("SELECT 1 FROM accounts LIMIT 1").fetchall()  # the first read fixes the moment
             yield _SqliteConnection(raw)
         finally:
             raw.close()
@@ -333,7 +333,7 @@ class SqliteDatabase:
         self._writer.jobs.put(job)
         patience = loop.call_later(BUSY_TIMEOUT, job.give_up)
         try:
-            # The transaction happens whether or not its caller still waits: what follows a commit must not be skipped.
+            # The transaction goes on even if its caller stops waiting: what follows a commit must not be skipped.
             return await asyncio.shield(job.future)
         finally:
             patience.cancel()

@@ -1,6 +1,6 @@
-"""The tables, as SQLAlchemy knows them: the source of the migrations. Queries are written out beside this file.
+"""The tables for SQLAlchemy, from which migrations are made. Queries are in the modules beside this one.
 
-Times are microseconds since 1970, sizes bytes. What clients page over has its account first in its indexes.
+Times are microseconds since 1970, sizes bytes. Indexes for lists of clients begin with the account.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, 
 from sqlalchemy import Text as AnyText
 
 metadata = MetaData()
-Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")  # one order on every database, by code point
+Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")  # both databases order by code point
 Big = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in a column declared INTEGER
 
 
@@ -74,10 +74,10 @@ blobs = Table(
     Column("sha1", Text, nullable=False, index=True),
     Column("size", Big, nullable=False),
     Column("key", Text, nullable=False, unique=True),  # where the store keeps it; never used again
-    Column("links", Big, nullable=False),  # how many links name it; the row goes with the last one
+    Column("links", Big, nullable=False),  # how many links name it; the row is removed with the last one
     Column("width", Integer),
     Column("height", Integer),
-    Column("decodable", Boolean),  # NULL: the decoder has not seen it yet
+    Column("decodable", Boolean),  # NULL: no decoder has tried it yet
     Column("created_at", Big, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -96,14 +96,14 @@ links = Table(
     Column("context", Text, nullable=False),
     Column("category", Text, nullable=False),
     Column("metadata", Text, nullable=False),  # JSON
-    Column("thumbnails", Boolean, nullable=False),  # does this link offer any?
+    Column("thumbnails", Boolean, nullable=False),  # whether the link offers any
     Column("created_at", Big, nullable=False),
-    Column("awaited_until", Big),  # of a slot hit: until when an upload of the same takes the link over, once
+    Column("awaited_until", Big),  # for a slot hit: until when an upload may take it over
     sqlite_autoincrement=True,
 )
 _awaited = text("awaited_until IS NOT NULL")
 Index("links_awaited", links.c.account_id, links.c.blob_id, sqlite_where=_awaited, postgresql_where=_awaited)
-# The category last in each: a list without avatars is read from the index alone, in its order.
+# Each ends with the category, so that a list without avatars is read from the index alone, in order.
 Index("links_by_time", links.c.account_id, links.c.created_at, links.c.id, links.c.category)
 Index("links_by_id", links.c.account_id, links.c.id, links.c.category)
 Index("links_by_category", links.c.account_id, links.c.category, links.c.created_at, links.c.id)
@@ -126,7 +126,7 @@ trash = Table(  # keys of bytes that no row names any more, until the store has 
     Column("created_at", Big, nullable=False),
 )
 
-secrets = Table(  # what the service signs with, where the settings do not say: made once, for all hosts
+secrets = Table(  # keys for signing, if the settings have none: made once, for all hosts
     "secrets",
     metadata,
     Column("name", Text, primary_key=True),

@@ -1,4 +1,4 @@
-"""Queries of gc and fsck: the trash, and passes over everything in bounded steps."""
+"""Queries of gc and fsck: the trash, and walks over all rows in limited steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from media_gallery.models import Link
 STEP = 1000
 """Rows read at a time."""
 ACCOUNTS = 100
-"""The same of accounts that are counted, each of which may have very many links."""
+"""Accounts counted at a time: fewer, since each may have very many links."""
 
 
 async def list_trash(c: Connection) -> list[str]:
@@ -25,7 +25,7 @@ async def empty_trash(c: Connection, keys: Sequence[str]) -> None:
 
 
 async def needed_keys(c: Connection, keys: Sequence[str]) -> set[str]:
-    """Those among `keys` that a blob or the trash still names."""
+    """The keys among `keys` that a blob or the trash still names."""
     given = c.among("$1")
     rows = await c.all(
         f"SELECT key FROM blobs WHERE key {given} UNION SELECT key FROM trash WHERE key {given}", list(keys)
@@ -73,14 +73,14 @@ async def count_blobs(c: Connection) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A blob or an account whose links were counted; a sentence for each kept count that differs from them."""
+    """A blob or an account whose links were counted; a sentence for each stored count that is wrong."""
 
     id: int
     wrong: list[str]
 
 
 async def blob_counts(c: Connection, blob_id: int) -> list[Counted]:
-    """The next blobs behind an id. One without a link is wrong, too: its row should have gone."""
+    """The next blobs after an id. A blob without a link is wrong, too: its row should have been removed."""
     rows = await c.all(
         "SELECT id, key, links, (SELECT COUNT(*) FROM links l WHERE l.blob_id = b.id) FROM blobs b"
         f" WHERE id > $1 ORDER BY id LIMIT {STEP}",
@@ -93,8 +93,8 @@ async def blob_counts(c: Connection, blob_id: int) -> list[Counted]:
 
 
 async def account_counts(c: Connection, account: int) -> list[Counted]:
-    """The next accounts behind an id. One statement sees one moment, in which kept counts and links must agree."""
-    rows = await c.all(  # the limit stands in it, so that no planner expects so many accounts that it reads all links
+    """The next accounts after an id. One statement reads one moment, at which stored counts and links must agree."""
+    rows = await c.all(  # the limit is in the text: else a planner may expect many accounts and read all links
         f"WITH step AS (SELECT id, files, used FROM accounts WHERE id > $1 ORDER BY id LIMIT {ACCOUNTS}), counted AS ("
         " SELECT account_id, category, COUNT(*) AS files, SUM(size) AS used FROM links"
         " WHERE account_id IN (SELECT id FROM step) GROUP BY account_id, category)"
@@ -118,14 +118,14 @@ async def account_counts(c: Connection, account: int) -> list[Counted]:
 
 
 async def _hold(c: Connection, table: str, row_id: int) -> Row | None:
-    """Keep others from a row, so that the statements after this count what stays; SQLite keeps them from everything."""
+    """Lock a row, so that what the next statements count does not change; SQLite locks everything anyway."""
     return await c.one(
         f"SELECT * FROM {table} WHERE id = $1" + (" FOR UPDATE" if c.dialect == "postgresql" else ""), row_id
     )
 
 
 async def recount_blob(c: Connection, blob_id: int, now: int) -> None:
-    """Count a blob's links anew; without any, its key goes to the trash."""
+    """Count a blob's links anew; if it has none, move its key to the trash."""
     if await _hold(c, "blobs", blob_id) is None:
         return
     await c.run("UPDATE blobs SET links = (SELECT COUNT(*) FROM links WHERE blob_id = $1) WHERE id = $1", blob_id)
@@ -135,7 +135,7 @@ async def recount_blob(c: Connection, blob_id: int, now: int) -> None:
 
 
 async def recount_account(c: Connection, account: int) -> None:
-    """Count an account's links anew, in all and by category. Whoever adds or removes one holds the account's row."""
+    """Count an account's links anew, in all and by category. Who adds or removes a link locks the row, too."""
     if await _hold(c, "accounts", account) is None:
         return
     await c.run("DELETE FROM usage WHERE account_id = $1", account)
