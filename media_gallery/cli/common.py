@@ -1,4 +1,4 @@
-"""What all commands share: settings, an open gallery, tables, JSON and progress bars."""
+"""What all commands share: settings, a running gallery, tables, JSON and progress bars."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Config = Annotated[
     Path | None, Parameter(name="--config", env_var="MEDIA_GALLERY_CONFIG", help="Settings file (TOML).")
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
-out = Console(width=None if sys.stdout.isatty() else 1000)  # what is piped has no width, and loses nothing
+out = Console(width=None if sys.stdout.isatty() else 1000)  # output to a pipe is not cut to a width
 err = Console(stderr=True)
 
 
 class Complaint(Exception):
-    """Something the person at the terminal can mend; ends the command with status 1."""
+    """A mistake that the person at the terminal can correct; it ends the command with status 1."""
 
 
 def load(config: Path | None) -> Settings:
@@ -45,7 +45,7 @@ def load(config: Path | None) -> Settings:
 
 
 def changed(settings: Settings, **changes: str) -> Settings:
-    """The settings with some others in place."""
+    """The settings with some of them changed."""
     try:
         return Settings.model_validate({**settings.model_dump(), **changes})
     except ValidationError as error:
@@ -62,7 +62,7 @@ def complaints(error: ValidationError) -> Iterator[str]:
 
 
 def offline(config: Path | None, work: Callable[[Gallery], Awaitable[T]]) -> T:
-    """Do `work` with the database and the store of the settings, whether the service runs or not."""
+    """Do `work` with the database and the store of the settings; the service may run or not."""
     settings = load(config)
     current = migrate.current(settings)
     if current is None:
@@ -84,7 +84,7 @@ def print_json(value: Any) -> None:
 
 
 def tell(as_json: bool, text: str, **found: Any) -> None:
-    """What was done, as a sentence for people or as JSON for programs."""
+    """Tell what was done, as a sentence for people or as JSON for programs."""
     if as_json:
         print_json(found)
     else:
@@ -92,7 +92,7 @@ def tell(as_json: bool, text: str, **found: Any) -> None:
 
 
 def show(rows: list[dict[str, Any]], as_json: bool, sizes: tuple[str, ...] = ()) -> None:
-    """Rows as a table for people or as JSON for programs."""
+    """Show rows as a table for people or as JSON for programs."""
     if as_json:
         print_json(rows)
         return
@@ -109,9 +109,9 @@ def show(rows: list[dict[str, Any]], as_json: bool, sizes: tuple[str, ...] = ())
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int], None]]:
-    """A bar for each thing that a long work passes over; nothing where nobody watches."""
+    """A bar for each sort of thing that a long command looks at; none if standard error is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # Lines written meanwhile go above the bars where they share a terminal, and else their own way.
+    # Lines printed meanwhile go above the bars, if both are on the terminal.
     with Progress(
         *columns, console=err, transient=True, disable=not err.is_terminal, redirect_stdout=out.is_terminal
     ) as bars:

@@ -1,4 +1,4 @@
-"""What is stored in all, what is spare, and whether it is whole."""
+"""Commands that count what is stored, remove what is spare, and check all of it."""
 
 from __future__ import annotations
 

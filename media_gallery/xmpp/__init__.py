@@ -1,4 +1,4 @@
-"""What the service answers over XMPP: the whole of it on one screen.
+"""The table of all that the service answers over XMPP.
 
 An IQ (RFC 6120, section 8.2.3) comes in as an element and goes out as text; the courier holds the connection.
 """
@@ -16,7 +16,7 @@ from media_gallery.xmpp.query import Query, Refused, Services, language_of, refu
 
 log = structlog.get_logger()
 Handler = Callable[[Query], Awaitable[str]]
-"""Gives what the result holds, as XML. Raises Refused, GalleryError."""
+"""Returns the content of the result, as XML. Raises Refused, GalleryError."""
 
 QUERIES: dict[tuple[str, str], Handler] = {
     ("get", "{urn:xmpp:ping}ping"): discovery.ping,
@@ -24,13 +24,13 @@ QUERIES: dict[tuple[str, str], Handler] = {
     ("get", f"{{{discovery.INFO}}}query"): discovery.info,
     ("get", f"{{{discovery.ITEMS}}}query"): discovery.items,
 }
-"""By the type of an IQ and its one element."""
+"""Handlers by the type of an IQ and the tag of its element."""
 
 SLOT_QUERIES: dict[tuple[str, str], Handler] = {
     ("get", f"{{{slots.UPLOAD}}}request"): slots.request,
     ("get", f"{{{slots.OLD_UPLOAD}}}request"): slots.old_request,
 }
-"""The same, where the service gives out slots."""
+"""The same, only if the service gives out slots."""
 
 
 class Room:
@@ -41,7 +41,7 @@ class Room:
         self.queries = QUERIES | (SLOT_QUERIES if services.settings.slots else {})
 
     async def answer(self, iq: Element) -> str | None:
-        """The answer to an IQ of type get or set, whatever is in it; None where nobody could be answered."""
+        """The answer to an IQ of type get or set, whatever it holds; None if it does not tell whom to answer."""
         if not self._knows_sender(iq):
             return None
         try:
@@ -50,16 +50,16 @@ class Room:
             return refusal(iq, refused)
         except GalleryError as error:
             return refusal(iq, Refused.by(error, language_of(iq)))
-        except Exception:  # a fault of one answer is not one of the connection
+        except Exception:  # a fault in one answer must not end the connection
             log.exception("a fault in an answer over XMPP")
             return refusal(iq, Refused.by(GalleryError(), language_of(iq)))
 
     def refuse(self, iq: Element) -> str | None:
-        """The same where there are too many of them."""
+        """The answer if there are too many IQs; None if this one does not tell whom to answer."""
         return refusal(iq, Refused("wait", "resource-constraint")) if self._knows_sender(iq) else None
 
     def _knows_sender(self, iq: Element) -> bool:
-        """A component names both ends of what it sends; a client account's own server may go without a name."""
+        """Whether there is a sender. A component always gets one; to a client account, its own server may send none."""
         return bool(iq.get("from")) or not self.services.is_component
 
     async def _result(self, iq: Element) -> str:

@@ -27,7 +27,7 @@ async def version(query: Query) -> str:
 
 
 async def items(query: Query) -> str:
-    """There are none."""
+    """An empty list: the service has no items."""
     _check_node(query)
     return written("query", xmlns=ITEMS)
 
@@ -46,7 +46,7 @@ def _check_node(query: Query) -> None:
 def _identity(services: Services) -> str:
     if services.settings.slots:
         return written("identity", category="store", type="file", name="Media gallery")
-    # COMPAT: not store/file, at whose first one old iOS clients stop to look for a service of XEP-0363
+    # COMPAT: not store/file, since old iOS clients take the first such service for one of XEP-0363
     category, identity_type = ("component", "generic") if services.is_component else ("client", "bot")
     return written("identity", category=category, type=identity_type, name="Media gallery")
 
@@ -57,8 +57,8 @@ def _features(services: Services) -> str:
 
 
 def _forms(services: Services) -> str:
-    """The gallery's address, and for those who give out slots the largest file, which every client may send that takes
-    the announced size for allowed; some send smaller ones only.
+    """The gallery's address, and if the service gives out slots, the size of the largest file. A file of exactly that
+    size is taken, since some clients send one.
     """
     settings = services.settings
     forms = _form(_GALLERY, {f"{_GALLERY}:mediagallery": settings.api_url})
@@ -69,7 +69,7 @@ def _forms(services: Services) -> str:
 
 
 def _form(form_type: str, values: dict[str, str]) -> str:
-    """A form that says something (XEP-0128)."""
+    """A form with values (XEP-0128)."""
     fields = [_field("FORM_TYPE", form_type, "hidden"), *(_field(name, value) for name, value in values.items())]
     return written("x", "".join(fields), xmlns="jabber:x:data", type="result")
 

@@ -1,4 +1,4 @@
-"""What is asked over XMPP as a value, and how it is answered (RFC 6120, section 8)."""
+"""What is asked over XMPP, as a value, and how answers are written (RFC 6120, section 8)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from media_gallery.uploads import Uploads
 
 _STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 _PLAIN = re.compile(r"[\w .:/@%#?=+-]*")
-"""What most attributes hold, which need no quoting: to look is quicker than to replace what is not there."""
+"""Attribute values that need no quoting, as most do: this check is quicker than `quoteattr`."""
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the handlers call on; made by `app.answering`."""
+    """What the handlers use; made by `app.answering`."""
 
     settings: Settings
     accounts: Accounts
@@ -40,8 +40,8 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One IQ of type get or set. `sender` is empty where it is our own server; `element` is what the IQ asks;
-    `language` is that of its texts, as a primary subtag.
+    """One IQ of type get or set. `sender` is empty if it is our own server; `element` is the IQ's child; `language` is
+    that of its texts, as a primary subtag.
     """
 
     services: Services
@@ -51,7 +51,7 @@ class Query:
 
 
 class Refused(Exception):
-    """A refusal in the words of XMPP. `text` is for a person, `hint` is XML for their client."""
+    """A refusal as an XMPP error. `text` is for a person, `hint` is XML for their client."""
 
     def __init__(self, error_type: str, condition: str, text: str = "", hint: str = "") -> None:
         super().__init__(condition)
@@ -59,17 +59,17 @@ class Refused(Exception):
 
     @classmethod
     def by(cls, refusal: GalleryError, language: str, hint: str = "") -> Refused:
-        """The same as one of ours."""
+        """A refusal of ours as an XMPP error."""
         return cls(refusal.error_type, refusal.condition, refusal.told(language), hint)
 
 
 def language_of(iq: Element) -> str:
-    """The language of a stanza, as far as we speak it (RFC 6120, section 8.1.5)."""
+    """The language of a stanza, if we have texts in it, else English (RFC 6120, section 8.1.5)."""
     return "ru" if iq.get(_LANGUAGE, "").lower().partition("-")[0] == "ru" else "en"
 
 
 def written(name: str, content: str = "", /, **attributes: str) -> str:
-    """An element of XML; `content` is XML."""
+    """An XML element as text; `content` is XML, too."""
     said = ""
     for key, value in attributes.items():
         said += f' {key}="{value}"' if _PLAIN.fullmatch(value) else f" {key}={quoteattr(value)}"

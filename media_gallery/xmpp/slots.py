@@ -1,4 +1,4 @@
-"""Slots of HTTP File Upload (XEP-0363 1.2.0), and of its first version, which has another form of all."""
+"""Slots of HTTP File Upload (XEP-0363 1.2.0), and of its first version, whose requests and answers differ."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\
 _LONGEST_NAME, _LONGEST_TYPE = 4096, 255
 """Characters of a name before it is shortened, and of a media type."""
 _DIGITS = 30
-"""Digits of a size that are read: any number of so many is too large."""
+"""Digits of a size that are read: a number with so many is too large anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Wanted:
 
 
 async def request(query: Query) -> str:
-    """A slot: where to put the file, with which header, and where it can be fetched from then on."""
+    """A slot: where to put the file, with which header, and where it can be fetched afterwards."""
     url, token = await _slot(query, UPLOAD, read)
     header = written("header", f"Bearer {token}", name="Authorization")
     return written("slot", written("put", header, url=url) + written("get", url=url), xmlns=UPLOAD)
@@ -56,9 +56,9 @@ async def old_request(query: Query) -> str:
 
 
 async def _slot(query: Query, namespace: str, read: Callable[[Element, int], Wanted]) -> tuple[str, str]:
-    """The address of a new slot, and the token to put the file there. Nothing is kept of either.
+    """The address of a new slot, and the token to put the file there. Neither is stored.
 
-    Raises Refused, with what the namespace has for it.
+    Raises Refused, with a hint in the namespace.
     """
     services = query.services
     try:
@@ -80,12 +80,12 @@ async def _slot(query: Query, namespace: str, read: Callable[[Element, int], Wan
 
 @lru_cache(maxsize=1024)
 def _sender(bare: str) -> Jid:
-    """The account of a bare JID, remembered: to prepare one takes as long as all the rest of a slot."""
+    """The JID, remembered: to prepare one takes as long as all other work for a slot."""
     return Jid.parse(bare)
 
 
 def _hint(error: GalleryError, namespace: str, now: int) -> str:
-    """What a client can go by (XEP-0363, section 5)."""
+    """XML that tells a client why it was refused (XEP-0363, section 5)."""
     if isinstance(error, TooLarge):
         largest = written("max-file-size", str(error.details["max_file_size"]))
         return written("file-too-large", largest, xmlns=namespace)
@@ -96,14 +96,14 @@ def _hint(error: GalleryError, namespace: str, now: int) -> str:
 
 
 def read(asked: Element, now: int) -> Wanted:
-    """What a request of XEP-0363 says; `now` in seconds since 1970. Raises BadRequest."""
+    """The file that a request of XEP-0363 names; `now` in seconds since 1970. Raises BadRequest."""
     purpose, expires = _read_purpose(asked, now)
     said = _read(asked.get("filename"), asked.get("size"), asked.get("content-type"))
     return replace(said, purpose=purpose, expires=expires)
 
 
 def read_old(asked: Element, now: int) -> Wanted:
-    """What a request of its first version says, in elements instead of attributes. Raises BadRequest."""
+    """The same from a request of its first version, which has elements instead of attributes. Raises BadRequest."""
     name, size, media_type = (
         asked.findtext(f"{{{OLD_UPLOAD}}}{part}") for part in ("filename", "size", "content-type")
     )
@@ -117,12 +117,12 @@ def _read(name: str | None, size: str | None, media_type: str | None) -> Wanted:
     if not digits:
         raise BadRequest("The size must be a positive integer, in bytes")
     if not media_type or len(media_type) > _LONGEST_TYPE or media_types.parse(media_type)[0] is None:
-        media_type = ""  # as in an upload over HTTP: what says nothing counts as not said
+        media_type = ""  # a type that says nothing is ignored, as in an upload over HTTP
     return Wanted(clean_name(name), int(digits[1][:_DIGITS]), media_type)
 
 
 def _read_purpose(asked: Element, now: int) -> tuple[Purpose, int | None]:
-    """What the file is for (XEP-0363, section 8), and when it must be gone at the latest. Raises BadRequest."""
+    """What the file is for (XEP-0363, section 8), and by when it must be deleted. Raises BadRequest."""
     told = {f"{{{PURPOSE}}}{name}": name for name in PURPOSES}
     said = [child for child in asked if child.tag.startswith(f"{{{PURPOSE}}}")]
     if not said:
