@@ -1,10 +1,10 @@
-"""Copies of everything while the service runs, the way back, and the way to another store.
+"""Copies everything while the service runs, restores a backup, and moves files to another store.
 
-    TARGET/gallery.sqlite      every row, of whichever database, as of one moment
+    TARGET/gallery.sqlite      every row of the database, of either kind, at one moment
     TARGET/blobs/ab/KEY        the bytes that those rows name
 
-A key is never used again, so bytes that a copy has already are right, and a second backup into the same directory
-brings only what is new. Thumbnails are not copied: they are made again when they are asked for.
+A key is never used again, so bytes that a backup has already are right, and a second backup into the same directory
+adds only what is new. Thumbnails are not copied: they are made again when they are asked for.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOGETHER = 8
 
 @dataclass(slots=True)
 class Copied:
-    """What a backup or a restoring brought: rows, files and their bytes; `known` files were there already."""
+    """What was copied: rows, files and their bytes. `known`: files that were there already."""
 
     rows: int = 0
     files: int = 0
@@ -48,7 +48,7 @@ class Copied:
 
 @dataclass(slots=True)
 class Moved:
-    """Files that came to another store, and their bytes; those that it had; those whose bytes are lost or wrong."""
+    """Files copied to another store, and their bytes; files it had already; files whose bytes are lost or wrong."""
 
     files: int = 0
     bytes: int = 0
@@ -69,10 +69,10 @@ def is_backup(source: Path) -> bool:
 async def back_up(
     settings: Settings, db: Database, store: BlobStore, target: Path, older: Path | None, progress: Progress
 ) -> Copied:
-    """Copy rows and bytes into `target`, made where it is not there; from `older` what it has already.
+    """Copy rows and bytes into `target`, which is made if it is missing. Bytes that `older` has are taken from there.
 
-    Links whose bytes went between the rows and the bytes are left out, as if the copy had been made a moment later. A
-    backup that is cut short leaves the earlier one in the same directory whole.
+    If bytes were deleted after the rows were copied, their links are left out, as if the copy had begun later. If a
+    backup is cut short, an earlier one in the same directory stays whole.
     """
     unfinished, copied = target / f".{DATABASE}", Copied()
     await asyncio.to_thread(_begin, target, unfinished)
@@ -112,7 +112,7 @@ async def _blobs(db: Database) -> AsyncIterator[list[upkeep.KeptBlob]]:
 
 
 async def _bring(store: BlobStore, blob: upkeep.KeptBlob, target: Path, older: Path | None, copied: Copied) -> bool:
-    """Whether the bytes are in the copy."""
+    """Copy the bytes of a blob; whether they are in the copy now."""
     goal = blob_path(target, blob.key)
     if await asyncio.to_thread(_is_whole, goal, blob.size):
         copied.known += 1
@@ -162,9 +162,9 @@ def _begin(target: Path, unfinished: Path) -> None:
 
 
 def _finish(target: Path, unfinished: Path) -> None:
-    """Let the new rows stand for the old ones.
+    """Put the new rows in place of the old ones.
 
-    The bytes' names are on disk before: those of this run, and those that one cut short has left.
+    The names of the bytes are synced before, also those that an earlier run left when it was cut short.
     """
     blobs = target / "blobs"
     blobs.mkdir(exist_ok=True)
@@ -177,7 +177,7 @@ def _finish(target: Path, unfinished: Path) -> None:
 
 
 async def _sweep(target: Path) -> None:
-    """Remove what an earlier backup had and this one has not."""
+    """Remove bytes that an earlier backup had and this one does not name."""
     paths = (target / "blobs").glob("*/*")
     with read_only(target / DATABASE) as copy:
         while batch := await asyncio.to_thread(lambda: list(islice(paths, upkeep.STEP))):
@@ -190,7 +190,7 @@ async def _sweep(target: Path) -> None:
 async def restore(source: Path, settings: Settings, db: Database, store: BlobStore, progress: Progress) -> Copied:
     """Bring a backup into an empty database and an empty store, and publish its links."""
     copied = Copied()
-    with TemporaryDirectory(dir=settings.data_dir) as place:  # of an older schema perhaps, on a medium not to write to
+    with TemporaryDirectory(dir=settings.data_dir) as place:  # it may have an older schema, or be read-only
         file = await asyncio.to_thread(shutil.copy, source / DATABASE, place)
         async with _copy(settings, Path(file)) as copy, copy.snapshot() as snapshot:
             copied.rows = await copy_rows(snapshot, db, progress)
@@ -220,7 +220,7 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def _staged(store: BlobStore, key: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[Staged]:
-    """Bytes received by a store under a key that rows name, for a commit; nothing else is left of them."""
+    """Bytes that a store has received under a key that rows name; they are discarded unless the caller commits them."""
     writer = store.writer(key)
     try:
         async for piece in pieces:
@@ -241,7 +241,7 @@ async def _publish_all(db: Database, store: BlobStore, progress: Progress) -> No
 
 
 async def _has(store: BlobStore, blob: upkeep.KeptBlob, by_size: bool) -> bool:
-    """Whether a store has a blob's bytes, by their digest, or by their number alone."""
+    """Whether a store has a blob's bytes: compares their digest, or if `by_size`, only their number."""
     if await store.size(blob.key) != blob.size:
         return False
     digest = hashlib.sha256()
@@ -252,9 +252,9 @@ async def _has(store: BlobStore, blob: upkeep.KeptBlob, by_size: bool) -> bool:
 
 
 async def move_files(db: Database, source: BlobStore, target: BlobStore, by_size: bool, progress: Progress) -> Moved:
-    """Copy into `target` what it has not yet, comparing digests; nothing is removed. May run beside the service.
+    """Copy the files that `target` lacks, comparing digests; nothing is removed. May run beside the service.
 
-    `by_size`: what has its size there is not read back.
+    `by_size`: a file that is there with the right size is not read back.
     """
     moved = Moved()
 

@@ -1,5 +1,5 @@
-"""The courier's process: it holds the host's one XMPP connection, sends what workers hand it (`courier.py`), and has
-what others ask of us answered, by what it is handed itself (`media_gallery.xmpp`).
+"""The courier's process: it holds the host's one XMPP connection and sends what workers hand it (`courier.py`). What
+others ask of us is answered by `media_gallery.xmpp`, which it is given as `Answers`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ AT_ONCE = 32
 WAITING = 8 * 1024 * 1024
 """Bytes of memory for stanzas that are not answered yet, and for answers that the server has not read yet."""
 ANSWERED_WITHIN = 20.0
-"""Seconds after which whoever asked is refused."""
+"""Seconds after which a stanza that waits for its answer is refused."""
 PAUSES = (0.5, 1.0, 2.0, 5.0)
-"""Seconds before each next try to connect. A host that waits for the place of another one goes on trying for months."""
+"""Seconds before the next tries to connect, the last for all further ones. A host that stands by for another one tries
+for months.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class XmppConfig:
-    """How to connect: as a component where there is a secret for one, else as a client account."""
+    """How to connect: as a component if its secret is set, else as a client account."""
 
     jid: str
     password: str = ""
@@ -50,12 +52,12 @@ class XmppConfig:
 
 
 class Answers(Protocol):
-    """What answers an IQ of type get or set. Neither raises; None where there is nobody to answer."""
+    """Answers an IQ of type get or set. Neither method raises; None means that no answer is sent."""
 
     async def answer(self, iq: ET.Element) -> str | None: ...
 
     def refuse(self, iq: ET.Element) -> str | None:
-        """The answer for want of time and memory."""
+        """The answer if there is no time or memory for a real one."""
 
 
 async def run_courier(config: XmppConfig, path: Path, answers: Answers) -> None:
@@ -72,16 +74,16 @@ async def run_courier(config: XmppConfig, path: Path, answers: Answers) -> None:
 
 
 class _Courier:
-    """Holds the session, passes stanzas into it."""
+    """Holds the session and sends stanzas over it."""
 
     def __init__(self, config: XmppConfig, answers: Answers) -> None:
         self.config, self.answers = config, answers
         self._session: Any = None
-        """The stream, while it is of use."""
+        """The stream while it is connected, else None."""
         self._started, self._lost = asyncio.Event(), asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One worker's connection; its stanzas are sent in the order they come, and confirmed as they are."""
+        """Serve one worker: send its stanzas in the order they come, and confirm each once the server has it."""
         tasks: set[asyncio.Task[None]] = set()
 
         async def answer(number: int, stanza: str) -> None:
@@ -101,9 +103,9 @@ class _Courier:
             writer.close()
 
     async def send(self, stanza: str) -> bool:
-        """Whether the server has taken the stanza: it has, once it answers a ping that was sent behind it.
+        """Send a stanza; whether the server has taken it: it has once it answers a ping that was sent after it.
 
-        An empty one asks for the connection alone.
+        For an empty stanza: whether there is a connection.
         """
         session = self._session
         if session is None or not stanza:
@@ -125,7 +127,7 @@ class _Courier:
         return f"{name} from={quoteattr(self.config.jid)} {rest}"
 
     async def _ping(self, session: Any) -> None:
-        """Raises TimeoutError, or IqTimeout, where no answer comes."""
+        """Wait for the server's answer to a ping. Raises TimeoutError or IqTimeout if none comes."""
         from slixmpp.exceptions import IqError
 
         sender = session.boundjid if self.config.component_secret else None
@@ -142,7 +144,7 @@ class _Courier:
             lost.cancel()
 
     async def stay_connected(self) -> None:
-        """Connect, and again whenever the connection is lost, more and more patiently while it fails."""
+        """Connect, and connect again when the connection is lost; after each failure, wait longer."""
         stream, failures = self._stream(), 0
         try:
             while True:
@@ -162,12 +164,12 @@ class _Courier:
         stream.add_event_handler("session_start", lambda _: self._started.set())
         stream.add_event_handler("failed_auth", lambda _: log.error("the XMPP server refuses our password"))
         stream.add_event_handler("disconnected", lambda _: self._lost.set())
-        # Every address failed; slixmpp would try again by itself from here on, but at its own pace.
+        # Every address failed. slixmpp would now try again by itself, but with pauses of its own.
         stream.add_event_handler("reconnect_delay", lambda _: self._lost.set())
         return stream
 
     async def _hold(self, stream: Any) -> bool:
-        """One session from its beginning to its end; whether it came to be."""
+        """Hold one session from its beginning to its end; whether it began."""
         self._started, self._lost = asyncio.Event(), asyncio.Event()
         try:
             stream.connect(*_address(self.config))
@@ -175,7 +177,7 @@ class _Courier:
             if not self._started.is_set():
                 return False
             if not self.config.component_secret:
-                stream.send_presence(ppriority=-1)  # reachable at its full JID, but no message of people comes to it
+                stream.send_presence(ppriority=-1)  # reachable at its full JID, but messages of people do not come here
             self._session = stream
             log.info("connected to the XMPP server", jid=self.config.jid)
             while not self._lost.is_set():
@@ -198,7 +200,7 @@ class _Courier:
 
     @staticmethod
     async def _first(*events: asyncio.Event, within: float) -> None:
-        """Return when one of the events has happened, or `within` seconds have passed."""
+        """Wait until one of the events has happened, or `within` seconds have passed."""
         waits = [asyncio.create_task(event.wait()) for event in events]
         await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -206,8 +208,8 @@ class _Courier:
 
 
 class _Answering:
-    """Answers what is asked over a stream: each within a bounded time, a bounded number of them at once, and no more in
-    memory than WAITING, whoever floods us and however slowly the server takes the answers.
+    """Answers the IQs of a stream. Time, number at once and memory (WAITING) are limited, however many stanzas come and
+    however slowly the server reads the answers.
     """
 
     def __init__(self, answers: Answers, stream: Any, is_connected: Callable[[], bool]) -> None:
@@ -217,13 +219,13 @@ class _Answering:
         self._weight = 0
         self._tasks: set[asyncio.Task[None] | None] = set()
         self._starting = False
-        # slixmpp hands each stanza to this method of its own. To build an object of its classes from one, and to look
-        # for what they match, takes longer than the answer.
+        # slixmpp calls this method of its own for each stanza. To build its objects from a stanza, and to look for
+        # handlers that match, takes it longer than our answer takes.
         self._others, stream._spawn_event = stream._spawn_event, self._take
 
     def _take(self, xml: ET.Element) -> None:
         if xml.tag.endswith(("}message", "}presence")):
-            return  # nothing of ours, and slixmpp would remember for ever who was present
+            return  # not for us, and slixmpp would keep every presence for ever
         if not (xml.tag.endswith("}iq") and xml.get("type") in ("get", "set")):
             self._others(xml)
             return
@@ -236,7 +238,7 @@ class _Answering:
         self._start()
 
     def _start(self) -> None:
-        """Have one more task answer, which runs when those before it wait for something, or have ended."""
+        """Start one more task that answers; it runs while the others wait for something."""
         if not self._starting and len(self._tasks) < AT_ONCE:
             self._starting = True
             task = asyncio.create_task(self._answer_all())
@@ -244,7 +246,7 @@ class _Answering:
             task.add_done_callback(self._tasks.discard)  # whatever ended it
 
     async def _answer_all(self) -> None:
-        """Answer one after the other, until none waits. What comes from then on starts a task anew."""
+        """Answer stanzas one after the other, until none waits. The next stanza starts a new task."""
         self._starting, ours = False, asyncio.current_task()
         while self._waiting:
             xml, weight = self._waiting.popleft()
@@ -255,23 +257,21 @@ class _Answering:
                     self._send(await self.answers.answer(xml))
             except TimeoutError:
                 self._send(self.answers.refuse(xml))
-            except Exception as error:  # whatever it is, the next ones are answered
+            except Exception as error:  # whatever it is, the next stanzas must be answered
                 log.error("a stanza was not answered", reason=repr(error))
             finally:
                 self._weight -= weight
         self._tasks.discard(ours)
 
     def _send(self, answer: str | None) -> None:
-        """Send an answer, together with those that are ready at the same time: to send each by itself takes longer than
-        to make it.
-        """
+        """Send an answer, together with others that are ready now: to send each alone takes longer than to make it."""
         if answer is not None:
             if not self._ready:
                 asyncio.get_running_loop().call_soon(self._flush)
             self._ready.append(answer)
 
     def _flush(self) -> None:
-        """Send what is ready, unless the server that it goes to has gone, or reads nothing."""
+        """Send what is ready, unless the connection is lost, or the server reads nothing."""
         answers, self._ready = "".join(self._ready), []
         if self.is_connected() and self.stream.transport.get_write_buffer_size() < WAITING:
             self.stream.send_raw(answers)
@@ -286,7 +286,7 @@ def _weigh(xml: ET.Element) -> int:
 
 
 def _address(config: XmppConfig) -> tuple[str, int] | tuple[()]:
-    """Where to connect; () leaves it to DNS (SRV records of the JID's domain)."""
+    """Host and port to connect to; () if DNS tells them (SRV records of the JID's domain)."""
     if config.component_secret:
         return (config.component_host, config.component_port)
     return (config.host, config.port) if config.host else ()

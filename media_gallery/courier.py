@@ -1,6 +1,6 @@
 """How a web worker sends stanzas: the courier's process holds the host's one XMPP connection (`connection.py`).
 
-The stanzas of the contract are built here, purely. A worker's `CourierClient` asks that process over a Unix socket, one
+The stanzas of the contract are built here. A worker's `CourierClient` asks that process over a Unix socket, one
 JSON object a line: `{"id": 1, "stanza": "<iq …/>"}`, answered by `{"id": 1, "sent": true}`.
 """
 
@@ -22,10 +22,10 @@ log = structlog.get_logger()
 HTTP_AUTH = "http://jabber.org/protocol/http-auth"
 """Namespace of XEP-0070."""
 SENT_WITHIN = 4.0
-"""Seconds until a stanza that the server has not confirmed counts as not sent; a web client waits 5."""
+"""Seconds after which a stanza counts as not sent if the server has not confirmed it; a web client waits 5."""
 FRAME = 64 * 1024
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What is no character of XML 1.0 (section 2.2)."""
+"""Characters that XML 1.0 does not have (section 2.2)."""
 
 # --- Stanzas -----------------------------------------------------------------------------------------------------
 
@@ -35,7 +35,7 @@ def _confirm(parent: ET.Element, code: str, url: str) -> None:
 
 
 def _written(stanza: ET.Element) -> str:
-    """The stanza's text. Raises BadRequest for what XML cannot say: a server closes the stream that it comes on."""
+    """The stanza's text. Raises BadRequest for characters that XML does not have: servers close the stream for them."""
     text = ET.tostring(stanza, "unicode")
     if _UNWRITABLE.search(text):
         raise BadRequest(
@@ -66,7 +66,7 @@ def code_message(to: str, request_id: str, code: str, url: str, body: str, langu
 
 
 class Courier(Protocol):
-    """Hands stanzas to the XMPP server; `jid` is the address they come from."""
+    """Hands stanzas to the XMPP server; `jid` is their sender."""
 
     @property
     def jid(self) -> str: ...
@@ -76,14 +76,14 @@ class Courier(Protocol):
     async def close(self) -> None: ...
 
     async def check(self) -> None:
-        """Raises Unavailable without a connection, before anything is done for a stanza."""
+        """Raise Unavailable if there is no connection, before work is done for a stanza."""
 
     async def send(self, stanza: str) -> None:
-        """Returns when the XMPP server has taken the stanza. Raises Unavailable, at once without a connection."""
+        """Return once the XMPP server has the stanza. Raises Unavailable, at once if there is no connection."""
 
 
 class LogCourier:
-    """Development without an XMPP server: what would be sent is written to the log."""
+    """For development without an XMPP server: writes codes to the log instead of sending them."""
 
     jid = "gallery.invalid"
 
@@ -101,9 +101,9 @@ class LogCourier:
 
 
 class CourierClient:
-    """A worker's line to the courier of its host; opened with the first stanza, and again after it broke.
+    """A worker's connection to the courier of its host; made for the first stanza, and anew if it broke.
 
-    `path` is its socket; where there is none, nothing can be sent.
+    `path` is the courier's socket; if it is None, nothing can be sent.
     """
 
     def __init__(self, path: Path | None, jid: str) -> None:

@@ -1,5 +1,5 @@
-"""Every refusal the service gives, each with the status and the sentence a client sees (wire contract, "Errors"), and
-with what a client sees over XMPP (RFC 6120, section 8.3).
+"""Every refusal of the service, with its status and its sentence over HTTP (wire contract, "Errors") and its error over
+XMPP (RFC 6120, section 8.3).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class GalleryError(Exception):
     """A refusal that a person can be told about.
 
     `status` is the HTTP status; `error_type` and `condition` are those of an XMPP stanza error (RFC 6120, 8.3.2 and
-    8.3.3). `fields` names what was wrong, `details` tells the numbers that decided, in bytes, `headers` belong to the
-    answer over HTTP, `retry_after` is in seconds. `russian` is the sentence for who reads that.
+    8.3.3). `fields` names what was wrong, `details` holds the numbers that decided, in bytes, `headers` belong to the
+    answer over HTTP, `retry_after` is in seconds. `russian` is the sentence in Russian.
     """
 
     status: ClassVar[int] = 500
@@ -46,8 +46,8 @@ class GalleryError(Exception):
         self.details = details
 
     def body(self) -> dict[str, Any]:
-        """The error body of the contract. Details have an object of their own: a `quota` beside `status` would be a yes
-        for web clients.
+        """The error body of the contract. Details are an object of their own, since web clients take an answer with
+        `quota` beside `status` for a success.
         """
         answer: dict[str, Any] = {"status": self.status, "error": str(self)}
         if self.fields:
@@ -187,7 +187,7 @@ class Unavailable(GalleryError):
 
 
 class InDoubt(Unavailable):
-    """The same, where a connection broke while it was to commit: nobody knows whether what was asked has happened."""
+    """The connection broke during a commit: nobody knows whether the transaction has happened."""
 
 
 class NoSpace(GalleryError):

@@ -1,6 +1,6 @@
 """How a file is kept: its bytes are durable and published first, then one transaction names them and charges the quota.
 
-So a crash at any moment leaves too much at worst, which upkeep removes, and never too little.
+So a crash at any moment can leave spare bytes, which upkeep removes, but never a row without bytes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Kept:
 
 
 class _BlobChanged(Exception):
-    """Between the look and the transaction the known blob lost its last link, or the unknown one became known."""
+    """Between look and transaction the known blob lost its last link, or another upload brought the same bytes."""
 
 
 class Keeper:
-    """Makes links to bytes that have come, and to bytes that are here."""
+    """Makes links to uploaded bytes, and to bytes that are stored already."""
 
     def __init__(
         self, db: Database, store: BlobStore, arrivals: Arrivals, policy: Policy, clock: Callable[[], int]
@@ -46,10 +46,11 @@ class Keeper:
     async def keep(
         self, entry: Entry, staged: Staged, offer: Offer, new: NewLink, avatar: Avatar | None = None
     ) -> Kept:
-        """Make the staged bytes of an upload a file. Known bytes are not stored again; where a slot hit awaits these,
-        its link is taken over, unless this one has an address already. `avatar`: what the decoder saw of them.
+        """Make the staged bytes of an upload a file. Known bytes are not stored again. If a slot hit awaits these
+        bytes, its link is taken over, unless this upload has a slot of its own. `avatar`: what the decoder made of
+        them.
 
-        Raises QuotaExceeded, TooManyFiles, NoSpace; Conflict where another upload has got the same address.
+        Raises QuotaExceeded, TooManyFiles, NoSpace; Conflict if another upload has taken the same slot.
         """
         known, hit = await self._find(entry.account, staged, new)
         if (
@@ -67,7 +68,7 @@ class Keeper:
                     await self.store.commit(staged)
                     committed = True
                 await self._publish(new, blob)
-                self.arrivals.note(entry, size=-entry.size)  # the transaction counts them: nobody shall see them twice
+                self.arrivals.note(entry, size=-entry.size)  # the transaction counts them: they must not count twice
                 try:
                     kept = await self._link(entry.account, new, blob, avatar)
                     break
@@ -88,7 +89,7 @@ class Keeper:
         return kept
 
     async def _find(self, account: AccountId, staged: Staged, new: NewLink) -> tuple[Blob | None, Link | None]:
-        """The blob that has these bytes already, and the account's slot hit that awaits them."""
+        """The known blob with these bytes, and the account's slot hit that awaits them; None for what there is not."""
         avatar, now = new.context == "avatar", self.clock()
 
         async def look(c: Connection) -> tuple[Blob | None, Link | None]:
@@ -99,9 +100,9 @@ class Keeper:
         return await self.db.read(look)
 
     async def _take_over(self, hit: Link, staged: Staged, offer: Offer, new: NewLink) -> Kept | None:
-        """The link of the slot hit, with what the upload says of its bytes; they go. None where it has gone meanwhile.
+        """Give the slot hit's link what the upload says, and discard the bytes. None if the link was deleted meanwhile.
 
-        COMPAT: iOS uploads whatever the slot has answered.
+        COMPAT: iOS uploads even after a slot hit.
         """
         told = replace(
             new,
@@ -125,7 +126,7 @@ class Keeper:
         return kept
 
     async def link_again(self, account: AccountId, new: NewLink, known: Blob, awaited_until: int) -> Kept | None:
-        """A link to bytes that are here, which awaits their upload until then; None where they have gone meanwhile.
+        """A link to known bytes, which awaits their upload until then; None if the bytes were deleted meanwhile.
 
         Raises QuotaExceeded, TooManyFiles, NoSpace.
         """
@@ -154,7 +155,7 @@ class Keeper:
         avatar: Avatar | None = None,
         awaited_until: int | None = None,
     ) -> Kept:
-        """The transaction that makes a link, charging the quota; without a row of its own the blob may get one."""
+        """In one transaction: charge the quota, make the blob's row if it has none, and make the link."""
 
         async def transaction(c: Connection) -> Kept:
             now = self.clock()
@@ -177,7 +178,7 @@ class Keeper:
             await self.store.tree.publish(blob.key, Slot.of(link, blob))
 
     async def _take_back(self, entry: Entry, slots: list[str], keys: Sequence[str] = ()) -> None:
-        """Leave nothing of a link that surely was not made; what cannot be removed now is for upkeep."""
+        """Remove all traces of a link that surely was not made; upkeep removes what cannot be removed now."""
         with only_logged("spare bytes not removed"):
             if self.store.tree:
                 await self.store.tree.unpublish(slots)
@@ -187,7 +188,7 @@ class Keeper:
 
 
 def _measured(blob: B, avatar: Avatar | None) -> B:
-    """The blob with its measures, where it is an avatar that came as a plain file before, or never."""
+    """The blob with the avatar's width and height, if there is an avatar and the blob has none yet."""
     if avatar is None or blob.width is not None:
         return blob
     return replace(blob, width=avatar.width, height=avatar.width, decodable=True)

@@ -1,4 +1,4 @@
-"""Log lines, for people or for programs: one shape for ours and for the libraries'."""
+"""Log lines, for people or for programs, in the same shape for ours and for those of libraries."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from media_gallery.settings import Settings
 _QUIET = ("slixmpp", "asyncio", "alembic", "av", "PIL", "_granian")
 
 _LONG = 2000
-"""Characters that stay of a text in a line that is too long."""
+"""Characters of each text that are kept if a line is too long."""
 
 
 class _WholeLines(io.TextIOBase):
-    """Standard error, written to a line at a time: workers share it, and what is written at once stays together.
+    """Standard error, written one line at a time: workers share it, and each write stays in one piece.
 
-    A disk without room for a log breaks no request.
+    If the disk has no room for the log, no request fails.
     """
 
     def write(self, line: str) -> int:
@@ -33,8 +33,8 @@ class _WholeLines(io.TextIOBase):
 
 
 def _fitting(render: Any) -> Any:
-    """The same lines, none longer than what a pipe takes at once (POSIX, `write`): of long texts the ends are left out,
-    of a traceback its begin.
+    """Shorten lines to what a pipe takes in one piece (POSIX, `write`): cut the ends of long texts, but the beginning
+    of a traceback.
     """
 
     def rendered(logger: Any, method: str, event: dict[str, Any]) -> str:
@@ -64,7 +64,7 @@ def set_up(settings: Settings) -> None:
     ]
     render: Any = structlog.processors.JSONRenderer()
     if settings.log_format == "text":
-        plain = structlog.dev.plain_traceback  # not the default one: it prints local variables
+        plain = structlog.dev.plain_traceback  # the default one prints local variables
         render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     renderer, lines = [structlog.processors.format_exc_info, _fitting(render)], cast(TextIO, _WholeLines())
     structlog.configure(
@@ -83,5 +83,5 @@ def set_up(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.INFO))
-    for name in _QUIET:  # what they say below warnings is for their developers, and may hold what must not be logged
+    for name in _QUIET:  # their lines below warnings may hold what must not be logged
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Upkeep: what time has ended, what nothing needs any more, and whether rows and bytes agree."""
+"""Upkeep: removes what has expired and what nothing needs, and checks whether rows and bytes agree."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ T = TypeVar("T")
 PERIOD = 60.0
 """Seconds between two rounds of `tidy` in a running service."""
 SOON = 10.0
-"""The same, where an account's deletion seems to have been cut short: another look shows whether somebody is at it."""
+"""The same while accounts are closed: the next look shows whether somebody is still emptying them."""
 LEAST_GRACE = 3600.0
-"""Seconds from the last byte of an upload to its row, at most, however slow disk, bucket and database are."""
+"""Seconds between the last byte of an upload and its row, at most, even if disk, bucket and database are slow."""
 TOGETHER = 32
 FIRST = 100
-"""The oldest files among which a store must have one, or it is taken for another than the one that the rows speak of;
-and files without a row from which on there may not be more of them than of others.
+"""A store that has none of so many oldest files seems to be the wrong one; so does one that has so many files without a
+row, or more, if they are more than the files with one.
 """
 Progress = Callable[[str, int], None]
-"""Told what is being passed over, and how many more of it have been."""
+"""Called with what is being looked at, and how many of it were looked at since the last call."""
 Counts = Callable[[Connection, int], Awaitable[list[upkeep.Counted]]]
 Recount = Callable[[Connection, int], Awaitable[None]]
 
@@ -67,7 +67,7 @@ def _ignore(finding: Finding) -> None:
 
 @dataclass(slots=True)
 class Report:
-    """What fsck saw. `spare` counts bytes and slots that nothing names: gc removes them, they are no fault."""
+    """What fsck found. `spare` counts bytes and slots that nothing names: they are no fault, and gc removes them."""
 
     blobs: int = 0
     links: int = 0
@@ -77,7 +77,7 @@ class Report:
     tell: Callable[[Finding], None] = field(default=_ignore, repr=False)
 
     def found(self, kind: str, what: str, repaired: bool = False) -> None:
-        """Tell a finding and forget it: there may be very many."""
+        """Count a finding and pass it on; it is not kept, since there may be very many."""
         self.wrong, self.repaired = self.wrong + 1, self.repaired + repaired
         self.tell(Finding(kind, what, repaired))
 
@@ -103,7 +103,7 @@ class Maintenance:
         """Tidy for as long as the service runs."""
         while True:
             try:
-                await self.rates.sweep()  # each host for itself
+                await self.rates.sweep()  # each host does this for itself
                 await self.tidy()
                 await self._sweep_staging(max(self.grace, LEAST_GRACE))
             except GalleryError as error:
@@ -113,7 +113,7 @@ class Maintenance:
             await asyncio.sleep(SOON if self.accounts.closed_before else PERIOD)
 
     async def tidy(self) -> None:
-        """Remove what has ended, unless another process is at it."""
+        """Remove what has expired, unless another process is doing this."""
         await self.db.keep_reserve()
         async with self.db.turn() as ours:
             if ours:
@@ -146,7 +146,7 @@ class Maintenance:
         return await self.store.sweep_staging(grace, self.arrivals.living_keys())
 
     async def _settle(self, at_once: bool) -> None:
-        """Remove what uploads have left that were killed, or whose commit nobody heard of, unless rows name it."""
+        """Remove what uploads left that were killed or ended in doubt, unless rows name it."""
         left = self.arrivals.left_behind(at_once)
         keys = [entry.key for entry in left.entries if entry.key]
         slots = [entry.slot for entry in left.entries if entry.slot]
@@ -157,7 +157,7 @@ class Maintenance:
         self.arrivals.settle(left)
 
     async def _empty(self, keys: list[str]) -> None:
-        # Keys of blobs and slots alike. Rows that stay are harmless, bytes that stay are lost space: these go first.
+        # Keys of blobs and of slots. Bytes go before their rows: a row that is left over is harmless, bytes are not.
         await self._unpublish(keys)
         await self.store.delete(keys)
         await self.db.write(lambda c: upkeep.empty_trash(c, keys), frees=True)
@@ -167,12 +167,12 @@ class Maintenance:
             await self.store.tree.unpublish(slot_ids)
 
     async def gc(self, grace: float | None = None, progress: Progress = _quiet, all_lost: bool = False) -> Swept:
-        """Remove all that no link needs: what `tidy` removes, unfinished uploads, bytes and slots without a row. Links
-        that are not published are.
+        """Remove all that no link needs: what `tidy` removes, unfinished uploads, bytes and slots without a row.
+        Publish links that are not published.
 
-        Nothing touched within `grace` seconds goes, since an upload under way is on disk before it is in the database:
-        less than LEAST_GRACE is for a time when no service runs. Raises Unavailable where database and store seem to be
-        those of two galleries, unless `all_lost` says that they belong together.
+        Nothing is removed that was touched within `grace` seconds, since an upload is on disk before it is in the
+        database; less than LEAST_GRACE is allowed only while no service runs. Raises Unavailable if database and store
+        seem to belong to two galleries, unless `all_lost` says that they belong together.
         """
         grace = self.grace if grace is None else grace
         if not all_lost:
@@ -225,8 +225,8 @@ class Maintenance:
     ) -> Report:
         """Compare rows with bytes, both ways, and counts with what they count.
 
-        `repair` publishes links anew, counts anew, and removes links whose bytes are lost; damaged bytes are only told.
-        `tell` gets each finding as it is made. Raises Unavailable where the store to be repaired seems to be another
+        `repair` publishes links anew, counts anew, and removes links whose bytes are lost; damaged bytes are only
+        reported. `tell` gets each finding at once. Raises Unavailable if the store to be repaired seems to be the wrong
         one, unless `all_lost` says that it is the right one.
         """
         report = Report(tell=tell)
@@ -242,8 +242,8 @@ class Maintenance:
         return report
 
     async def _check_store(self) -> None:
-        """Raises Unavailable where the oldest rows stand, and their bytes do not. Who deletes a file meanwhile removes
-        the row first: rows that are found a second time, once their bytes were not found, are not being deleted.
+        """Raise Unavailable if the store has none of the oldest files. A deletion removes rows before bytes, so rows
+        that are still there after their bytes were missing are not being deleted.
         """
         without: set[str] = set()
         while first := (await self._after(upkeep.blobs_after, 0))[:FIRST]:
@@ -289,7 +289,7 @@ class Maintenance:
             progress("blobs", len(blobs))
 
     async def _sizes(self, blobs: Sequence[upkeep.KeptBlob]) -> list[int | None]:
-        """What the store has of each; several are asked for at once, for a store that is far away."""
+        """The size of each in the store. Several are asked for at once, since the store may be far away."""
         found: list[int | None] = []
         for start in range(0, len(blobs), TOGETHER):
             asked = (self.store.size(blob.key) for blob in blobs[start : start + TOGETHER])
@@ -323,11 +323,11 @@ class Maintenance:
         report.found("unpublished", f"link {link.id}", repair)
         if repair:
             await tree.publish(key, slot)
-            if not await self._is_there(link):  # it was deleted in the same moment
+            if not await self._is_there(link):  # it was deleted at the same time
                 await tree.unpublish([link.slot_id])
 
     async def _is_there(self, link: Link) -> bool:
-        """Whether nobody has deleted the link meanwhile."""
+        """Whether the link still exists."""
         return await self.db.read(lambda c: find_by_slot(c, link.slot_id)) is not None
 
     async def _check_counts(self, report: Report, repair: bool, progress: Progress) -> None:
@@ -338,7 +338,7 @@ class Maintenance:
         await self._compare(upkeep.account_counts, upkeep.recount_account if repair else None, report, progress)
 
     async def _compare(self, counts: Counts, recount: Recount | None, report: Report, progress: Progress) -> None:
-        """Each that is wrong is counted anew by a transaction of its own, which holds up nobody for long."""
+        """Compare counts; each wrong one is counted anew in its own transaction, so that others do not wait long."""
         after = 0
         while counted := await self._after(counts, after):
             after = counted[-1].id

@@ -1,6 +1,6 @@
 """Media types: what clients say, what a name and the first bytes show, what is shown inline, what the decoders read.
 
-Pure, and imports nothing of ours, so that the decoders share it.
+Imports nothing of ours, so that the decoders can share it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 GENERIC = "application/octet-stream"
 HEAD = 4096
-"""First bytes of a file that tell its type."""
+"""How many first bytes of a file are used to tell its type."""
 
 # --- What is said ------------------------------------------------------------------------------------------------
 
@@ -68,14 +68,14 @@ _ALIASES = {
     }.items()
     for alias in aliases.split()
 }
-"""Other names of a type -> the registered one, or the one that browsers know (Matroska's of RFC 9559 they do not)."""
+"""Other names of a type -> the registered one, or the one that browsers know (for Matroska not that of RFC 9559)."""
 
 
 def parse(text: str) -> tuple[str | None, bool]:
-    """The registered type without parameters, and whether `+voice` marks a voice message, before or behind parameters.
+    """The registered type without parameters, and whether `+voice`, before or after parameters, marks a voice message.
 
-    None where that says nothing: what is no media type, and what clients send for want of a better one (contract,
-    `files/upload/`). Quotes are dropped.
+    The type is None if the text says nothing: if it is no media type, or one that clients send when they know none
+    (contract, `files/upload/`). Quotes are dropped.
     """
     parts = [part.strip(" \t\"'").lower() for part in text.split(";")]
     voice = any(part.endswith("+voice") for part in parts)
@@ -84,12 +84,12 @@ def parse(text: str) -> tuple[str | None, bool]:
 
 
 def registered(media_type: str) -> str:
-    """The registered name of a type that has several."""
+    """The registered name of a type that has several names."""
     return _ALIASES.get(media_type, media_type)
 
 
 def decide(said: Iterable[str | None], name: str, head: bytes) -> str:
-    """The one type of a file: the first of what was said that says something, else what name and first bytes show."""
+    """The type of a file: the first in `said` that says something; else what name and first bytes show."""
     for media_type in (parse(text)[0] for text in said if text):
         if media_type and _fits(media_type, head):
             return media_type
@@ -97,7 +97,7 @@ def decide(said: Iterable[str | None], name: str, head: bytes) -> str:
 
 
 def _fits(media_type: str, head: bytes) -> bool:
-    """Plain text is what many clients call what they do not know."""
+    """Whether the bytes allow the type. Only `text/plain` is checked: many clients send it for unknown types."""
     return media_type != "text/plain" or is_text(head)
 
 
@@ -174,8 +174,8 @@ _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def is_text(head: bytes) -> bool:
-    """Whether a file that begins so may be text: it has a mark of UTF-8 or UTF-16, or no byte that text never has
-    (WHATWG MIME Sniffing, section 7.2).
+    """Whether a file that begins with these bytes may be text: it has a mark of UTF-8 or UTF-16, or no byte that text
+    never has (WHATWG MIME Sniffing, section 7.2).
     """
     return head.startswith(_MARKS) or not head.translate(None, _NOT_BINARY)
 
@@ -193,11 +193,11 @@ _HEIC_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"])
 _AVIF_BRANDS = frozenset([b"avif", b"avis"])
 IMAGES = ("jpeg", "png", "webp", "gif", "tiff", "heic", "avif", "bmp")
 FILMS = ("mov", "matroska", "avi", "mpegts", "flv", "ogg", "asf", "mpeg")
-"""The formats that the decoders read; of films, each names the only demuxer of FFmpeg's that it is given to."""
+"""The formats that the decoders read. A format of films is the name of the one FFmpeg demuxer that may read it."""
 
 
 def file_format(head: bytes) -> str | None:
-    """The format of the files that clients send most, as the first bytes tell it; films by their demuxer's name."""
+    """The format that the first bytes tell, of those that clients send most; for films, the demuxer's name."""
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
@@ -211,12 +211,12 @@ def file_format(head: bytes) -> str | None:
     if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mov"
     if any(head[start : start + 3 * length : length] == b"GGG" for start, length in ((0, 188), (4, 192), (0, 204))):
-        return "mpegts"  # each of its packets begins with this byte; those of cameras have a time before it
+        return "mpegts"  # each packet begins with this byte; cameras put a time before it
     return None
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """What an ISO media file says of itself, in its first box (ISO/IEC 14496-12, 4.3)."""
+    """The brands that an ISO media file names in its first box (ISO/IEC 14496-12, 4.3)."""
     length = min(int.from_bytes(head[:4], "big"), len(head))
     return {head[8:12], *(head[i : i + 4] for i in range(16, length - 3, 4))}
 
@@ -238,7 +238,7 @@ _SHOWN = {
 }
 _BRANDS = {b"qt  ": "video/quicktime", b"M4V ": "video/x-m4v", b"M4A ": "audio/mp4", b"M4B ": "audio/mp4"}
 _SURE = 0.3
-"""Least confidence of puremagic that is believed: three bytes that are always the same."""
+"""The least confidence of puremagic that is believed: that of three fixed bytes."""
 
 
 def sniff(head: bytes) -> Sequence[str]:
@@ -250,7 +250,7 @@ def sniff(head: bytes) -> Sequence[str]:
         return ("video/webm", "audio/webm") if b"webm" in head[:64] else ("video/x-matroska", "audio/x-matroska")
     if known == "ogg":
         return ("video/ogg", "audio/ogg") if b"theora" in head[:128] else ("audio/ogg", "video/ogg", "application/ogg")
-    if known == "bmp" and any(head[6:10]):  # two bytes tell little, so the four that are zero are asked, too
+    if known == "bmp" and any(head[6:10]):  # two bytes tell little, so four that must be zero count, too
         known = None
     return _SHOWN[known] if known else _sniff_rest(head)
 
@@ -265,7 +265,7 @@ def _sniff_mov(head: bytes) -> Sequence[str]:
 
 
 def _sniff_rest(head: bytes) -> Sequence[str]:
-    import puremagic  # with the first such file: the decoders, which share this module, never need it
+    import puremagic  # only now, since the decoders share this module and never need it
 
     try:
         matches = [match for match in puremagic.magic_string(head) if match.mime_type and match.confidence >= _SURE]
@@ -273,7 +273,7 @@ def _sniff_rest(head: bytes) -> Sequence[str]:
         return ()
     matches.sort(key=lambda match: (-match.confidence, not match.mime_type.startswith("image/")))
     found = [media_type for media_type, _ in (parse(match.mime_type) for match in matches) if media_type]
-    if is_text(head):  # text that begins like a picture; but a drawing is both
+    if is_text(head):  # text may begin like an image by chance; but SVG is text and an image
         found = [media_type for media_type in found if media_type.startswith(("text/", "application/", "image/svg"))]
     return found
 
@@ -281,7 +281,7 @@ def _sniff_rest(head: bytes) -> Sequence[str]:
 # --- What may be shown -------------------------------------------------------------------------------------------
 
 THUMBNAIL_TYPES = {"webp": "image/webp", "png": "image/png", "jpg": "image/jpeg"}
-"""Of thumbnails, by the ends of their names."""
+"""Extension of a thumbnail's name -> its media type."""
 _SAFE_INLINE = frozenset(
     ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/heic", "image/heif", "image/bmp",
      "audio/aac", "audio/flac", "audio/mp4", "audio/mpeg", "audio/ogg", "audio/opus", "audio/wav", "audio/webm",
@@ -291,5 +291,5 @@ _SAFE_INLINE = frozenset(
 
 
 def is_safe_inline(media_type: str) -> bool:
-    """Whether a browser shows the type without running anything of it; all others are downloads."""
+    """Whether a browser can show the type without running anything in it; all others are downloads."""
     return parse(media_type)[0] in _SAFE_INLINE

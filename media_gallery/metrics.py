@@ -1,4 +1,4 @@
-"""What operators can watch (Prometheus). With several workers the counts of all are added up at `/metrics`."""
+"""What operators can watch (Prometheus). `/metrics` adds up the counts of all workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the domain as values: JIDs, digests, kinds, quotas, pages. Pure: no I/O, no clock."""
+"""The words of the domain as values: JIDs, digests, categories, quotas, pages. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CATEGORIES: tuple[Category, ...] = ("image", "video", "voice", "file", "avatar")
 # --- JIDs (RFC 7622) ---------------------------------------------------------------------------------------------
 
 _localpart = get_profile("UsernameCaseMapped")
-# Letters and emoji younger than this Python. Not for localparts: whether two of those are one account must not hang on
-# what Python knows of upper and lower case.
+# With the newest letters and emoji. Not for localparts: whether two of them are one account must not depend on which
+# letters this Python can change to lower case.
 _resourcepart = get_profile("OpaqueString", unicodedata=unicodedata2)
 _LOCALPART_EXCLUDED = frozenset("\"&'/:<>@")  # RFC 7622, section 3.3.1
 _PART_BYTES = 1023  # RFC 7622, section 3.1
-_IP_LITERAL = re.compile(r"\[([0-9A-Fa-f:.]+)\]")  # without a zone, which is this machine's alone (RFC 6874)
+_IP_LITERAL = re.compile(r"\[([0-9A-Fa-f:.]+)\]")  # without a zone, which only this machine knows (RFC 6874)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Jid:
 
     @classmethod
     def parse(cls, text: str) -> Jid:
-        """Prepare `text`; raises BadRequest where it is no JID."""
+        """Prepare `text`. Raises BadRequest if it is no JID."""
         address, _, resource = text.strip().partition("/")
         local, at, domain = address.rpartition("@")
         try:
@@ -67,8 +67,8 @@ class Jid:
 
 
 def _settled(prepare: Callable[[str], str], part: str) -> str:
-    """Prepare a part of a JID until it no longer changes, as RFC 8264, section 7, asks for; else two spellings would be
-    two accounts. Raises ValueError where it goes on changing, or is too long.
+    """Prepare a part of a JID until it no longer changes, as RFC 8264, section 7, asks; else two spellings of one JID
+    would be two accounts. Raises ValueError if it goes on changing, or is too long.
     """
     for _ in range(4):
         before, part = part, prepare(part)
@@ -99,8 +99,8 @@ def _prepare_domain(domain: str) -> str:
 
 
 def prepared_domain(domain: str) -> str:
-    """A domain name as accounts' JIDs carry it. Raises ValueError where it is none."""
-    mapped = idna.uts46_remap(domain, std3_rules=False, transitional=False)  # all that is a dot is `.` from here on
+    """A domain name in the form that JIDs of accounts have. Raises ValueError if it is none."""
+    mapped = idna.uts46_remap(domain, std3_rules=False, transitional=False)  # makes every kind of dot a `.`
     return idna.decode(idna.encode(mapped.rstrip(".")))
 
 
@@ -111,14 +111,14 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A digest a client asked with, in lower-case hex. Algorithms are named as in XEP-0300."""
+    """A digest that a client sent, in lower-case hex. Algorithms are named as in XEP-0300."""
 
     algorithm: Literal["sha-1", "sha-256", "other"]
     value: str
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Tell the algorithm by length; another one is a miss, never an error (contract, `files/slot/`)."""
+        """Tell the algorithm by the length. Other text is no error, but matches nothing (contract, `files/slot/`)."""
         value = text.strip().lower()
         if _HEX.fullmatch(value):
             if len(value) == 40:
@@ -131,13 +131,15 @@ class Digest:
 # --- Addresses ---------------------------------------------------------------------------------------------------
 
 SLOT_ID, OWN_SLOT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}"), re.compile(r"[0-9a-f]{32}")
-"""What names a slot: whoever else gives out slots may use any characters that URLs need not encode."""
+"""Names of slots: of all, and of those that this service makes. Others may use any character that needs no encoding
+in URLs.
+"""
 
-# --- Kinds -------------------------------------------------------------------------------------------------------
+# --- Categories --------------------------------------------------------------------------------------------------
 
 
 def category_of(media_type: str, context: Context) -> Category:
-    """The one of the five kinds of statistics that a link counts under."""
+    """The category under which statistics count a link."""
     if context == "avatar":
         return "avatar"
     if context == "voice":
@@ -150,11 +152,11 @@ def category_of(media_type: str, context: Context) -> Category:
 # --- Metadata ----------------------------------------------------------------------------------------------------
 
 METADATA_DEPTH = 64
-"""Levels of objects and lists in metadata that are taken, and given: clients' parsers have limits of their own."""
+"""Levels of objects and lists that metadata may have, since parsers of clients have limits."""
 
 
 def nested_deeper(value: Any, most: int) -> bool:
-    """Whether there are more levels of objects and lists than that."""
+    """Whether a value has more levels of objects and lists than `most`."""
     level = [value]
     for _ in range(most):
         nested = (outer.values() if isinstance(outer, dict) else outer for outer in level if _holds(outer))
@@ -175,7 +177,7 @@ _OWN_THUMBNAIL_FORMAT = {media_type: ext for ext, media_type in THUMBNAIL_TYPES.
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The owner of files, known by a bare JID. `quota` is the limit of its own, None where it has none."""
+    """The owner of files, known by a bare JID. `quota` is its own limit, None if it has the default."""
 
     id: AccountId
     jid: str
@@ -187,14 +189,14 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What an account may store, and what it does, in bytes."""
+    """What an account may store, and what it stores, in bytes."""
 
     limit: int
     used: int
 
     @property
     def left(self) -> int:
-        """Bytes that there is room for; less than none where the limit was lowered."""
+        """Bytes that there is room for; below 0 if the limit was lowered."""
         return self.limit - self.used
 
 
@@ -210,7 +212,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class NewBlob:
-    """Bytes that no row names yet. `decodable` is None until the decoder has seen them. Sizes in bytes and pixels."""
+    """Bytes that no row names yet. `decodable` is None until a decoder has tried them. Sizes in bytes and pixels."""
 
     key: str
     size: int
@@ -230,7 +232,7 @@ class Blob(NewBlob):
 
 @dataclass(frozen=True, slots=True)
 class NewLink:
-    """A link about to be made: its public directory, and what it says of its file."""
+    """A link that is about to be made: its public directory, and what it says of its file."""
 
     slot_id: str
     name: str
@@ -245,15 +247,15 @@ class NewLink:
 
     @property
     def pictured(self) -> Literal["image", "video"] | None:
-        """The decoder that could make this link's thumbnail, going by its type alone."""
+        """Whether an image or a film could be decoded for this link, by its media type alone."""
         top_level = self.media_type.partition("/")[0]
         return top_level if top_level in ("image", "video") else None  # type: ignore[return-value]
 
     def thumbnail_files(self, blob: NewBlob) -> dict[str, str]:
-        """The last part of every thumbnail URL this link answers -> the thumbnail's file name in the store.
+        """The last part of every thumbnail URL of this link -> the thumbnail's file name in the store.
 
-        One of every image and film, also where none was wanted or can be made: it is made when it is asked for, or
-        stands for a placeholder.
+        Every image and film has one, even if none was wanted or can be made: it is made when it is asked for, or a
+        placeholder is sent.
         """
         if not self.pictured:
             return {}
@@ -268,7 +270,7 @@ class NewLink:
         return _OWN_THUMBNAIL_FORMAT.get(self.media_type, "webp")
 
     def avatar_sizes(self, blob: NewBlob) -> list[int]:
-        """Sides of an avatar's thumbnails in pixels, smallest first: those smaller than the avatar."""
+        """Sides of an avatar's thumbnails in pixels, smallest first; all are smaller than the avatar."""
         if self.context != "avatar" or not self.thumbnails:
             return []
         return [size for size in AVATAR_SIZES if size < (blob.width or 0)]
@@ -288,13 +290,13 @@ class Link(NewLink):
 
 LINK_ORDERS = ("id", "created_at", "name", "size")
 ACCOUNT_ORDERS = ("jid", "used", "quota")
-"""By what lists can be ordered; the wire and the command line put `-` before one that falls."""
+"""What lists can be ordered by; on the wire and the command line, `-` before it means the falling order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a list that is asked for: `size` items of the `page`, which counts from 1, in an order of the list's
-    own orders. Lists that have but one order look at the page alone.
+    """The part of a list that is asked for: the `page`, counted from 1, with `size` items, in one of the orders that
+    the list has. Lists that have one order only ignore `order`.
     """
 
     order: str
@@ -327,7 +329,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """What a window shows of a list of `total` items."""
+    """The items of a window on a list of `total` items."""
 
     items: list[T]
     total: int
@@ -340,7 +342,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which of an account's links are meant; everything given must hold. Times in microseconds, sizes in bytes."""
+    """Which links of an account match: those that meet every condition given. Times in microseconds, sizes in bytes."""
 
     ids: tuple[int, ...] = ()
     slot_id: str | None = None
@@ -354,12 +356,12 @@ class Filter:
     name: str | None = None
     with_avatars: bool = True
     oldest_to: tuple[int, int] | None = None
-    """Time and id of the last link that is meant, in the order of their age."""
+    """Time and id of the newest link that matches, for the oldest links of an account."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """Files and bytes an account holds, by category."""
+    """Files and bytes of an account, by category."""
 
     files: dict[Category, int] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0))
     used: dict[Category, int] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0))

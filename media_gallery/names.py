@@ -1,4 +1,4 @@
-"""File names: what is kept of a client's, those of its thumbnails, addresses made of them, and names to compare by."""
+"""File names: how a client's is cleaned, those of thumbnails, addresses made of them, and how they are compared."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import unicodedata
 from urllib.parse import quote
 
 NAME_BYTES = 255
-"""Longest file name kept, in bytes of UTF-8: what file systems and the contract allow."""
+"""The longest file name, in bytes of UTF-8, that file systems and the contract allow."""
 _UNSEEN = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-"""What turns or breaks a line, and what is nothing at all."""
+"""Characters that turn or break a line, and invisible ones."""
 
 
 def clean_name(name: str) -> str:
-    """The name as kept (contract, file object): no path, control or bidi-override characters, at most 255 bytes.
+    """The name as it is kept (contract, file object): no path, no control or bidi-override characters, at most 255
+    bytes.
 
-    Unicode stays; the extension survives shortening; `_` where nothing is left.
+    Unicode stays; a shortened name keeps its extension; `_` if nothing is left.
     """
     name = re.split(r"[/\\]", name)[-1]
     name = "".join(c for c in name if not _is_unwanted(c)).strip()
@@ -25,7 +26,7 @@ def clean_name(name: str) -> str:
 
 
 def _is_unwanted(character: str) -> bool:
-    """Controls, bidi marks and overrides, surrogates, noncharacters. What this Python does not know yet stays."""
+    """Controls, bidi marks and overrides, surrogates, noncharacters. Characters that this Python does not know stay."""
     point = ord(character)
     if character in _UNSEEN or point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF:
         return True
@@ -68,7 +69,7 @@ def avatar_thumbnail_name(size: int, name: str, ext: str) -> str:
 
 
 def _marked(mark: str, name: str, ext: str) -> str:
-    """Never the file's own name, which comes out where nothing but marks, cut to full length, made it up."""
+    """The stem with a mark before it. Never the file's own name, which a long name of marks alone could become."""
     stem = split_name(name)[0]
     marked = shorten_name(f"{mark}_{stem}.{ext}")
     return marked if marked != name else shorten_name(f"{mark}__{stem}.{ext}")

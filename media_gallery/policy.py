@@ -1,4 +1,4 @@
-"""What an account may have, and whether one more file finds room in it."""
+"""What an account may have, and whether there is room for one more file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from media_gallery.models import Account, AccountId, Category, Quota
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """The most that an account may have: bytes, and files of whatever size."""
+    """The most that an account may have: bytes, and files of any size."""
 
     size: int
     files: int
 
 
 class Policy:
-    """Answers what an account may have. Its methods that take a connection are parts of the caller's transaction."""
+    """Tells what an account may have. Methods that take a connection are part of the caller's transaction."""
 
     def __init__(self, default: Allowance) -> None:
         self.default = default
 
     def allowance(self, account: Account) -> Allowance:
-        """The one answer: what is the account's own stands before what all have. Limits of domains and of groups
-        belong between the two.
+        """What an account may have: its own limit, if it has one, else the default. Limits of domains and of groups
+        would belong between the two.
         """
         size = self.default.size if account.quota is None else account.quota
         return Allowance(size, self.default.files)
@@ -35,17 +35,17 @@ class Policy:
         return Quota(self.allowance(account).size, account.used)
 
     async def get_quota(self, c: Connection, account: AccountId) -> Quota:
-        """Raises Unauthorized where the account has gone since the request began."""
+        """Raises Unauthorized if the account was deleted since the request began."""
         return self.quota(await _get(c, account))
 
     async def check_room(
         self, c: Connection, account: AccountId | str, size: int, whole: int = 0, now: int = 0
     ) -> Quota:
-        """Whether there is room for one more file of `size` bytes; the quota before it. Raises as `charge` would.
+        """The quota before one more file of `size` bytes. Raises what `charge` would raise if there is no room for it.
 
-        `whole`: what a refusal names as the file's size, where `size` is only what it has at least. `now`: the file may
-        be one that a slot hit has counted already, whose link it takes over; then `used` is without that one.
-        `account` may be a bare JID, whose account comes to be with this file.
+        `whole`: the size that a refusal names, if `size` is only the least that the file may have. `now`: the file may
+        take over the link of a slot hit, which is counted already; then `used` is without it. `account` may be a bare
+        JID, whose account is made with this file.
         """
         found = await _get(c, account) if isinstance(account, int) else await _get_or_new(c, account)
         quota, full, counted = self.quota(found), found.files >= self.allowance(found).files, None
@@ -55,8 +55,9 @@ class Policy:
         return Quota(quota.limit, quota.used - (counted or 0))
 
     async def charge(self, c: Connection, account: AccountId, size: int, category: Category) -> Quota:
-        """Count one more file; the quota after it. Raises QuotaExceeded, TooManyFiles, or Unauthorized, on which the
-        transaction must not be committed: the row is counted first, so that of two files at once each sees the other.
+        """Count one more file; the quota after it. Raises QuotaExceeded, TooManyFiles or Unauthorized: then the
+        transaction must not be committed. It counts before it checks, so that two files at once cannot both take the
+        last room.
         """
         found = await queries.add_file(c, account, size, category)
         if found is None:
@@ -74,7 +75,7 @@ async def _get(c: Connection, account: AccountId) -> Account:
 
 
 async def _get_or_new(c: Connection, jid: str) -> Account:
-    """The account of a bare JID as it is, or as it will begin."""
+    """The account of a bare JID; if there is none, what a new one would be."""
     return await queries.find_account(c, jid) or Account(AccountId(0), jid, None, 0, 0, 0)
 
 

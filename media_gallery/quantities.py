@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 LAST = 2**63 - 1
-"""The end of time, in microseconds: the largest number that databases take."""
+"""The latest moment, in microseconds: the largest number that databases take."""
 _DATE = re.compile(r"([+-]?\d{4,})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:[T ].*)?", re.DOTALL)
 _UNITS = {
     "s": 1,
@@ -30,9 +30,9 @@ _BYTE_SIZE = TypeAdapter(ByteSize)
 
 
 def parse_moment(text: str, end: bool) -> int:
-    """A date or a time (ISO 8601) -> microseconds; a date as an `end` is the last moment of that day.
+    """A date or a time (ISO 8601) -> microseconds; as an `end`, a date means the last moment of that day.
 
-    Raises ValueError, OverflowError. What no calendar here reaches is the end of time, or its beginning.
+    Raises ValueError, OverflowError. Years that Python does not know become the latest or the earliest moment.
     """
     text = text.strip()
     far = _DATE.fullmatch(text)
@@ -55,7 +55,7 @@ def iso(microseconds: int) -> str:
 
 
 def parse_seconds(value: Any) -> Any:
-    """`10 min`, `30 days`, `90` (seconds) -> seconds. Raises ValueError. What is no text is left to others."""
+    """`10 min`, `30 days`, `90` (seconds) -> seconds. Raises ValueError. Other types pass unchanged."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower())

@@ -1,4 +1,4 @@
-"""Rate limits, by the `limits` library, counted where all workers see them: in a file of the host, or in Redis."""
+"""Rate limits, by the library `limits`. All workers share the counters: in a file of the host, or in Redis."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from media_gallery.settings import Settings
 
 log = structlog.get_logger()
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
-"""What SQLite says of a file that is not ours any more; the last one where there is no such table, or another one."""
+"""What SQLite reports if the file is damaged; the last one if the table is missing or is another one."""
 WAIT = 2.0
-"""Seconds for which a Redis may stand still before it counts as gone."""
+"""Seconds that Redis may take to answer before it counts as unavailable."""
 UNCOUNTED = "The rate limits cannot be counted"
 
 
 class SqliteStorage(Storage):
-    """Counters in a small SQLite file of their own: shared by processes, fast, and not worth a sync to disk.
+    """Counters in a small SQLite file, which processes share. It is never synced, since the counters may be lost.
 
-    So a power cut may leave it damaged: then it is begun anew, by whichever process finds that out.
+    So a power cut may damage it: then the first process that notices makes a new one.
     """
 
     STORAGE_SCHEME = ["async+sqlite"]  # noqa: RUF012, the library's own spelling
@@ -60,7 +60,7 @@ class SqliteStorage(Storage):
             self._connection.execute(statement)
 
     def _mend(self, error: sqlite3.DatabaseError) -> None:
-        """Go on with a new file where this one is damaged: one process makes it, the others find it there."""
+        """If the file is damaged, go on with a new one, which one process makes for all."""
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
             raise error
         self._connection.close()
@@ -69,14 +69,14 @@ class SqliteStorage(Storage):
             fcntl.flock(place, fcntl.LOCK_EX)
             if not self._replaced():
                 log.warning("the counters of rates are damaged and begun anew", file=str(self.path), reason=str(error))
-                for end in ("-wal", "-shm", ""):  # that one last: others see by it that there is a new one
+                for end in ("-wal", "-shm", ""):  # the file itself last: by it others notice the change
                     self.path.with_name(self.path.name + end).unlink(missing_ok=True)
             self._open()
         finally:
             os.close(place)
 
     def _replaced(self) -> bool:
-        """Whether another process has begun anew, or somebody has removed the file."""
+        """Whether another process has made a new file, or somebody has removed this one."""
         try:
             return self.path.stat().st_ino != self._inode
         except FileNotFoundError:
@@ -84,7 +84,7 @@ class SqliteStorage(Storage):
 
     def _run(self, sql: str, *args: Any) -> sqlite3.Cursor:
         try:
-            if self._replaced():  # what is counted in the old file, nobody else sees
+            if self._replaced():  # nobody else reads the old file
                 self._connection.close()
                 self._open()
             return self._connection.execute(sql, args)
@@ -115,7 +115,7 @@ class SqliteStorage(Storage):
         return float(row[0]) if row else time.time()
 
     async def check(self) -> bool:
-        self._run("DELETE FROM rates WHERE key = ''")  # none has that: what is asked is whether writing is possible
+        self._run("DELETE FROM rates WHERE key = ''")  # no key is empty: this only tries to write
         return True
 
     async def reset(self) -> int:
@@ -125,7 +125,7 @@ class SqliteStorage(Storage):
         self._run("DELETE FROM rates WHERE key = ?", key)
 
     async def sweep(self) -> int:
-        """Forget counters whose time is over; how many."""
+        """Remove counters that have expired; how many."""
         return self._run("DELETE FROM rates WHERE expires <= ?", time.time()).rowcount
 
     def close(self) -> None:
@@ -133,8 +133,8 @@ class SqliteStorage(Storage):
 
 
 def place_of(address: str, prefix: int = 64) -> str:
-    """What counts as one client address: of IPv6 a network, by its first bits, since whoever has a line has as many
-    addresses as they like.
+    """What counts as one client address. For IPv6 it is a network, given by its first bits, since each user has a whole
+    network of addresses.
     """
     try:
         host = ip_address(address)
@@ -144,7 +144,7 @@ def place_of(address: str, prefix: int = 64) -> str:
 
 
 def _mark(what: str, who: str) -> str:
-    """A key that nobody reads an address from at a glance: it stays for months, where a counter stays for a day."""
+    """A key that does not show the address: it stays for months, while a counter stays for a day."""
     return f"{what}/{hashlib.sha256(who.encode()).hexdigest()}"
 
 
@@ -154,7 +154,7 @@ def _parsed(rate: str) -> list[RateLimitItem]:
 
 
 def make_rates(settings: Settings) -> Rates:
-    """Rates counted where the settings say. Raises Unavailable where that is a file which cannot be had."""
+    """The rates, counted where the settings say. Raises Unavailable if their file cannot be opened."""
     if settings.rates_url:
         storage = storage_from_string(
             f"async+{settings.rates_url}", implementation="redispy", socket_timeout=WAIT, socket_connect_timeout=WAIT
@@ -176,7 +176,7 @@ class Rates:
         self._limiter = FixedWindowRateLimiter(storage)
 
     async def sweep(self) -> None:
-        """Forget what counts no more, where the storage does not by itself."""
+        """Remove expired counters, if the storage does not do so by itself."""
         if isinstance(self._storage, SqliteStorage):
             await self._storage.sweep()
 
@@ -185,20 +185,21 @@ class Rates:
             self._storage.close()
 
     async def check(self) -> None:
-        """Raise Unavailable, or NoSpace, where nothing can be counted now."""
+        """Raise Unavailable or NoSpace if nothing can be counted now."""
         with self._translated():
             if not await self._storage.check():
                 raise Unavailable(UNCOUNTED)
 
     async def hit(self, what: str, rate: str, who: str | int) -> None:
-        """Count one more. Raises TooManyRequests where that is one too many, NoSpace, Unavailable."""
+        """Count one event. Raises TooManyRequests if that is one too many, NoSpace, Unavailable."""
         await self._each(self._limiter.hit, what, rate, who)
 
     @asynccontextmanager
     async def counting(self, *limits: tuple[str, str, str]) -> AsyncIterator[None]:
-        """Count one more against each of several limits, unless the block cannot be done: then it counts for none.
+        """Count one event against each of several limits. If the block raises a refusal, nothing is counted.
 
-        A limit is what is counted, its rate, and whose it is. Raises what `hit` raises: that counts for none, either.
+        A limit is what is counted, its rate, and whose it is. Raises what `hit` raises; then nothing is counted,
+        either.
         """
         taken: list[tuple[RateLimitItem, str, str]] = []
         try:
@@ -217,7 +218,7 @@ class Rates:
 
     async def _give_back(self, key: str, seconds: int) -> None:
         with self._translated():
-            if await self._storage.get(key) > 0:  # its time may be over
+            if await self._storage.get(key) > 0:  # it may have expired
                 await self._storage.incr(key, seconds, -1)
 
     async def test(self, what: str, rate: str, who: str | int) -> None:
@@ -231,29 +232,29 @@ class Rates:
                     await self._refuse(item, what, who)
 
     async def remember(self, what: str, who: str, seconds: float) -> None:
-        """Know this for so long from now on; in the same place as the counters, which may be lost."""
+        """Remember this for so many seconds from now on; it is kept with the counters, so it may be lost."""
         with self._translated():
             await self._storage.clear(_mark(what, who))
             await self._storage.incr(_mark(what, who), max(1, int(seconds)))
 
     async def knows(self, what: str, who: str) -> bool:
-        """Whether that was remembered, and not too long ago."""
+        """Whether this is still remembered."""
         return await self.left(what, who) > 0
 
     async def left(self, what: str, who: str) -> float:
-        """Seconds for which that is still remembered."""
+        """Seconds for which this is still remembered."""
         key = _mark(what, who)
         with self._translated():
             return await self._storage.get_expiry(key) - time.time() if await self._storage.get(key) > 0 else 0
 
     async def again(self, what: str, who: str, seconds: float) -> int:
-        """How often this has happened, now for one more time, since a first time that is so long ago at most."""
+        """Count that this happened again; how often it has, since a first time at most so many seconds ago."""
         with self._translated():
             return await self._storage.incr(_mark(what, who), max(1, int(seconds)))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """The storage's errors as ours. Raises NoSpace, Unavailable."""
+        """Turn errors of the storage into NoSpace or Unavailable."""
         try:
             yield
         except sqlite3.Error as error:

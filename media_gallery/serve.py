@@ -1,4 +1,4 @@
-"""The process family of one host: web workers, and the courier that holds the XMPP connection."""
+"""The processes of one host: web workers, and the courier that holds the XMPP connection."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from media_gallery.settings import Settings, load_settings
 
 log = structlog.get_logger()
 CONFIG = "MEDIA_GALLERY_CONFIG"
-"""Environment variable by which the settings file reaches the processes started here."""
+"""Environment variable that tells the settings file to the processes started here."""
 HEAD = 512 * 1024
-"""Bytes that a request's head may have, and of a body read at once: the fewer, the slower are large uploads."""
+"""Bytes of a request's head, at most, and of a body read at once: fewer make large uploads slower."""
 DESCRIPTORS = 65_536
-"""Most files and connections that a process may have open, where the system allows so many."""
+"""Files and connections that a process may have open, at most, if the system allows so many."""
 _MALLOC = {  # without these, glibc gives the memory of large bodies back and takes it again, piece by piece
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
@@ -52,7 +52,7 @@ def _settings() -> Settings:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it has gone, however that ended."""
+    """End this process when the one that started it has ended, in whatever way."""
     parent = multiprocessing.parent_process()
     assert parent
 
@@ -64,7 +64,7 @@ def _end_with_parent() -> None:
 
 
 def worker() -> Starlette:
-    """One web worker's application: what the server calls in each of its processes."""
+    """The application of one web worker; the server calls this in each of its processes."""
     _end_with_parent()
     settings = _settings()
     logs.set_up(settings)
@@ -72,7 +72,7 @@ def worker() -> Starlette:
 
 
 def xmpp_config(settings: Settings) -> XmppConfig:
-    """What the courier needs of the settings."""
+    """The settings that the courier needs."""
     return XmppConfig(
         jid=settings.xmpp_jid,
         password=settings.xmpp_password.get_secret_value(),
@@ -91,7 +91,7 @@ def courier(path: str) -> None:
     _end_with_parent()
     settings = _settings()
     logs.set_up(settings)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the whole family; the parent ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all processes; the parent ends us
 
     async def run() -> None:
         async with answering(settings) as room:
@@ -139,8 +139,8 @@ class _CourierKeeper:
 def serve(settings: Settings, config: Path | None) -> None:
     """Run the service until a stop signal; running requests may finish within `stop_timeout`.
 
-    Raises Unavailable where the address is taken or is none of this machine, another command has the data directory to
-    itself, or the database cannot be opened.
+    Raises Unavailable if the address is taken or is not one of this machine, if another command has the data directory
+    to itself, or if the database cannot be opened.
     """
     logs.set_up(settings)
     _check_address(settings)
@@ -153,14 +153,14 @@ def serve(settings: Settings, config: Path | None) -> None:
 
 
 async def _try_out(settings: Settings) -> None:
-    """Open once what each worker will open: a worker that cannot start is started again and again, unheard."""
+    """Open once what each worker will open: a worker that cannot start would be started again and again, silently."""
     async with started_database(settings):
         await make_rates(settings).close()
 
 
 def _let_children_begin_clean() -> None:
-    """Without threads and connections of ours, and without the command line: what is spawned would load our main module
-    again, wherever that lies.
+    """Spawn children, so that they have no threads and connections of ours. Hide the main module, the command line,
+    which each child would load again.
     """
     multiprocessing.set_start_method("spawn", force=True)
     ours = vars(sys.modules["__main__"])
@@ -190,7 +190,7 @@ def _serve(settings: Settings, config: Path | None) -> None:
 
 
 def _check_address(settings: Settings) -> None:
-    """Workers share their port (SO_REUSEPORT), so a second service would share it, too, instead of failing."""
+    """Raise Unavailable if the port is taken. Workers share it (SO_REUSEPORT), so a second service would not fail."""
     host, port = settings.address
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -201,8 +201,8 @@ def _check_address(settings: Settings) -> None:
 
 
 def _connections() -> int:
-    """Connections a worker may hold. Idle ones cost little, so the limit is that of descriptors: a lower one would let
-    a few thousand of them keep everybody else out. Half is left for the files that requests open.
+    """How many connections a worker may hold: half of its descriptors, the rest is for the files that requests open.
+    Idle connections cost little, and a lower limit would let a few thousand of them keep everybody else out.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: what each may be, and in which words one is refused."""
+"""The types of values that settings have: what each may be, and the message if it is wrong."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from media_gallery.quantities import parse_bytes, parse_seconds
 NO_RATE = "none"
 """The rate that limits nothing."""
 _LONGEST = 100 * 365 * 86400
-"""Seconds that any time may have: behind it are clocks, databases and systems that know no longer ones."""
+"""The most seconds of any time: clocks, databases and systems have limits not far above."""
 _MANY = 10**12
-"""The most that any number may be: far more than makes sense, far less than what a database cannot count."""
+"""The most that any number may be: far more than makes sense, far less than the limit of a database."""
 
 
 def _check_seconds(value: float) -> float:
@@ -66,7 +66,7 @@ def _check_url(value: str) -> str:
 
 
 def is_url(value: str, *schemes: str) -> bool:
-    """Whether it names a host, by one of the schemes, and a port that there is, if any."""
+    """Whether it has one of the schemes, a host and, if a port is named, a possible one."""
     try:
         parts = urlsplit(value)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", value)
@@ -75,7 +75,7 @@ def is_url(value: str, *schemes: str) -> bool:
 
 
 def is_address(url: str) -> bool:
-    """Whether each of the hosts that it may name has a port that can be one."""
+    """Whether the ports of all hosts in it are possible ones."""
     try:
         hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
     except ValueError:
@@ -96,7 +96,7 @@ def _check_listen(value: str) -> str:
 
 
 def parse_listen(value: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """Raises ValueError for what is no `host:port`."""
+    """IP address and port of `host:port`. Raises ValueError."""
     host, _, port = value.rpartition(":")
     if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
         raise ValueError(port)
@@ -104,7 +104,7 @@ def parse_listen(value: str) -> tuple[IPv4Address | IPv6Address, int]:
 
 
 def own_url(listen: str) -> str:
-    """Where a program on the same machine reaches who listens there."""
+    """The URL at which programs on the same machine reach a service that listens there."""
     ip, port = parse_listen(listen)
     if ip.is_unspecified:
         ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
@@ -131,7 +131,7 @@ def _check_jid(value: str) -> str:
 
 
 def _check_secret(value: SecretStr) -> SecretStr:
-    if 0 < len(value.get_secret_value()) < 32:  # whoever has a token can try secrets on it
+    if 0 < len(value.get_secret_value()) < 32:  # with a token, secrets can be guessed offline
         raise ValueError("must have 32 characters at least")
     return value
 

@@ -1,4 +1,4 @@
-"""Settings: environment variables `MEDIA_GALLERY_*` over an optional TOML file, validated at start."""
+"""Settings: environment variables `MEDIA_GALLERY_*`, which override an optional TOML file; validated at start."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from media_gallery.setting_types import (
 
 PREFIX = "MEDIA_GALLERY_"
 OWN_VARIABLES = frozenset(["CONFIG", "COURIER"])
-"""Variables with this prefix that are no settings: how the processes of the service find one another."""
+"""Variables with this prefix that are no settings: the processes of the service use them among themselves."""
 
 
 class Settings(BaseSettings):
@@ -306,7 +306,7 @@ class Settings(BaseSettings):
 
     @property
     def api_url(self) -> str:
-        """What clients find by discovery, and append `v1/files/` to."""
+        """The address that discovery tells clients; they append `v1/files/` to it."""
         return f"{self.public_url}/api/"
 
 
@@ -319,6 +319,6 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
 
 
 def _mistyped() -> dict[str, Any]:
-    """Variables that look like settings and are none: a deny list with a typing error must not be passed over."""
+    """Variables that look like settings and are none: they are refused, since they may be a mistyped deny list."""
     names = {name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)} - OWN_VARIABLES
     return {name.lower(): "" for name in names if name.lower() not in Settings.model_fields}

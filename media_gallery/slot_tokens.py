@@ -1,8 +1,8 @@
-"""The token that lets one file be put at one address: signed by who answers slots, verified by who takes the upload.
+"""The token that permits one upload to one slot: it is signed when the slot is given out, and verified at the upload.
 
-It is a JWT (RFC 7519, HS256) with the claims of Prosody's `mod_http_file_share`, which signs the same where it shares
-our secret. Nothing is kept of it; a slot takes one file, so it works once. Written out, not taken from a library: with
-one algorithm no token has a say in how it is verified, and a library would take ten times as long for each slot.
+It is a JWT (RFC 7519, HS256) with the claims of Prosody's `mod_http_file_share`, which can sign such tokens if it has
+our secret. Nothing of it is stored; a slot takes one file, so a token works once. It is written here, not taken from a
+library: there is one algorithm, so a token cannot choose how it is verified; and a library takes ten times as long.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Purpose = Literal["message", "profile", "ephemeral", "permanent"]
 """What a file is for (XEP-0363, section 8)."""
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 _LONGEST = 8192
-"""Characters of a token, of which a name of 255 bytes and the longest JID need half at most."""
+"""Characters of a token, at most: a name of 255 bytes and the longest JID need half of them."""
 _SHAPE = re.compile(r"([\w-]+)\.([\w-]+)\.([\w-]+)", re.ASCII)
 _REFUSED = "The permission for this upload is not valid, or no longer"
 Slot = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{22,64}\Z")]
-"""What may stand in an address and name a directory, and cannot be guessed: 128 bits in base64 are 22 characters."""
+"""A name for an address and a directory that cannot be guessed: 128 bits in base64 are 22 characters."""
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -38,7 +38,7 @@ Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a token says. `sub`: the uploader's bare JID; `filesize` in bytes; the rest in seconds since 1970.
 
-    `expires`: when the file itself shall go, where that was asked for. `purpose` is ours, Prosody has none.
+    `expires`: when the file itself should be deleted, if the client told. `purpose` is ours, Prosody has none.
     """
 
     sub: Text
@@ -53,7 +53,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
-    """A token's header (RFC 7515, section 4): one that has more to say asks for something that we do not do."""
+    """A token's header (RFC 7515, section 4). Further fields are refused: they would ask for what we do not support."""
 
     alg: Literal["HS256"]
     typ: str = "JWT"
@@ -63,15 +63,15 @@ _claims, _header = msgspec.json.Decoder(Claims), msgspec.json.Decoder(_Header)
 
 
 def sign(secret: str, claims: Claims) -> str:
-    """The token that says so."""
+    """The token with these claims."""
     said = f"{_HEADER}.{_encoded(msgspec.json.encode(claims))}"
     return f"{said}.{_signature(secret.encode(), said)}"
 
 
 def verify(secret: str, token: str, slot: str, name: str, now: int) -> Claims:
-    """What a token says that is good for `/media/SLOT/NAME`, both percent-decoded, at `now` (seconds since 1970).
+    """The claims of a token that is valid for `/media/SLOT/NAME`, both percent-decoded, at `now` (seconds since 1970).
 
-    Raises Forbidden for any other: forged, malformed, too late, for another address.
+    Raises Forbidden if it is forged, malformed, too late, or for another address.
     """
     parts = _SHAPE.fullmatch(token[: _LONGEST + 1])
     if not parts or len(token) > _LONGEST:
@@ -82,7 +82,7 @@ def verify(secret: str, token: str, slot: str, name: str, now: int) -> Claims:
     try:
         _header.decode(_decoded(header))
         claims = _claims.decode(_decoded(payload))
-    except ValueError as error:  # msgspec's and base64's, too
+    except ValueError as error:  # the errors of msgspec and base64 are ValueErrors
         raise Forbidden(_REFUSED) from error
     if now >= claims.exp or (claims.slot, claims.filename) != (slot, name):
         raise Forbidden(_REFUSED)
@@ -105,18 +105,18 @@ _HEADER = _encoded(b'{"alg":"HS256","typ":"JWT"}')
 
 
 class SlotTokens:
-    """Signs and verifies by the `secret` of the settings, else by one that the database keeps for all hosts."""
+    """Signs and verifies with the `secret` of the settings, or else with one that the database keeps for all hosts."""
 
     def __init__(self, db: Database, clock: Callable[[], int], secret: str = "") -> None:
         self.db, self.clock, self._secret = db, clock, secret
 
     async def sign(self, claims: Claims) -> str:
-        """The token that says so. Raises what the database does."""
+        """The token with these claims. Raises what the database raises."""
         return sign(await self._find_secret(), claims)
 
     async def verify(self, token: str, slot: str, name: str) -> Claims:
-        """What a token says that is good now for `/media/SLOT/NAME`, percent-decoded: to be asked when a request
-        begins, since an upload may take longer than its token is valid. Raises Forbidden, and what the database does.
+        """The claims of a token that is valid now for `/media/SLOT/NAME`, percent-decoded. Call it when a request
+        begins, since an upload may take longer than its token is valid. Raises Forbidden, and what the database raises.
         """
         return verify(await self._find_secret(), token, slot, name, self.clock() // 1_000_000)
 

@@ -1,4 +1,4 @@
-"""The way in: may this file come, is it here already, take it. However it is brought, in a form or by itself."""
+"""How files come in, by any transport: whether one may come, whether its bytes are known, and the upload itself."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from media_gallery.thumbnails import Avatar, DecoderFailed, Thumbnailer, Undecod
 
 log = structlog.get_logger()
 STEP = 512 * 1024
-"""Bytes of an upload between two looks at what else of its account is on its way, where its quota is nearly reached."""
+"""Bytes of an upload between two looks at the account's other uploads, if the quota is nearly used up."""
 AWAITED = 600 * 1_000_000
-"""Microseconds after a slot hit within which an upload of the same takes the hit's link over (contract)."""
+"""Microseconds after a slot hit in which an upload of the same bytes takes over its link (contract)."""
 COME_AGAIN = 5
-"""Seconds after which a client may try again that has too many uploads under way."""
+"""Seconds after which a client with too many uploads under way may try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +43,19 @@ class Limits:
 
 @dataclass(slots=True)
 class Received:
-    """What has come of a file, as one value: kept, it is all that going on with the file would need. Sizes in bytes.
+    """What has come of a file, as one value: if it were stored, an upload could be resumed. Sizes in bytes.
 
-    Its digests and the first bytes, by which its type is told, are no part of it, for both follow from the bytes under
-    the key. No digest of `hashlib` gives its state away: who goes on without the writer reads those bytes once more.
+    It does not hold digests or the first bytes, which tell the type: both follow from the bytes under the key. The
+    state of a `hashlib` digest cannot be stored, so to resume without the writer those bytes must be read again.
     """
 
     account: AccountId
     key: str
-    """Under which the store has its bytes."""
+    """The key under which the store has the bytes."""
     size: int = 0
     """How many have come."""
     whole: int = 0
-    """How many there will be, as far as it is known, for a refusal to name."""
+    """How many there will be, as far as is known; a refusal names it."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -76,12 +76,11 @@ class Uploads:
         self.keeper = Keeper(self.db, self.store, self.arrivals, self.policy, self.clock)
 
     async def admit(self, account: AccountId | str, size: int, whole: int = 0, *, again: bool = True) -> Quota:
-        """Whether a file of so many bytes may come; the quota before it. Raises TooLarge, QuotaExceeded, TooManyFiles,
-        NoSpace.
+        """The quota before one more file of so many bytes. Raises TooLarge, QuotaExceeded, TooManyFiles, NoSpace.
 
-        `whole`: what a refusal names as its size, where `size` is only what it has at least. `again`: it may be the
-        upload of a slot hit, which `used` is without then. `account` may be a bare JID, whose account comes to be with
-        this file.
+        `whole`: the size that a refusal names, if `size` is only the least that the file may have. `again`: the file
+        may be the upload of a slot hit, and then `used` is without it. `account` may be a bare JID, whose account is
+        made with this file.
         """
         if size > self.limits.max_file_size:
             raise TooLarge(max_file_size=self.limits.max_file_size)
@@ -91,7 +90,7 @@ class Uploads:
         return quota
 
     async def slot(self, account: AccountId, offer: Offer) -> Kept | Quota:
-        """A new link where the account already has these bytes; otherwise its quota.
+        """A new link if the account already has these bytes, else its quota.
 
         Raises what `begin` would raise for the same file.
         """
@@ -103,7 +102,7 @@ class Uploads:
         known = await self.db.read(lambda c: links.find_by_digest(c, account, digest, size, avatar))
         if known is None:
             return quota
-        # Its bytes are not here to be looked at: a type that has to be looked at says nothing.
+        # There are no bytes to check the type with, so a type that needs a check is ignored.
         said = media_types.parse(offer.media_type)[0] if offer.media_type and not avatar else None
         media_type = said if said and said != "text/plain" else known.media_type
         context = offer.believed_context or ("file" if known.context == "avatar" else known.context)
@@ -116,9 +115,9 @@ class Uploads:
         return kept
 
     async def permit(self, jid: str, size: int) -> None:
-        """Whether a bare JID may upload `size` bytes now, which has an account or gets one with its first upload.
+        """Raise if a bare JID may not upload `size` bytes now. It need not have an account yet.
 
-        Counts, and raises, as `slot` does.
+        Counts and raises as `slot` does.
         """
         account = await self.db.read(lambda c: accounts.find_account(c, jid))
         await self._count_slot(account.id if account else jid)
@@ -132,8 +131,8 @@ class Uploads:
     async def begin(
         self, account: AccountId, least: int = 0, whole: int = 0, slot_id: str = ""
     ) -> AsyncIterator[Upload]:
-        """An upload of at least `least` bytes and about `whole`. At the end of the `with` nothing is left of what was
-        not finished, whatever ended it. `slot_id`: the slot that it is for, if that was given out before.
+        """An upload of at least `least` bytes and about `whole`. If it is not finished at the end of the `with`, it is
+        discarded. `slot_id`: the slot, if one was given out before.
 
         Raises TooManyRequests, TooLarge, QuotaExceeded, TooManyFiles, NoSpace, Conflict.
         """
@@ -157,7 +156,7 @@ class Uploads:
 
 
 class Upload:
-    """One file on its way in, whatever brings it."""
+    """One file that is being uploaded, by any transport."""
 
     def __init__(self, uploads: Uploads, received: Received, entry: Entry, writer: Writer, left: int) -> None:
         self._uploads, self.received, self._entry, self._writer = uploads, received, entry, writer
@@ -165,14 +164,14 @@ class Upload:
         self._free = self._until_next_look(left)
 
     async def announce(self, size: int) -> None:
-        """The client says how many bytes there will be, before they come. Raises what `admit` does."""
+        """Note how many bytes the client will send, before they come. Raises what `admit` raises."""
         self.received.whole = size or self.received.whole
         await self._uploads.admit(self.received.account, size)
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes. Raises TooLarge or QuotaExceeded as soon as there are too many, NoSpace.
 
-        All that the account sends at once counts, or many uploads that never end could fill the disk.
+        All uploads of the account count together: else many that never end could fill the disk.
         """
         await self._count(len(chunk))
         if len(self._head) < media_types.HEAD:
@@ -180,7 +179,7 @@ class Upload:
         await self._writer.write(chunk)
 
     async def _count(self, added: int) -> None:
-        """Count bytes as under way, at times together with those that other uploads of the account have brought."""
+        """Count bytes that have come; sometimes look at the account's other uploads, too."""
         arrivals, received = self._uploads.arrivals, self.received
         size = received.size + added
         if added <= self._free:
@@ -196,8 +195,8 @@ class Upload:
         self._free = self._until_next_look(left)
 
     def _until_next_look(self, left: int) -> int:
-        """Bytes that may come before the next look at what a file may have, and at what is left to the account: others
-        use that up, too.
+        """Bytes that may come before the next look at the limits and at what is left of the quota, which other uploads
+        use, too.
         """
         return max(0, min(left, max(STEP, left // 64), self._uploads.limits.max_file_size - self.received.size))
 
@@ -218,7 +217,7 @@ class Upload:
         async with self._held_open(staged, new) as fd:
             kept = await self._uploads.keeper.keep(self._entry, staged, offer, new)
             link = kept.link
-            if link.thumbnails and link.pictured and not link.blob.decodable:  # it may have failed under a wrong type
+            if link.thumbnails and link.pictured and not link.blob.decodable:  # the type may have been wrong before
                 with only_logged("thumbnail not made", link=link.id):
                     blob = await self._uploads.files.decode(link, self._uploads.limits.thumbnail_wait, fd)
                     kept = replace(kept, link=replace(link, blob=blob))
@@ -226,7 +225,7 @@ class Upload:
 
     @asynccontextmanager
     async def _held_open(self, staged: Staged, new: NewLink) -> AsyncIterator[int | None]:
-        """A descriptor for the decoder, where the store is far away and would have to bring the bytes back."""
+        """A descriptor for the decoder, if the store is far away: it would have to fetch the bytes back."""
         store = self._uploads.store
         if not (new.thumbnails and new.pictured) or store.files is not None:
             yield None
@@ -248,7 +247,7 @@ class Upload:
         return kept
 
     async def _crop(self, staged: Staged) -> Avatar:
-        """The square that is kept of an avatar; the original bytes go. Raises UnsupportedMedia, Unavailable."""
+        """The avatar made of the image, whose own bytes are discarded. Raises UnsupportedMedia, Unavailable."""
         try:
             async with self._uploads.store.opened_staged(staged) as fd:
                 avatar = await self._uploads.thumbnailer.avatar(fd, owner=self.received.account)
@@ -266,5 +265,5 @@ class Upload:
         return avatar
 
     async def discard(self) -> None:
-        """Leave nothing of it; `begin` sees to that."""
+        """Remove what was written; `begin` calls this if the upload was not finished."""
         await self._writer.discard()
