@@ -20,7 +20,7 @@ from media_gallery.http.request import Call, Services, read_parameters
 
 BASE = "/api/v1"
 DOCUMENT, DOCUMENT_PAGE = f"{BASE}/openapi.json", "/api/docs"
-"""Where the table is described, for programs and for people."""
+"""Paths of the description of the table, for programs and for people."""
 
 Files, Tokens, Infos = (
     shapes.PageOf[shapes.FileObject],
@@ -69,11 +69,11 @@ PLAIN: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
     "/readyz": {"GET": status.readyz},
     "/metrics": {"GET": status.metrics_page},
 }
-"""What is not asked as the API is, by path and method."""
+"""What is not part of the API, by path and method."""
 
 
 async def _check_need(call: Call, need: Need) -> None:
-    """Let those alone through who may make the call. Raises Unauthorized, Forbidden."""
+    """Check whether the client may make the call. Raises Unauthorized, Forbidden."""
     if need == "nothing" or (need == "token or code" and call.token is None):
         return
     await call.authenticate()
@@ -82,7 +82,7 @@ async def _check_need(call: Call, need: Need) -> None:
 
 
 def _answer(services: Services, operations: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint of one path: the operation of the request's method, its parameters read, its answer written."""
+    """The endpoint of one path: it finds the operation by method, reads its parameters and writes its answer."""
 
     async def endpoint(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
@@ -110,7 +110,7 @@ def _plain(
 
 
 def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], methods: Iterable[str] = ("GET",)) -> Route:
-    """A route to a plain ASGI application, which is spared Starlette's own handling of errors."""
+    """A route to a plain ASGI application, without Starlette's own handling of errors."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         response = await endpoint(Request(scope, receive, send))
@@ -122,7 +122,7 @@ def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method
 
 
 def routes(services: Services) -> list[Route]:
-    """Every path there is, media first: it is asked for most."""
+    """All routes; media first, since it is requested most."""
     document = openapi.Document(API, services.settings.public_url)
     table = [_route(path, _plain(services, handlers), handlers) for path, handlers in PLAIN.items()]
     table += [_route(DOCUMENT, document.answer), _route(DOCUMENT_PAGE, document.page)]
@@ -133,9 +133,9 @@ def routes(services: Services) -> list[Route]:
 
 
 class _Application(Starlette):
-    """Starlette with our middleware alone: its two layers around it are for errors, which `Errors` answers.
+    """Starlette with our middleware alone: it would add two layers for errors, which `Errors` handles.
 
-    A path may end in a slash or not, but for a file's.
+    Every path may end in a slash or not, except that of a file.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

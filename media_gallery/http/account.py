@@ -26,7 +26,7 @@ async def request_code(call: Call, params: parameters.CodeRequest) -> shapes.Cod
 
 
 async def _holds(call: Call, jid: Jid) -> bool:
-    """Whether the request has a valid token of this account; another one says nothing, and is no reason to refuse."""
+    """Whether the request has a valid token of this account. Any other token is ignored, not refused."""
     with suppress(Unauthorized):
         await call.authenticate()
         return call.caller.jid == jid.bare
@@ -79,7 +79,7 @@ async def delete_account(call: Call, params: parameters.AccountDelete) -> None:
 
 
 async def get_quota(call: Call, params: parameters.JidParams) -> shapes.Quota:
-    """What the account may store, and what it does; administrators may ask for any `jid`."""
+    """What the account may store, and what it stores; administrators may ask for any `jid`."""
     accounts = call.services.accounts
     if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
         accounts.check_admin(call.caller)

@@ -20,7 +20,7 @@ def _page(call: Call, page: Page[Link]) -> shapes.PageOf[shapes.FileObject]:
 
 
 async def slot(call: Call, params: parameters.SlotParams) -> shapes.FileObject | shapes.SlotAnswer:
-    """May this file come? Where the account has it already, a new link to it."""
+    """Whether this file may be uploaded; if the account has it already, a new link to it."""
     offer = params.offer()
     answer = await call.services.uploads.slot(call.caller.account, offer)
     if isinstance(answer, Kept):
@@ -63,7 +63,7 @@ async def _list(call: Call, params: parameters.ListParams, wanted: Filter) -> sh
 
 
 async def delete_files(call: Call, params: parameters.DeleteParams) -> None:
-    """Delete by `id`, by `file`, or by filters; avatars go only where `contexts` names them."""
+    """Delete by `id`, by `file`, or by filters; avatars are deleted only if `contexts` names them."""
     wanted = params.filter(with_avatars=True)
     if params.file:
         wanted = replace(wanted, slot_id=parameters.parse_media_url(params.file)[0])
@@ -109,7 +109,7 @@ async def delete_percent(call: Call, params: parameters.PercentDeleteParams) -> 
 
 
 async def stats(call: Call, params: parameters.FilterParams) -> shapes.Statistics:
-    """Counts and bytes of each kind of file."""
+    """Counts and bytes of files, by category."""
     usage = await call.services.files.usage(call.caller.account, params.filter(with_avatars=True))
     quota = await call.services.accounts.quota(call.caller.account)
     return shapes.statistics(usage, quota)

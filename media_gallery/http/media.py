@@ -1,4 +1,4 @@
-"""`/media/SLOT_ID/NAME`: the bytes, to whoever has the link."""
+"""`GET /media/SLOT_ID/NAME`: the bytes, for everybody who has the link."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from media_gallery.media_types import THUMBNAIL_TYPES, is_safe_inline
 
 PLACEHOLDER = (Path(__file__).parent / "placeholder.webp").read_bytes()
 AT_ONCE = 64 * 1024
-"""Bytes up to which what is sent is read first, and sent as one message: faster than any way of handing over a file."""
+"""Up to so many bytes are read and sent as one message: that is faster than to hand over a file."""
 _FOREVER = "public, max-age=31536000, immutable"
 
 
 async def media(call: Call) -> Response:
-    """Raises NotFound, RangeNotSatisfiable."""
+    """Send a file or a thumbnail. Raises NotFound, RangeNotSatisfiable."""
     files, path = call.services.files, call.request.path_params
     content = await files.find(path["slot_id"], path["name"])
     link, data, headers = content.link, content.data, _headers(content)
     if content.placeholder:
-        for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # those of the thumbnail that may yet be made
+        for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # they are those of the thumbnail, made later
             del headers[name]
         return Response(PLACEHOLDER, headers={**headers, "Cache-Control": "public, max-age=60"})
     if _not_modified(call.request, headers):
@@ -48,7 +48,7 @@ async def media(call: Call) -> Response:
     status = 206 if span else 200
     if call.request.method == "HEAD":
         if data is None:
-            await files.file(link)  # raises NotFound where it is lost
+            await files.file(link)  # raises NotFound if the file is lost
         return Response(status_code=status, headers=headers)
     if data is not None:
         return Response(data[start:end], status, headers)
@@ -64,13 +64,13 @@ async def media(call: Call) -> Response:
 
 
 def _redirect(url: str, lifetime: float) -> Response:
-    """To the store itself, for as long as the signature surely holds; whoever may read the file may see the address."""
+    """To the store itself. Clients may keep the redirect while its signature is surely valid."""
     kept = f"private, max-age={int(lifetime / 2)}"
     return Response(status_code=302, headers={**ALWAYS, "Location": url, "Cache-Control": kept})
 
 
 async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same pieces, once the first is there: what goes wrong before is answered in the contract's shape."""
+    """The same pieces, after the first has come: an error before that is answered in the contract's form."""
     first = await anext(pieces, b"")
 
     async def all_of_them() -> AsyncIterator[bytes]:
@@ -96,14 +96,14 @@ def _headers(content: Content) -> dict[str, str]:
 
 
 def disposition(media_type: str, name: str) -> str:
-    """`Content-Disposition` (RFC 6266): inline for safe types alone, with the name for downloads of either."""
+    """`Content-Disposition` (RFC 6266): inline only for safe types, and with the name of the file for downloads."""
     disposition_type = "inline" if is_safe_inline(media_type) else "attachment"
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
     return f"{disposition_type}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _not_modified(request: Request, headers: dict[str, str]) -> bool:
-    """RFC 9110, section 13.2.2: `If-None-Match` decides where it is there, else `If-Modified-Since`."""
+    """RFC 9110, section 13.2.2: `If-None-Match` decides if it is given, else `If-Modified-Since`."""
     tags = request.headers.get("if-none-match")
     if tags is not None:
         etag = headers["ETag"]
@@ -120,7 +120,7 @@ def _not_after(modified: str, moment: str) -> bool:
 
 
 def _nginx_agrees(request: Request, span: tuple[int, int] | None) -> bool:
-    """Whether nginx, once it is handed the file, answers as we would: it has other ideas of the rest."""
+    """Whether nginx, if it is given the file, answers this request as we would."""
     asked = request.headers
     return (
         request.method == "GET"
@@ -130,7 +130,7 @@ def _nginx_agrees(request: Request, span: tuple[int, int] | None) -> bool:
 
 
 def _range(request: Request, headers: dict[str, str], size: int) -> tuple[int, int] | None:
-    """The asked part as [start, end); None for the whole. Raises RangeNotSatisfiable."""
+    """The requested part as [start, end); None for the whole file. Raises RangeNotSatisfiable."""
     asked = request.headers.get("range")
     condition = request.headers.get("if-range")
     if asked is None or request.method != "GET":
@@ -141,9 +141,9 @@ def _range(request: Request, headers: dict[str, str], size: int) -> tuple[int, i
 
 
 def parse_range(asked: str, size: int) -> tuple[int, int] | None:
-    """A `Range` header as [start, end); None where the whole is to be sent: another unit, many ranges, nonsense.
+    """A `Range` header as [start, end); None for the whole file: for another unit, several ranges, or a malformed one.
 
-    RFC 9110, section 14.2. Raises RangeNotSatisfiable where the one range lies outside.
+    RFC 9110, section 14.2. Raises RangeNotSatisfiable if the range is outside the file.
     """
     unit, _, spec = asked.partition("=")
     first, dash, last = (part.strip() for part in spec.partition("-"))
@@ -163,7 +163,7 @@ def parse_range(asked: str, size: int) -> tuple[int, int] | None:
 
 
 class _PathResponse(Response):
-    """A whole file, sent by the server itself (ASGI extension `http.response.pathsend`)."""
+    """A whole file, which the server sends itself (ASGI extension `http.response.pathsend`)."""
 
     def __init__(self, path: str, headers: dict[str, str]) -> None:
         super().__init__(headers=headers)

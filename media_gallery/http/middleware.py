@@ -1,4 +1,4 @@
-"""Around every request: the one error shape, the log line, the metrics."""
+"""What is done for every request: errors in one form, the log line, the metrics."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from media_gallery.settings import Settings
 
 log = structlog.get_logger()
 GONE = 499
-"""What is noted of a client that went away before its answer."""
+"""The status that is logged if the client went away before its answer."""
 METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 OTHER = "other"
-"""What a method that is none of these is counted as: each label of a metric is kept for good."""
+"""The label of any other method, since each label of a metric stays in memory for ever."""
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "cross-origin",
     "X-Robots-Tag": "noindex",
 }
-"""Headers of every answer, so that nothing runs on this host and nobody indexes it."""
+"""Headers of every answer, so that no script runs under this host and no search engine indexes it."""
 PRIVATE = {**ALWAYS, "Cache-Control": "no-store"}
-"""Those of the API, whose answers are one account's."""
+"""Headers of the API, whose answers are for one account."""
 
 UNASKED = 1.0
-"""Seconds that an answer has to go out before a body is read which its client waits to be asked for
-(`Expect: 100-continue`): if that is read sooner, the server may send `100` first.
+"""Seconds between an answer and the reading of a body that the client has not sent yet (`Expect: 100-continue`): if it
+is read sooner, the server may send `100` before the answer.
 """
 
 
@@ -56,10 +56,10 @@ def error_response(error: GalleryError, headers: Mapping[str, str] | None = None
 
 
 class Linger:
-    """Reads and throws away what is still coming of a request that is answered already (contract, "Errors").
+    """Reads and throws away the rest of a request that is answered already (contract, "Errors").
 
-    A client that is not read while it sends, and a proxy in front, see a broken connection instead of the answer.
-    Granian goes on reading for the application behind an answer that was sent whole, not behind one sent in pieces.
+    If nobody reads what a client sends, the client, or a proxy in front, gets a broken connection instead of the
+    answer. Granian itself reads the rest after an answer that was sent whole, but not after one sent in pieces.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -87,7 +87,7 @@ class Linger:
             await send(message)
 
         await self.app(scope, read, answer)
-        if coming and not late:  # who is too slow has been waited for
+        if coming and not late:  # a client that was too slow is not waited for again
             if unasked:
                 await asyncio.sleep(UNASKED)
             await self._throw_away(read)
@@ -105,7 +105,7 @@ class Linger:
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, with refusals in their one shape."""
+    """Starlette's, with refusals in our form."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         answer = super().preflight_response(request_headers)
@@ -116,7 +116,7 @@ class Cors(CORSMiddleware):
 
 
 class Errors:
-    """Refusals in their one shape; what nobody foresaw is logged whole and answered with a neutral 500."""
+    """Answers refusals in one form; any other error is logged with its traceback and answered with a neutral 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -130,7 +130,7 @@ class Errors:
             await self._break_off(scope, receive, send)
         except Exception as error:
             answer, begun = _answer(error), "status" in scope["state"]
-            if begun and isinstance(error, GalleryError):  # the server closes what has no end, so the client knows
+            if begun and isinstance(error, GalleryError):  # the server closes the connection, so the client notices
                 log.warning("answer cut short", route=route_of(scope), reason=str(error))
             elif begun or answer.status_code == 500:
                 log.exception("unforeseen error", method=scope["method"], route=route_of(scope))
@@ -140,7 +140,7 @@ class Errors:
 
     @staticmethod
     async def _break_off(scope: Scope, receive: Receive, send: Send) -> None:
-        """The server tells a client that has gone and one whose chunks are malformed in the same way: answer either."""
+        """Answer, since a client with malformed chunks looks to us like one that has gone."""
         if "status" not in scope["state"]:
             await error_response(BadRequest("The body ends too early, or is malformed"))(scope, receive, send)
             if b"transfer-encoding" not in dict(scope["headers"]):
@@ -150,7 +150,7 @@ class Errors:
 def _answer(error: Exception) -> Response:
     if isinstance(error, GalleryError):
         return error_response(error)
-    if isinstance(error, HTTPException):  # Starlette's own: an unknown path, a method that a path does not take
+    if isinstance(error, HTTPException):  # Starlette's own: an unknown path, or a method that the path does not have
         if error.status_code == 405:
             return error_response(MethodNotAllowed(), error.headers)
         return error_response(NotFound("There is no such address"))
@@ -169,7 +169,7 @@ def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 
 class Observe:
-    """One log line and one count a request."""
+    """Writes one log line for each request, and counts it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""An upload's body as a stream: the file goes on as it comes, the other fields are gathered."""
+"""An upload's body as a stream: the bytes of the file are passed on as they come, the other fields are gathered."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from media_gallery.offers import Offer
 from media_gallery.uploads import Upload
 
 OVERHEAD = BODY
-"""Most bytes that a form may take beside its file."""
+"""Bytes that a form may have beside its file, at most."""
 _FIELDS = 32
 _NAME = re.compile(r";\s*filename\s*=\s*", re.IGNORECASE)
 _VALUE = re.compile(r'("(?:\\.|[^\\])*?"(?=\s*(?:$|;\s*[\w*-]+\s*=))|[^";][^;]*+)')
-"""A file name up to the quote that ends it: one that is not escaped and stands before the next parameter."""
+"""A file name up to the quote that ends it: a quote that is not escaped, before the next parameter or the end."""
 _FOREIGN_WORD, _LATIN_LETTER = re.compile(rb"[\x80-\xff]{3}"), re.compile(rb"[A-Za-z]")
 _EXTENDED = re.compile(r";\s*filename\*\s*=\s*([\w-]*)'[^';]*'([^;\s]*)", re.IGNORECASE)
 
@@ -48,7 +48,7 @@ class UploadParams(Struct):
     create_thumbnail: Annotated[bool | None, Meta(description="The same as `create_thumbnails`")] = None
 
     def offer(self, name: str, part_type: str | None, context: Context | None) -> Offer:
-        """Raises BadRequest for metadata that is no JSON object."""
+        """What the client says of the file. Raises BadRequest for metadata that is no JSON object."""
         wanted = self.create_thumbnails if self.create_thumbnails is not None else self.create_thumbnail
         return Offer(
             name=clean_name(name),
@@ -63,10 +63,10 @@ class UploadParams(Struct):
 
 
 def file_name(part: MultipartSegment) -> str:
-    """The name that a part's head gives its file, however the client wrote it; the head is read as Latin-1.
+    """The file name in a part's head, in any of the ways in which clients write it; the head is read as Latin-1.
 
-    `filename*` stands over `filename` (RFC 6266, section 4.3; its coding is that of RFC 8187). A quote within a name
-    should be escaped as browsers do it (`%22`, HTML) or as RFC 2616 has it, and often is not.
+    `filename*` is preferred to `filename` (RFC 6266, section 4.3; its coding is that of RFC 8187). A quote within a
+    name should be escaped as in HTML (`%22`) or in RFC 2616, but often is not.
     """
     head = next(value for name, value in part.headerlist if name == "Content-Disposition")
     begin = _NAME.search(head)
@@ -79,7 +79,7 @@ def file_name(part: MultipartSegment) -> str:
 
 
 def _decoded(name: bytes) -> str:
-    """A name as text: UTF-8, as it should be, or one of the two likeliest code pages, told by its words."""
+    """A name as text: UTF-8, as it should be, or else the likelier of two code pages, told by its letters."""
     try:
         return name.decode()
     except UnicodeDecodeError:
@@ -89,9 +89,9 @@ def _decoded(name: bytes) -> str:
 
 
 async def receive(call: Call, context: Context | None) -> Kept:
-    """Take the upload that a request carries. What is refused leaves nothing behind.
+    """Take the upload of a request. A refused one leaves nothing behind.
 
-    A declared size is checked before the body is read, another one as the bytes pass (contract, `files/upload/`).
+    A size that is declared is checked before the body is read, else as the bytes come (contract, `files/upload/`).
     """
     content_type, options = parse_options_header(call.request.headers.get("content-type", ""))
     if content_type != "multipart/form-data" or not options.get("boundary"):
@@ -105,9 +105,9 @@ async def receive(call: Call, context: Context | None) -> Kept:
 
 
 def _parser(boundary: str) -> PushMultipartParser:
-    """Raises BadRequest."""
+    """A parser of forms. Raises BadRequest."""
     try:
-        # Latin-1 takes every byte: a name in another coding is no reason to lose an upload.
+        # Latin-1 takes every byte, so that a name in another coding does not fail the upload.
         return PushMultipartParser(
             boundary, max_segment_count=_FIELDS, max_header_size=METADATA, header_charset="latin-1", strict=True
         )
@@ -116,13 +116,13 @@ def _parser(boundary: str) -> PushMultipartParser:
 
 
 class _Form:
-    """The parts of one upload, in whatever order they come."""
+    """The parts of one upload, in any order."""
 
     def __init__(self, request: Request, upload: Upload, parser: PushMultipartParser, length: int) -> None:
         self.request, self.upload, self.parser = request, upload, parser
         self._around = len(b"--%b\r\n\r\n\r\n" % parser.boundary)
         self._left = length - len(b"--%b--\r\n" % parser.boundary)
-        """Bytes of the body that neither its end nor a part so far has taken."""
+        """Bytes of the body that are left for the file: without the last boundary and the parts so far."""
         self.fields: dict[str, bytearray] = {}
         self.file: MultipartSegment | None = None
         self._part: MultipartSegment | None = None
@@ -130,7 +130,7 @@ class _Form:
         self._beside = 0
 
     async def feed(self, chunk: bytes) -> None:
-        """Raises BadRequest for a form that is none, and what the upload refuses."""
+        """Take the next bytes of the body. Raises BadRequest if they are no form, and the refusals of the upload."""
         if not self._begun and not (chunk := self._begin(chunk)):
             return
         try:
@@ -152,8 +152,8 @@ class _Form:
             self._pass_over(chunk)
 
     def _begin(self, chunk: bytes) -> bytes:
-        """All up to the first boundary at once, or nothing yet: in pieces, the parser would refuse what may stand there
-        (RFC 2046, section 5.1.1).
+        """The bytes so far once the first boundary has come, else none: text before it is allowed (RFC 2046, 5.1.1),
+        but the parser refuses it in pieces.
         """
         self._before += chunk
         self._begun = b"--" + self.parser.boundary in self._before or len(self._before) > OVERHEAD
@@ -168,9 +168,9 @@ class _Form:
         return True
 
     def _pass_over(self, chunk: bytes) -> None:
-        """What follows the last boundary is no part of the form (RFC 2046, 5.1.1).
+        """Ignore what follows the last boundary: it is no part of the form (RFC 2046, 5.1.1).
 
-        The parser refuses it where it comes in a packet of its own, as the last line break may.
+        The parser refuses it if it comes in a packet of its own, as the last line break may.
         """
         self._beside += len(chunk)
         if self._beside > OVERHEAD:
@@ -187,7 +187,7 @@ class _Form:
         self.file = part
         size = self._params().size
         self.upload.received.whole = self._left
-        if size is not None:  # said before the bytes: refused before they are read
+        if size is not None:  # a size before the file: check it before the bytes are read
             await self.upload.announce(size)
 
     def _gather(self, data: bytes | bytearray) -> None:
@@ -209,7 +209,7 @@ class _Form:
         return convert(raw, UploadParams)
 
     def offer(self, context: Context | None) -> Offer:
-        """What was said of the file, once all has come. Raises BadRequest."""
+        """What the client says of the file, once the form has ended. Raises BadRequest."""
         try:
             self.parser.close()
         except MultipartError as error:

@@ -84,7 +84,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _refusals(operation: Operation) -> list[int]:
     always = {500, 503} if operation.needs == "nothing" else {401, 500, 503}
-    if operation.params is not parameters.Nothing:  # they may come in a body, too slow or too large
+    if operation.params is not parameters.Nothing:  # they may come in a body, which may be too slow or too large
         always |= {400, 408, 413}
     return sorted(always | set(operation.refusals))
 
@@ -114,7 +114,7 @@ def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _without_null(described: dict[str, Any]) -> dict[str, Any]:
-    """A query or a form cannot say null: leaving the parameter out is that."""
+    """Remove null: a query or a form cannot express it, but leaves the parameter out."""
     described = {key: value for key, value in described.items() if not (key == "default" and value is None)}
     options = [option for option in described.pop("anyOf", []) if option != {"type": "null"}]
     if len(options) == 1:
@@ -147,7 +147,7 @@ def _refusal(status: int) -> dict[str, Any]:
 
 
 class Document:
-    """The document, made once: for programs, and for people as one page without a script or anything from elsewhere."""
+    """The document, made once: for programs, and as a page for people, without scripts and without other files."""
 
     def __init__(self, operations: Sequence[Operation], public_url: str) -> None:
         described = document(operations, public_url)
@@ -185,7 +185,7 @@ def _section(method: str, path: str, operation: dict[str, Any]) -> str:
 
 
 def _marked(text: str) -> str:
-    """Text with what stands between backticks as code."""
+    """HTML of a text; what is between backticks becomes code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 

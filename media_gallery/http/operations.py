@@ -1,4 +1,4 @@
-"""What a row of the route table says of a call."""
+"""A row of the route table."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import msgspec
 from media_gallery.http.request import Call
 
 Need = Literal["nothing", "token", "admin", "token or code"]
-"""Who may make a call. `token or code`: a token is checked as for others; without one, the handler takes a code."""
+"""Who may make a call. `token or code`: a token is checked as usual; without one, the handler checks a code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One call of the API.
 
-    `needs`: who may make it, checked before the handler runs; `strict`: unknown parameters are refused; `form`: the
-    fields of an upload's body.
+    `needs`: who may make it, which is checked before the handler runs; `strict`: unknown parameters are refused;
+    `form`: the fields of an upload's body.
     """
 
     method: str
@@ -33,5 +33,5 @@ class Operation:
     form: type[msgspec.Struct] | None = None
 
     def __post_init__(self) -> None:
-        if self.needs not in get_args(Need):  # a need that nobody knows would be one that nobody checks
+        if self.needs not in get_args(Need):  # an unknown need would not be checked
             raise ValueError(self.needs)

@@ -1,4 +1,4 @@
-"""The parameters of every call: what each may be, and what they mean. The OpenAPI document is made of these."""
+"""The parameters of every call: what each may be, and what it means. The OpenAPI document is made from these."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ JidText = Annotated[str, Meta(min_length=1, max_length=3071)]
 """A JID: three parts of 1023 bytes at most (RFC 7622, section 3.1)."""
 PAGE_SIZE, MOST = 50, 500
 IDS = 500
-"""Most ids that one request may name."""
+"""Ids that one request may name, at most."""
 
 METADATA = 16 * 1024
-"""Most bytes of a file's metadata."""
+"""Bytes of a file's metadata, at most."""
 Metadata = Annotated[str | dict[str, Any] | None, Meta(description="A JSON object, 16 KiB and 64 levels at most")]
 
 
 def read_metadata(given: Metadata) -> dict[str, Any]:
-    """A JSON object, `{}` where none is given. Raises BadRequest where it is none, too large, nested too deep, or holds
-    what a database or a client could not take back.
+    """The metadata as a JSON object, `{}` if none is given. Raises BadRequest if it is no object, too large, nested too
+    deep, or holds what a database or a client cannot take.
     """
     if not given:
         return {}
@@ -104,7 +104,9 @@ class FilterParams(Struct):
     name: Annotated[Text | None, Meta(description="Contained in the name, ignoring case")] = None
 
     def filter(self, with_avatars: bool) -> Filter:
-        """Raises BadRequest for a date that is none, too many ids, and null characters, which no database takes."""
+        """The filter. Raises BadRequest for malformed dates, too many ids, and null characters, which no database
+        takes.
+        """
         if wrong := [key for key in ("media_type", "name") if "\0" in (getattr(self, key) or "")]:
             raise BadRequest("Some parameters are wrong", fields=dict.fromkeys(wrong, "must not hold null characters"))
         ids, contexts = tuple(dict.fromkeys(self.id)), tuple(dict.fromkeys([*self.context, *self.contexts]))
@@ -178,7 +180,7 @@ class SlotParams(Struct):
     metadata: Metadata = None
 
     def offer(self) -> Offer:
-        """Raises BadRequest for metadata that is no JSON object."""
+        """What the client says of the file. Raises BadRequest for metadata that is no JSON object."""
         digest = Digest.parse(self.hash) if self.hash else None
         metadata = read_metadata(self.metadata)
         return Offer(clean_name(self.name), self.size, digest, self.media_type, None, self.context, metadata)
@@ -219,10 +221,10 @@ class AccountListParams(Paging):
 
 
 def parse_media_url(url: str) -> tuple[str, str]:
-    """Slot id and name of a file's URL. Raises BadRequest where it is none of ours."""
+    """Slot id and name in a file's URL. Raises BadRequest if it is no such URL."""
     try:
         path = urlsplit(url).path
-    except ValueError:  # a host that is none
+    except ValueError:  # a malformed host
         path = ""
     _, media, rest = path.rpartition("/media/")
     slot_id, _, name = rest.partition("/")

@@ -1,4 +1,4 @@
-"""Who a request comes from where proxies stand before the service: `Forwarded` (RFC 7239) and `X-Forwarded-For`."""
+"""The address a request comes from, if proxies are in front: `Forwarded` (RFC 7239) and `X-Forwarded-For`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NODE = re.compile(r"\[([^]]+)\](?::\w+)?|([\d.]+)(?::\w+)?|([^\[\]]+)")
 
 
 def client_address(peer: str, headers: Headers, trusted: Sequence[str]) -> str:
-    """The last address before the trusted proxies, or the nearest one of theirs that tells nothing beyond it.
+    """The last address before the trusted proxies; or that of the first trusted proxy that tells no address before it.
 
-    Where both headers came and disagree, the client wrote one of them: then it is the address that speaks to us.
+    If both headers are there and disagree, the client may have written one: then it is the address of the connection.
     """
     speaker = _address(peer)
     if speaker is None:
@@ -51,7 +51,7 @@ def _last_untrusted(speaker: Address, nodes: Iterator[str], proxies: Sequence[IP
 
 
 def _address(node: str) -> Address | None:
-    """`192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80` -> the address; none of `unknown` or `_hidden`."""
+    """`192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80` -> the address; None if it is hidden."""
     match = _NODE.fullmatch(node.strip())
     try:
         address = ip_address(next(filter(None, match.groups()))) if match else None
@@ -65,7 +65,7 @@ def _listed(line: str) -> Iterator[str]:
 
 
 def _forwarded(line: str) -> Iterator[str]:
-    """The `for` of each element, the last first; an empty one where none is told, or where the line is malformed."""
+    """The `for` of each element, the last first; empty if an element has none, or if the line is malformed."""
     nodes, at = [""], 0
     while at < len(line):
         pair = _PAIR.match(line, at)

@@ -1,4 +1,4 @@
-"""`PUT /media/SLOT_ID/NAME`: the file of a slot of XEP-0363, at the address where it can be fetched from then on."""
+"""`PUT /media/SLOT_ID/NAME`: the upload to a slot of XEP-0363, at the address where the file can be fetched later."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from media_gallery.slot_tokens import Claims
 
 
 async def put(call: Call) -> Response:
-    """Keep the bytes as they are, whatever their purpose: clients publish their size and digest beside them.
+    """Keep the bytes as they are, also those of an avatar, since clients publish their size and digest.
 
-    Always `201`: one client takes `200` for a failure. Raises Unauthorized, Forbidden, Conflict, TooLarge, BadRequest
-    and what `Uploads.begin` raises; all that the head of a request tells is refused before its body is read.
+    The answer is always `201`, since one client takes `200` for a failure. Raises Unauthorized, Forbidden, Conflict,
+    TooLarge, BadRequest and what `Uploads.begin` raises. What the head of a request tells is checked before its body is
+    read.
     """
     request, path = call.request, call.request.path_params
     token = call.token or request.query_params.get("token")
@@ -43,9 +44,9 @@ _OTHER_SIZE = "The size is not the one that the slot was asked for"
 
 
 def _check_head(request: Request, claims: Claims) -> None:
-    """Whether it is the file that the slot was asked for (XEP-0363, section 3), as far as that is said.
+    """Raise if the head tells another size or type than those the slot was asked for (XEP-0363, section 3).
 
-    Parameters of a media type do not count, nor do types that say nothing, such as an empty one.
+    Parameters of a media type do not count; types that say nothing, such as an empty one, do not count, either.
     """
     if "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") != str(
         claims.filesize

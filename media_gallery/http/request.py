@@ -26,13 +26,13 @@ from media_gallery.uploads import Uploads
 
 S = TypeVar("S", bound=msgspec.Struct)
 BODY = 64 * 1024
-"""Most bytes of a body that carries parameters."""
+"""Bytes of a body with parameters, at most."""
 Raw = dict[str, list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the handlers call on; made by `app.build`."""
+    """What the handlers use; made by `app.build`."""
 
     settings: Settings
     accounts: Accounts
@@ -44,7 +44,7 @@ class Services:
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way through a handler."""
+    """One request, with what handlers ask of it."""
 
     services: Services
     request: Request
@@ -69,13 +69,13 @@ class Call:
 
     @property
     def address(self) -> str:
-        """The client's IP address, as far as trusted proxies tell it."""
+        """The client's IP address; trusted proxies may tell it."""
         peer = self.request.client.host if self.request.client else "127.0.0.1"
         return client_address(peer, self.request.headers, self.services.settings.trusted_proxies)
 
     @property
     def language(self) -> str:
-        """The language the client likes best, as its primary subtag (RFC 9110, section 12.5.4)."""
+        """The language that the client prefers, as its primary subtag (RFC 9110, section 12.5.4)."""
         best, weight = "en", 0.0
         for choice in self.request.headers.get("accept-language", "").split(","):
             tag, _, rest = choice.partition(";")
@@ -89,16 +89,16 @@ class Call:
 
 
 def declared_length(request: Request) -> int:
-    """Bytes of the body as its head says; 0 where it comes in chunks, beside which a length counts for nothing
-    (RFC 9112, section 6.3).
+    """Bytes of the body as the head tells; 0 if it comes in chunks, since then a length does not count (RFC 9112,
+    section 6.3).
     """
     chunked = "transfer-encoding" in request.headers
     return 0 if chunked else int(request.headers.get("content-length", "0"))
 
 
 async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises ClientDisconnect, and ClientTimeout where nothing comes for `idle_timeout` seconds,
-    or less than `min_upload_rate` over as many seconds of waiting: the time that we take ourselves does not count.
+    """The body as it comes. Raises ClientDisconnect; ClientTimeout if nothing comes for `idle_timeout` seconds, or less
+    than `min_upload_rate` over so many seconds of waiting. Only time spent waiting for the client counts.
     """
     waited, came = 0.0, 0
     while True:
@@ -125,8 +125,8 @@ async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
 async def read_parameters(call: Call, struct: type[S], strict: bool) -> S:
     """The parameters of a request as a struct. Raises BadRequest with the fields that were wrong.
 
-    `strict` refuses parameters that the struct does not know: for deletions, which an ignored one would widen. Every
-    deletion refuses known ones that are empty or come twice.
+    `strict` refuses unknown parameters: it is for deletions, which would delete too much if one were ignored. Every
+    deletion also refuses parameters that are empty or come twice.
     """
     raw = query_parameters(call.request)
     if call.request.method != "GET" or not raw:
@@ -149,7 +149,7 @@ async def _body_parameters(call: Call) -> Raw:
     content_type, options = parse_options_header(call.request.headers.get("content-type", ""))
     if not body.strip():
         return {}
-    # COMPAT: curl and others call every body a form unless told better; no form begins with a brace
+    # COMPAT: curl and others call every body a form by default; but no form begins with a brace
     if content_type == "application/x-www-form-urlencoded" and not body.lstrip().startswith(b"{"):
         return _pairs(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
     if content_type == "multipart/form-data":
@@ -187,9 +187,9 @@ def _form(body: bytes, boundary: str) -> Raw:
 
 
 def convert(raw: Raw, struct: type[S], strict: bool = False, exact: bool = False) -> S:
-    """Raw parameters -> struct. Text stands for numbers and truth values; lists may come comma-separated.
+    """Raw parameters -> struct. Numbers and truth values may come as text, lists separated by commas.
 
-    `strict`: nothing unknown; `exact`: nothing empty, and nothing twice but lists.
+    `strict` refuses unknown parameters; `exact` refuses empty ones, and those that come twice and are no lists.
     """
     values: dict[str, Any] = {}
     wrong: dict[str, str] = {}
@@ -231,12 +231,12 @@ class _Field:
     required: bool
     nullable: bool
     choices: tuple[str, ...]
-    """The words that it may be, where they are given."""
+    """The words that it may be, if only some are allowed."""
 
 
 @cache
 def _fields(struct: type[msgspec.Struct]) -> dict[str, _Field]:
-    """What a struct takes, by name; looked up once, since types are resolved slowly."""
+    """The fields of a struct, by name; remembered, since resolving types is slow."""
     return {
         field.name: _Field(
             field.type, _is_list(field.type), field.required, _is_nullable(field.type), tuple(_choices(field.type))
@@ -284,7 +284,7 @@ _EXPECTED = re.compile(r"Expected `([\w |]+)`(?: of)?(?: (length )?([<>]=) (\d+)
 
 
 def _sentence(message: str, choices: tuple[str, ...]) -> str:
-    """msgspec's words -> what a person reads behind the field's name."""
+    """A message of msgspec -> a phrase for people, to follow the field's name."""
     if choices:
         return f"must be one of {', '.join(choices)}"
     expected = _EXPECTED.match(message)

@@ -1,4 +1,4 @@
-"""The bodies of answers, and how they are made of what the domain knows. The OpenAPI document is made of these."""
+"""The bodies of answers, and how they are made from values of the domain. The OpenAPI document is made from these."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Service(Struct):
 
 
 class Details(Struct):
-    """Bytes that decided about a refusal."""
+    """The numbers that decided about a refusal, in bytes."""
 
     quota: int | UnsetType = UNSET
     used: int | UnsetType = UNSET

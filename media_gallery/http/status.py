@@ -1,4 +1,4 @@
-"""What tells of the service itself."""
+"""The calls that tell about the service itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def healthz(call: Call) -> Response:
 
 
 async def readyz(call: Call) -> Response:
-    """Raises Unavailable or NoSpace where an upload could not be taken."""
+    """Raises Unavailable or NoSpace if an upload could not be taken."""
     await call.services.check()
     return Response('{"status":"ready"}', media_type="application/json")
 
