@@ -147,7 +147,7 @@ class Accounts:
         """Exchange a one-time code for a token. Raises NotFound for a wrong, used or expired code, TooManyRequests."""
         await self._use_code(jid, code, address)
         issued = await self.issue_token(jid, device, client, admin=False)
-        with only_logged("where somebody signs in is not remembered"):
+        with only_logged("place of a sign-in not remembered"):
             await self.rates.remember(_SIGNED_IN, await self._home(jid, self._place(address)), _AT_HOME)
         return issued
 

@@ -97,7 +97,7 @@ class Arrivals:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Nobody else enters or grows meanwhile: for some microseconds, in which nothing is awaited."""
+        """Keep other processes from entering or growing: for some microseconds, in which nothing is awaited."""
         try:
             if self._file < 0:
                 self._open()

@@ -65,7 +65,7 @@ def work(job: dict[str, Any], fd: int, limits: Limits) -> dict[str, Any]:
     if job["job"] == "avatar_thumbnails":
         return avatar_thumbnails(source, job["sizes"], job["ext"])
     if (source.format in FILMS) != (job["kind"] == "video"):
-        raise Refused(f"{source.format} where {job['kind']} was announced")
+        raise Refused(f"{source.format}, but {job['kind']} was announced")
     return picture_of_film(source) if source.format in FILMS else picture_of_image(source)
 
 

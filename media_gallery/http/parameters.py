@@ -92,12 +92,12 @@ class FilterParams(Struct):
     id: Annotated[list[Id], Meta(description="Ids of file objects, 500 at most")] = []
     type: Annotated[
         Literal["image", "video", "voice", "file", "audio", "avatar"] | None,
-        Meta(description="`file`: none of the other kinds; `audio`: every audio type, voice messages included"),
+        Meta(description="`file`: none of the other types; `audio`: every audio type, voice messages included"),
     ] = None
     context: list[Context] = []
     contexts: Annotated[list[Context], Meta(description="The same as `context`")] = []
     media_type: Annotated[Text | None, Meta(description="Contained in the media type; `*` stands for anything")] = None
-    date_gte: Annotated[Text | None, Meta(description="A date or a time (ISO 8601, UTC where no zone is given)")] = None
+    date_gte: Annotated[Text | None, Meta(description="A date or a time (ISO 8601, UTC if no zone is given)")] = None
     date_lte: Annotated[Text | None, Meta(description="A date or a time; a date includes that whole day")] = None
     size_gte: Annotated[Count | None, Meta(description="Bytes")] = None
     size_lte: Annotated[Count | None, Meta(description="Bytes")] = None

@@ -34,7 +34,7 @@ SLOT_QUERIES: dict[tuple[str, str], Handler] = {
 
 
 class Room:
-    """Answers what is asked of us."""
+    """Answers the IQs that others send us."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
