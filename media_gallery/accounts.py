@@ -86,7 +86,7 @@ class Accounts:
         if stanza_type == "iq" and not jid.resource:
             raise BadRequest("An iq needs a full JID", fields={"jid": "must have a resource for type iq"})
         self.check_allowed(jid)
-        await self.courier.check()  # before anything counts: the client asks another host then
+        await self.courier.check()  # a host without a connection counts nothing: another one is asked
         code, request_id = f"{secrets.randbelow(10**6):06d}", secrets.token_urlsafe(16)
         url = f"{self.settings.public_url}/api/v1/account/xmpp_auth/"
         if stanza_type == "iq":

@@ -82,7 +82,7 @@ class Files:
         link = await self.db.read(lambda c: links.find_by_slot(c, slot_id)) if SLOT_ID.fullmatch(slot_id) else None
         if link is None:
             raise NotFound
-        cleaned = name if OWN_SLOT_ID.fullmatch(slot_id) else clean_name(name)  # names in slots of others stay
+        cleaned = name if OWN_SLOT_ID.fullmatch(slot_id) else clean_name(name)  # others do not clean names in slots
         for spelled in dict.fromkeys((name, unquote(name), cleaned)):  # COMPAT: iOS encodes names twice
             if spelled == link.name:
                 return Content(link)

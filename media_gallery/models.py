@@ -247,7 +247,7 @@ class NewLink:
 
     @property
     def pictured(self) -> Literal["image", "video"] | None:
-        """Whether an image or a film could be decoded for this link, by its media type alone."""
+        """Which decoder could make this link's thumbnail, by its media type alone; None if none could."""
         top_level = self.media_type.partition("/")[0]
         return top_level if top_level in ("image", "video") else None  # type: ignore[return-value]
 

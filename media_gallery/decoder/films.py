@@ -166,7 +166,7 @@ def _pixels(frame: Any, width: int, height: int) -> Any:
 
 
 def _orientation(frame: Any) -> int:
-    """As in Exif; 1 if the matrix is no quarter turn, since many players make no other turns."""
+    """As in Exif; 1 if the matrix is no quarter turn, as in players that make no other turns."""
     if not (data := frame.side_data.get(Type.DISPLAYMATRIX)):
         return 1
     a, b, _, c, d = struct.unpack_from("=5i", bytes(data))

@@ -29,7 +29,7 @@ async def media(call: Call) -> Response:
     content = await files.find(path["slot_id"], path["name"])
     link, data, headers = content.link, content.data, _headers(content)
     if content.placeholder:
-        for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # they are those of the thumbnail, made later
+        for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # of the thumbnail, which may be made later
             del headers[name]
         return Response(PLACEHOLDER, headers={**headers, "Cache-Control": "public, max-age=60"})
     if _not_modified(call.request, headers):
@@ -64,7 +64,7 @@ async def media(call: Call) -> Response:
 
 
 def _redirect(url: str, lifetime: float) -> Response:
-    """To the store itself. Clients may keep the redirect while its signature is surely valid."""
+    """To the store itself; kept while its signature is surely valid. Who may read the file may know the address."""
     kept = f"private, max-age={int(lifetime / 2)}"
     return Response(status_code=302, headers={**ALWAYS, "Location": url, "Cache-Control": kept})
 
