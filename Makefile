@@ -1,19 +1,19 @@
-# The entry points. Each does the set-up it needs; `make setup` alone prepares everything.
+# The entry points. Each prepares what it needs; `make setup` prepares everything and does nothing else.
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 BACKENDS ?= sqlite+local postgres+local postgres+s3
-# Three at once, of which one waits most of the time; files in their order, which tests/conftest.py makes.
+# Three processes, since one of them waits most of the time. tests/conftest.py sets the order of the files.
 TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder --durations 20
-# What hangs on the database or the store.
+# The tests whose result depends on the database or the store.
 ON_ALL := -m "not same_everywhere" tests/api tests/faults tests/torture tests/test_backup.py tests/test_cli.py
 FUZZ_SECONDS ?= 600
 FUZZ_EXAMPLES ?= 1000
 STAMP := $(VENV)/.ready
 SERVICE := $(VENV)/.service
 
-# Or each process of the service would compile our modules anew.
+# With this variable each process of the service would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup run test test-all torture fuzz check audit bench docs clean
@@ -36,20 +36,20 @@ test: $(STAMP)
 	$(BIN)/pytest $(TOGETHER) $(ARGS)
 	$(BIN)/pytest $(TOGETHER) --database postgres --storage s3 $(ON_ALL) $(ARGS)
 
-# All of it on each pair of back ends.
+# All tests on each pair of back ends.
 test-all: $(STAMP)
 	for backends in $(BACKENDS); do \
 	  $(BIN)/pytest $(TOGETHER) --database $${backends%+*} --storage $${backends#*+} $(ARGS) || exit 1; \
 	done
 
-# The long forms, for an hour or so.
+# The long tests: about an hour.
 torture: $(STAMP)
 	for backends in $(BACKENDS); do \
 	  $(BIN)/pytest -s --timeout 0 --database $${backends%+*} --storage $${backends#*+} --kills 200 --rounds 1000 \
 	    tests/torture tests/faults/test_simultaneous.py $(ARGS) || exit 1; \
 	done
 
-# The parsers and the published document for as long as one likes: `make fuzz FUZZ_SECONDS=3600 FUZZ_EXAMPLES=10000`.
+# Tests the parsers and the published document for as long as you like: `make fuzz FUZZ_SECONDS=3600 FUZZ_EXAMPLES=10000`.
 fuzz: $(STAMP)
 	$(BIN)/pip install -q -e '.[fuzz]' -c requirements.txt
 	for target in multipart parameters words; do \
@@ -63,7 +63,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python contrib/sizes
 
-# Asks the package index for known advisories, so it needs the network. What it cannot ask about is a failure, too.
+# Asks the package index for known advisories, so it needs the network. It fails, too, if it cannot ask about a package.
 audit: $(STAMP)
 	$(BIN)/python -m pip install -q -e '.[audit]' -c requirements.txt
 	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements.txt

@@ -1,5 +1,5 @@
-%% Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host, and to that
-%% of an account, which old iOS clients ask instead.
+%% Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host, and to the
+%% disco#info of an account, which old iOS clients ask instead.
 %%
 %%   modules:
 %%     mod_media_gallery:
@@ -37,8 +37,8 @@ mod_options(_Host) ->
 mod_doc() ->
     #{desc => <<"Tells clients where the media gallery is (XEP-0128).">>}.
 
-%% Of the host itself and of its accounts (asker and account come as JIDs then), not of nodes and services, which have forms
-%% of their own.
+%% The form is added for the host itself and for its accounts (then the asker and the account are given as JIDs). Nodes and
+%% services have their own forms.
 disco_info(Forms, Host, mod_disco, <<>>, _Lang) ->
     announce(Forms, Host);
 disco_info(Forms, #jid{}, #jid{lserver = Host}, <<>>, _Lang) ->

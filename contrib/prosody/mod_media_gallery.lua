@@ -1,10 +1,10 @@
--- Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host, and to that
--- of an account, which old iOS clients ask instead.
+-- Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host, and to the
+-- disco#info of an account, which old iOS clients ask instead.
 --
 --   modules_enabled = { "media_gallery" }
 --   media_gallery_url = "https://gallery.example.org/api/"
 --
--- For a host of its own address, set media_gallery_url below that VirtualHost. A reload takes a new address up.
+-- If a host has another address, set media_gallery_url below its VirtualHost. A reload applies a new address.
 
 local dataforms = require "util.dataforms";
 
