@@ -1,4 +1,4 @@
-"""`make bench`: every figure of the service, beside its peers in the same run. Medians; ratios count, not megabytes."""
+"""`make bench`: every figure of the service beside its peers, as medians from one run. Compare the ratios only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ console = Console(width=None if sys.stdout.isatty() else 150)
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table: medians of ours and of the peers that do the same; None of who could not."""
+    """One line of the table: the medians of ours and of its peers; None for a peer that could not do it."""
 
     name: str
     unit: str
@@ -53,7 +53,7 @@ class Figure:
 
 
 class Run:
-    """What all measurements share."""
+    """What all measurements use."""
 
     def __init__(self, service: Service, peers: list[Peer], repeats: int, seconds: int, end: float) -> None:
         self.service, self.peers, self.repeats, self.seconds, self._end = service, peers, repeats, seconds, end
@@ -63,7 +63,7 @@ class Run:
         self._left = FIGURES
 
     def turns(self) -> Iterator[int]:
-        """A figure's turns: as many as its share of the time that is left allows, and one at least."""
+        """The turns of a figure: as many as fit into its share of the remaining time, at least one."""
         begun = time.monotonic()
         share = (self._end - begun) / max(1, self._left)
         self._left -= 1
@@ -73,12 +73,12 @@ class Run:
                 return
 
     def figure(self, name: str, unit: str, measures: Mapping[str, Callable[[], float]], once: bool = False) -> Figure:
-        """Medians of measurements that take turns, so that a noisy minute falls on all. Who fails once is out."""
+        """Medians of measurements that take turns, so that noise affects all. One that fails is left out."""
         values: dict[str, list[float]] = {who: [] for who in measures}
         failed: dict[str, str] = {}
         for _ in range(1) if once else self.turns():
             for who in [who for who in measures if who not in failed]:
-                os.sync()  # nobody starts with the dirty pages of another
+                os.sync()  # so that no measurement begins with unwritten pages of another
                 try:
                     values[who].append(measures[who]())
                 except TROUBLE as error:
@@ -128,7 +128,7 @@ def _placed(gallery: load.Gallery, size: int) -> str:
 def _reading(
     places: Mapping[str, Callable[[], str]], connections: int, seconds: int, unit: str
 ) -> dict[str, Callable[[], float]]:
-    """For each who has a place a measurement of reading from it; it is made with the first."""
+    """A measurement of reading for each of these. Its file is uploaded when it is first measured."""
 
     def measure(address: Callable[[], str]) -> float:
         seen = load.read(address(), connections, seconds)
@@ -162,7 +162,7 @@ def fronts(run: Run, directory: Path) -> Iterator[Figure]:
 
 
 def slots(run: Run, directory: Path) -> Iterator[Figure]:
-    """Ours over HTTP, for bytes that are not known, and as a component; the peers give theirs over one XMPP stream."""
+    """Slots: ours over HTTP, for unknown bytes, and as a component; those of the peers over one XMPP stream."""
     url = f"{run.service.url}/api/v1/files/slot/?name=a.bin&size=4096&hash={'0' * 64}"
     measures = {"ours": lambda: load.read(url, 16, run.seconds, run.token).per_second}
     many = 1000 * run.seconds
@@ -217,11 +217,11 @@ for turn in range(6):
 
 
 def pictures(run: Run, directory: Path) -> Iterator[Figure]:
-    """The bare work is libvips alone in a process of its own, warm, without HTTP, disk or database."""
+    """Beside it, the bare work: libvips in its own process, warm, without HTTP, disk or database."""
     photo = directory / "photo.jpg"
     photo.write_bytes(samples.picture("jpeg", 4000, 3000))
     user = run.service.user(jid="bench@example.org")
-    heights = count(3000, -1)  # bytes that are known already would not be decoded
+    heights = count(3000, -1)  # other bytes each time, since known bytes are not decoded
 
     def ours() -> float:
         data = samples.picture("jpeg", 4000, next(heights))
@@ -229,7 +229,7 @@ def pictures(run: Run, directory: Path) -> Iterator[Figure]:
         user.avatar(data, "photo.jpg")
         return (time.perf_counter() - begun) * 1000
 
-    ours()  # so that the decoder is warm
+    ours()  # warms the decoder
     bare = subprocess.run([sys.executable, "-c", _BARE, photo], capture_output=True, text=True, check=True).stdout
     warm = statistics.median(float(line) for line in bare.split()[1:])
     figure = run.figure("avatar of 12 megapixels, ten thumbnails", "ms", {"ours": ours})
@@ -261,7 +261,7 @@ def _growth(target: Target, pid: int, size: int) -> float:
 
 
 def hashing(directory: Path) -> Iterator[Figure]:
-    """What a digest alone costs: an upload cannot be faster on one core."""
+    """The speed of a digest alone: an upload on one core cannot be faster."""
     file = directory / "zeros"
     file.write_bytes(bytes(BIG))
     begun = time.perf_counter()
@@ -285,7 +285,7 @@ def _plain(figure: Figure) -> str:
 
 
 def show(figures: list[Figure]) -> None:
-    """The table: ours, and behind each peer's figure how many times as much ours is."""
+    """Print the table: our figure, and each peer's figure with the ratio of ours to it."""
     names = list(dict.fromkeys(name for figure in figures for name in figure.peers))
     table = Table(box=None)
     for name in ("figure", "ours", *names, ""):
@@ -316,7 +316,7 @@ BACKENDS: dict[str, Callable[[ExitStack], dict[str, Any]]] = {
 
 
 def _peers(stack: ExitStack, names: list[str], directory: Path) -> Iterator[Peer]:
-    """Those that start; of another one it is told, and the run goes on without it."""
+    """The peers that start. If one does not, that is printed, and the run goes on without it."""
     for name in names:
         try:
             yield stack.enter_context(PEERS[name](directory / name))
@@ -325,7 +325,7 @@ def _peers(stack: ExitStack, names: list[str], directory: Path) -> Iterator[Peer
 
 
 def _measured(options: argparse.Namespace) -> Generator[Figure, None, None]:
-    """The figures, each as soon as it is there."""
+    """The figures, each as soon as it is measured."""
     repeats, seconds = (1, 1) if options.quick else (options.repeats, options.seconds)
     end = time.monotonic() + options.minutes * 60
     with ExitStack() as stack:
@@ -367,7 +367,7 @@ def main() -> None:
             console.print(f"[dim]{figure.name}: {_plain(figure)}[/dim]", highlight=False)
     except KeyboardInterrupt:
         console.print("stopped")
-    finally:  # what was measured is shown, whatever ended the run
+    finally:  # show what was measured, even if the run was interrupted
         measured.close()
         show(figures)
         if options.json:

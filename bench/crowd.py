@@ -1,4 +1,4 @@
-"""`python -m bench.crowd`: what a user waits while thousands of slow clients hold connections, and drip."""
+"""`python -m bench.crowd`: how long a user waits while thousands of slow clients hold connections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USERS = 50
 
 
 def lines(path: str, token: str, length: int) -> bytes:
-    """The head of a request whose body drips."""
+    """The head of a request whose body will come slowly."""
     return (
         f"POST /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
@@ -35,7 +35,7 @@ def lines(path: str, token: str, length: int) -> bytes:
 
 
 def crowd(tokens: list[str]) -> list[bytes | None]:
-    """What each kind of slow client sends at once, before it drips; None: nothing, ever."""
+    """What each kind of slow client sends at first, before it goes on slowly. None: it never sends anything."""
     return [
         None,
         b"GET / HTTP/1.1\r\nX: ",
@@ -46,7 +46,7 @@ def crowd(tokens: list[str]) -> list[bytes | None]:
 
 
 async def hold(port: int, begun: bytes | None) -> None:
-    """One slow client, which comes again whenever its connection is closed."""
+    """One slow client. It connects again whenever its connection is closed."""
     while True:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -63,7 +63,7 @@ async def hold(port: int, begun: bytes | None) -> None:
 
 
 def come(port: int, connections: int, tokens: list[str]) -> None:
-    """A process of slow clients: a third silent, a third with a head that drips, the others with a body that does."""
+    """A process of slow clients: a third is silent, a third sends a head slowly, a third sends a body slowly."""
     silent, head, *bodies = crowd(tokens)
 
     async def main() -> None:
@@ -89,13 +89,13 @@ def beside(service: Service, connections: int) -> Iterator[None]:
 
 
 def open_connections(port: int) -> int:
-    """Connections to a port of this machine that are established."""
+    """The number of established connections to a port of this machine."""
     rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return sum(row.split()[1].endswith(f":{port:04X}") and row.split()[3] == "01" for row in rows)
 
 
 def waited(user: User) -> list[float]:
-    """Milliseconds of an upload, a download and a list, each over a connection of its own."""
+    """Milliseconds for an upload, a download and a list, each over its own connection."""
     times = []
     for _ in range(CALLS):
         begun = time.perf_counter()
@@ -121,7 +121,7 @@ def main() -> None:
         service = Service(Path(directory), (PROGRAM, "serve"), WORKERS="2").start()
         stack.callback(service.stop)
         user = service.user()
-        waited(user)  # warm
+        waited(user)  # warms the service
         quiet = waited(user)
         show(console, "alone", quiet)
         stack.enter_context(beside(service, options.connections))

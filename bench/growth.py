@@ -1,4 +1,4 @@
-"""`python -m bench.growth`: the same calls in a small database and in one of millions of links, side by side."""
+"""`python -m bench.growth`: the same calls on a small database and on one with millions of links, side by side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ console = Console(width=None if sys.stdout.isatty() else 150)
 
 
 def furnished(directory: Path, links: int, database: str) -> Service:
-    """A running service over so many links; a database that an earlier run has filled is taken as it is."""
+    """A running service with so many links. A database that an earlier run has filled is used as it is."""
     service = Service(directory, DEFAULT_QUOTA="1 TB", LOG_LEVEL="warning", DATABASE_URL=database,
                       **{f"RATE_{name}": "none" for name in RATES})  # fmt: skip
     service.cli("db", "upgrade")
@@ -49,7 +49,7 @@ def furnished(directory: Path, links: int, database: str) -> Service:
 
 
 class _Owner(User):
-    """A user who knows its own oldest files."""
+    """A user who knows their own oldest files."""
 
     oldest: list[int]
 
@@ -100,7 +100,7 @@ class Times:
 
 
 def times(services: list[tuple[Service, int]]) -> dict[str, list[Times]]:
-    """Each call on each service; they take turns, so that a noisy moment falls on all."""
+    """Each call on each service. The services take turns, so that noise affects all of them."""
     owners = [_owners(service, links) for service, links in services]
     found = {}
     for name, call in CALLS_MADE.items():
@@ -114,7 +114,7 @@ def times(services: list[tuple[Service, int]]) -> dict[str, list[Times]]:
 
 
 def large_account(service: Service, files: int) -> Iterator[tuple[str, str]]:
-    """Deep pages of one account of many files, and what others feel while it is deleted."""
+    """The time of deep pages of one account with many files, and what others wait while it is deleted."""
     jid = "large@example.org"
     large, other = service.user(jid=jid), service.user(jid="user7@example.org")
     fill_account(service, jid, files)

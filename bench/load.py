@@ -1,4 +1,4 @@
-"""The load: uploads over bare sockets, so that the client costs little, and `wrk` for reading."""
+"""The load: uploads over bare sockets, so that the client costs little; `wrk` for reading."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ PATIENCE = 20
 
 
 class Target(Protocol):
-    """Where uploads go."""
+    """A server that takes uploads."""
 
     port: int
 
     def head(self, size: int, number: int) -> tuple[bytes, bytes]:
-        """What comes before the file's bytes, and behind them."""
+        """What is sent before the file's bytes and after them."""
 
 
 @dataclass
 class Gallery:
-    """Our form, with a token."""
+    """Our service: its form, with a token."""
 
     port: int
     token: str
@@ -101,7 +101,7 @@ def _connected(port: int) -> socket.socket:
 
 
 def _blocks(size: int) -> Iterator[bytes]:
-    yield os.urandom(32)[: min(32, size)]  # every body is new
+    yield os.urandom(32)[: min(32, size)]  # no two bodies are the same
     left = size - 32
     while left > 0:
         yield BLOCK[: min(left, len(BLOCK))]
@@ -109,7 +109,7 @@ def _blocks(size: int) -> Iterator[bytes]:
 
 
 def upload(target: Target, size: int, number: int = 0) -> bytes:
-    """One streamed upload; the answer's body."""
+    """Make one streamed upload; return the answer's body."""
     with _connected(target.port) as connection:
         head, tail = target.head(size, number)
         connection.sendall(head)
@@ -120,7 +120,7 @@ def upload(target: Target, size: int, number: int = 0) -> bytes:
 
 
 def _timed(jobs: Sequence[Callable[[], object]]) -> float:
-    """Seconds that these take at once. Raises what one of them raises."""
+    """Run these at once; return the seconds. Raises what one of them raises."""
     with ThreadPoolExecutor(len(jobs)) as threads:
         begun = time.perf_counter()
         for done in [threads.submit(job) for job in jobs]:
@@ -129,13 +129,13 @@ def _timed(jobs: Sequence[Callable[[], object]]) -> float:
 
 
 def megabytes_per_second(target: Target, size: int, at_once: int) -> float:
-    """Large uploads, each over a connection of its own."""
+    """Large uploads, each over its own connection."""
     seconds = _timed([partial(upload, target, size, number) for number in range(at_once)])
     return size * at_once / MB / seconds
 
 
 def uploads_per_second(target: Target, size: int, connections: int, count: int) -> float:
-    """Small uploads over kept connections; every request is built before the clock starts."""
+    """Small uploads over connections that stay open. All requests are built before the clock starts."""
     shares = []
     for share in range(connections):
         requests = []
@@ -156,7 +156,7 @@ def uploads_per_second(target: Target, size: int, connections: int, count: int) 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What wrk saw. Latencies in milliseconds."""
+    """What wrk measured. Latencies are in milliseconds."""
 
     per_second: float
     megabytes: float
@@ -165,7 +165,7 @@ class Reading:
 
 
 def read(url: str, connections: int, seconds: int, token: str = "") -> Reading:
-    """Ask for one address as fast as the connections allow. Raises RuntimeError for any answer but the wanted one."""
+    """Request one address as fast as the connections allow. Raises RuntimeError if any answer is not a success."""
     headers = ["-H", f"Authorization: Bearer {token}"] if token else []
     text = subprocess.run(
         ["wrk", "-t", "1", "-c", str(connections), "-d", str(seconds), "--timeout", str(PATIENCE), "--latency",

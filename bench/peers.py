@@ -1,4 +1,4 @@
-"""Servers that do the same job, started as their packages come: Prosody and ejabberd with XEP-0363, nginx with PUT."""
+"""Servers that do the same job, as Debian packages them: Prosody and ejabberd with XEP-0363, nginx with PUT."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 
 @dataclass
 class Peer:
-    """A running server, process `pid` and its children; `slots` are what it lets us PUT, in order."""
+    """A running server: process `pid` and its children. `slots` are the slots for our PUT requests, in order."""
 
     name: str
     pid: int
@@ -33,14 +33,14 @@ class Peer:
     slots: list[Slot] = field(default_factory=list)
 
     def head(self, size: int, number: int) -> tuple[bytes, bytes]:
-        """What comes before and behind the bytes of one upload."""
+        """What is sent before the bytes of one upload and after them."""
         path, _, headers = self.slots.pop()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         kind = "Content-Type: application/octet-stream\r\n" if self.service else ""
         return f"PUT {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n{kind}{lines}\r\n".encode(), b""
 
     def prepare(self, size: int, count: int) -> None:
-        """Fetch as many slots as uploads are to come, before their clock starts."""
+        """Fetch a slot for each upload before the clock of the uploads starts."""
         if self.service:
             self.slots, _ = self._ask(size, count)
         else:
@@ -52,11 +52,11 @@ class Peer:
             return stream.slots(self.service, size, count)
 
     def slots_per_second(self, size: int, count: int) -> float:
-        """How fast it gives them; for one with a `service`."""
+        """How fast it gives slots. Only for a peer with a `service`."""
         return count / self._ask(size, count)[1]
 
     def place(self, size: int) -> str:
-        """Upload one file; its address."""
+        """Upload one file; return its address."""
         self.prepare(size, 1)
         path = self.slots[0][1]
         upload(self, size)
@@ -65,7 +65,7 @@ class Peer:
 
 @contextmanager
 def _running(command: list[Any], environment: dict[str, str], *ports: int, ready: Path | None = None) -> Iterator[int]:
-    """A process that listens at these ports; its number."""
+    """Run a process until it listens at these ports; yield its number."""
     process = subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -95,7 +95,7 @@ http {{
 
 @contextmanager
 def nginx(directory: Path) -> Iterator[Peer]:
-    """The machine's practical limit: no accounts, no digests, no sync."""
+    """nginx shows what the machine can do: no accounts, no digests, no sync."""
     port = free_port()
     (directory / "files").mkdir(parents=True)
     user = "user root;" if os.getuid() == 0 else ""
@@ -134,8 +134,8 @@ Component "upload.localhost" "http_file_share"
 
 @contextmanager
 def prosody(directory: Path) -> Iterator[Peer]:
-    """Debian's Prosody with mod_http_file_share, its limits raised. By default it pauses a millisecond between reads of
-    8 KiB, which loopback clients feel: here it reads as much as they send.
+    """Debian's Prosody with mod_http_file_share and higher limits. By default it waits a millisecond after each read of
+    8 KiB, which is slow for loopback clients. Here it reads as much as they send.
     """
     port, xmpp = free_port(), free_port()
     (directory / "data").mkdir(parents=True)
@@ -173,7 +173,7 @@ modules:
 
 @contextmanager
 def ejabberd(directory: Path) -> Iterator[Peer]:
-    """Debian's ejabberd with mod_http_upload, without a node name of its own."""
+    """Debian's ejabberd with mod_http_upload, without its own node name."""
     port, xmpp = free_port(), free_port()
     (directory / "files").mkdir(parents=True)
     (directory / "ejabberd.yml").write_text(_EJABBERD.format(directory=directory, port=port, xmpp=xmpp))

@@ -29,7 +29,7 @@ console = Console(width=200, highlight=False, markup=False)
 
 
 def by_program(*command: str) -> Client:
-    """One of CLIENTS, which makes all runs in one process."""
+    """One of CLIENTS, a program that makes all runs in one process."""
 
     def run(upload: Upload, runs: int) -> Iterator[str]:
         words = [*command, upload.url + PATH, upload.token, str(upload.size), str(runs), upload.mode]
@@ -73,7 +73,7 @@ def somebody_busy(service: Service, runs: int) -> str:
 
 
 def refusals(runs: int) -> list[tuple[dict[str, str], dict[int, Refused]]]:
-    """Settings of services, and the statuses that each refuses with."""
+    """Settings of services, and for each status who is refused with it."""
     return [
         ({"MAX_FILE_SIZE": "1000", "RATE_UPLOAD": f"{runs}/day"}, {401: nobody, 413: somebody, 429: somebody_busy}),
         ({"MAX_FILE_SIZE": "1 GB", "DEFAULT_QUOTA": "1000"}, {403: somebody}),
@@ -81,10 +81,10 @@ def refusals(runs: int) -> list[tuple[dict[str, str], dict[int, Refused]]]:
 
 
 def report(status: int, name: str, client: Client, upload: Upload, runs: int) -> int:
-    """Make the uploads; how many refusals did not arrive."""
+    """Make the uploads; return how many refusals did not arrive."""
     begun = perf_counter()
     seen = list(client(upload, runs))
-    # Java keeps the body of a 401 to itself where it could not send the request again.
+    # Java does not show the body of a 401 if it could not send the request again.
     wrong = Counter(line for line in seen if not line.startswith(f'{status} {{"status":{status},') and line != "401 ")
     told = f"{runs - wrong.total()}/{runs}  {(perf_counter() - begun) / runs * 1000:6.0f} ms each"
     console.print(f"{status}  {name:32} {upload.mode:8} {upload.size // MB:3} MB  {told}", *wrong)

@@ -1,4 +1,4 @@
-"""Rows made quickly: accounts, links and blobs that are in the database alone, enough to list and to count."""
+"""Makes rows quickly: accounts, links and blobs that are only in the database, good to list and to count."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _HEX = {"sqlite": "printf('%0{0}x', n)", "postgresql": "lpad(to_hex(n), {0}, '0'
 
 
 async def fill(c: Connection, first: int, last: int, account: int | None = None) -> None:
-    """Rows that differ as real ones do; ids from `first` to `last`, of links and of blobs.
+    """Insert links and blobs with ids from `first` to `last`, which differ as real ones do.
 
-    All of them of one `account`, or OWN for each of the accounts that are made with them.
+    All belong to one `account`, or OWN of them to each of the accounts that are made with them.
     """
     series, hexadecimal = _SERIES[c.dialect], _HEX[c.dialect].format
     if account is None:
@@ -59,7 +59,7 @@ async def fill(c: Connection, first: int, last: int, account: int | None = None)
 
 
 async def ready(c: Connection) -> None:
-    """Numbering, as it would be had the rows come one by one."""
+    """Set the numbering as if the rows had come one by one."""
     if c.dialect == "postgresql":
         for table in ("accounts", "blobs", "links"):
             await c.one(f"SELECT setval('{table}_id_seq', (SELECT MAX(id) FROM {table}))")
@@ -67,7 +67,7 @@ async def ready(c: Connection) -> None:
 
 
 def fill_account(service: Service, jid: str, files: int) -> None:
-    """Give an account, made where it is not there, so many files."""
+    """Give an account so many files. The account is made if it does not exist."""
 
     async def rows(c: Connection) -> None:
         account = await c.one("SELECT id FROM accounts WHERE jid = $1", jid)

@@ -1,4 +1,4 @@
-"""Our service as it is measured, and the memory that a family of processes holds."""
+"""Our service as it is measured, and the memory of a process with its children."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.service import PROGRAM, RATES, Service
 
 
 def start_service(directory: Path, **more: Any) -> Service:
-    """Two workers, durable as always, without rates or quotas in the way."""
+    """Two workers, durable as always, without limits on rates or quotas."""
     rates = {f"RATE_{name}": "none" for name in RATES}
     settings: dict[str, Any] = {
         "WORKERS": 2,
@@ -29,8 +29,8 @@ def token_of(service: Service, jid: str) -> str:
 
 
 def family(pid: int) -> list[int]:
-    """A process with all that it started."""
-    try:  # each thread has children of its own
+    """A process with all its descendants."""
+    try:  # the children of each thread are listed apart
         children = " ".join(file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children"))
     except OSError:
         return []
@@ -38,7 +38,7 @@ def family(pid: int) -> list[int]:
 
 
 def memory(pid: int) -> float:
-    """Megabytes that a family of processes holds, what they share counted once (proportional set size)."""
+    """Megabytes that a process and its descendants use (proportional set size: shared memory counts once)."""
     total = 0
     for member in family(pid):
         try:
@@ -50,7 +50,7 @@ def memory(pid: int) -> float:
 
 
 class Peak:
-    """The most memory that a family holds while a block runs, in MB."""
+    """The most memory, in MB, that a process and its descendants use while a block runs."""
 
     def __init__(self, pid: int) -> None:
         self.pid, self.before, self.most = pid, memory(pid), 0.0

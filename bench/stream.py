@@ -18,7 +18,7 @@ Slot = tuple[str, str, dict[str, str]]
 
 
 class Stream:
-    """A signed-in stream to 127.0.0.1. Raises RuntimeError where the server says anything but what it should."""
+    """A signed-in stream to 127.0.0.1. Raises RuntimeError if the server says anything unexpected."""
 
     def __init__(self, port: int, domain: str, user: str, password: str) -> None:
         self._domain = domain
@@ -69,7 +69,7 @@ class Stream:
         return element
 
     def slots(self, service: str, size: int, count: int) -> tuple[list[Slot], float]:
-        """So many slots for files of `size` bytes, and the seconds that they took."""
+        """Ask for so many slots for files of `size` bytes; return them and the seconds that it took."""
 
         def ask(number: int) -> None:
             self._send(

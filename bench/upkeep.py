@@ -1,4 +1,4 @@
-"""`python -m bench.upkeep`: what `gc` and `fsck` take over a few and over many files, in time and memory."""
+"""`python -m bench.upkeep`: the time and memory that `gc` and `fsck` need for a few files and for many."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ console = Console(width=None if sys.stdout.isatty() else 150)
 
 
 def furnish(service: Service, files: int) -> None:
-    """Rows, and for each its bytes and its published slot as an upload leaves them; the bytes are holes."""
+    """Make rows, and for each its file and its published slot, as an upload leaves them. The files are sparse."""
     service.cli("db", "upgrade")
 
     async def work(gallery: Gallery) -> None:
@@ -47,7 +47,7 @@ def furnish(service: Service, files: int) -> None:
 
 
 def measured(service: Service, *words: str) -> tuple[float, float, str]:
-    """Seconds and most megabytes of a command, and its last line."""
+    """Run a command; return its seconds, its most megabytes, and its last line."""
     begun = time.perf_counter()
     process = subprocess.Popen(
         [PROGRAM, *words], env=environment(**service.settings), stdout=subprocess.PIPE, text=True

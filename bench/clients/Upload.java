@@ -1,4 +1,4 @@
-// java Upload.java URL TOKEN SIZE RUNS MODE: uploads by HttpURLConnection, one line a run; MODE: whole, fixed or chunked.
+// java Upload.java URL TOKEN SIZE RUNS MODE: uploads by HttpURLConnection, a line for each. MODE: whole, fixed, chunked.
 
 import java.io.InputStream;
 import java.io.OutputStream;

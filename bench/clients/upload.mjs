@@ -1,4 +1,4 @@
-// node upload.mjs URL TOKEN SIZE RUNS MODE: uploads by fetch, one line a run; MODE: whole or chunked.
+// node upload.mjs URL TOKEN SIZE RUNS MODE: uploads by fetch, a line for each. MODE: whole, chunked.
 
 const [url, token, size, runs, mode] = process.argv.slice(2)
 const head = Buffer.from('--b\r\nContent-Disposition: form-data; name="file"; filename="film.bin"\r\n\r\n')
