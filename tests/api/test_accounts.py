@@ -1,4 +1,4 @@
-"""The calls under `account/`: tokens, quotas, administrators, the end of an account. Sign-in itself: `tests/xmpp/`."""
+"""The calls under `account/`: tokens, quotas, administrators, deletion. Sign-in itself is in `tests/xmpp/`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def limited(start_service: Callable[..., Service]) -> Service:
-    """A service whose limits are near."""
+    """A service with low limits."""
     return start_service(
         RATE_UPLOAD="3/day", RATE_SLOT="4/day", RATE_CODE_REQUEST_JID="2/day", RATE_CODE_TRY_JID="3/day",
         RATE_CODE_REQUEST_ADDRESS="5/day", RATE_CODE_TRY_ADDRESS="6/day", TRUSTED_PROXIES="127.0.0.1",
@@ -129,7 +129,7 @@ def test_administrators_list_accounts(service: Service, admin: User) -> None:
 # --- The end of an account ---
 
 
-def test_an_account_goes_with_all_it_has(service: Service, boris: User) -> None:
+def test_a_deleted_account_loses_all_it_had(service: Service, boris: User) -> None:
     anna = service.user()
     shared, own = anna.upload(b"shared bytes"), anna.upload(b"bytes of anna alone")
     kept = boris.upload(b"shared bytes")
@@ -168,7 +168,7 @@ def test_uploads_and_slots_are_limited_per_account(limited: Service) -> None:
     answer = anna.send(b"x")
     assert_error(answer, 429)
     check_refused(answer.status_code, answer.headers.get("Retry-After"))
-    assert_error(anna.get("files/slot/", name="x", size=1), 429)  # just as the upload would be
+    assert_error(anna.get("files/slot/", name="x", size=1), 429)  # as the upload would be
     for _ in range(4):
         assert boris.get("files/slot/", name="x", size=1).status_code == 200
     assert_error(boris.get("files/slot/", name="x", size=1), 429)

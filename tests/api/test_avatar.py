@@ -20,7 +20,7 @@ def opened(user: User, url: str) -> Image.Image:
     return Image.open(io.BytesIO(answer.content))
 
 
-def test_the_object_tells_of_what_is_kept(anna: User) -> None:
+def test_the_object_describes_the_stored_avatar(anna: User) -> None:
     sent = samples.picture("png", 500, 300)
     avatar = anna.avatar(sent, "selfie_avatar.png")
     kept = anna.http.get(avatar["file"]).content
@@ -43,7 +43,7 @@ def test_thumbnails_are_ready_before_the_answer(anna: User, kind: str, ext: str,
     avatar = anna.avatar(samples.picture(kind, 298, 298), f"selfie_avatar.{kind}")
     wanted = [size for size in SIZES if size < 298]
     made = {path.rpartition("/")[2] for path in anna.service.stored("thumbs") - before}
-    assert made >= {f"{size}.{ext}" for size in wanted}  # not made when they are asked for
+    assert made >= {f"{size}.{ext}" for size in wanted}  # so they are not made on demand
     assert (avatar["media_type"], avatar["name"]) == (f"image/{kind}", f"selfie_avatar.{kind}")
     assert [thumbnail["width"] for thumbnail in avatar["thumbnails"]] == wanted
     for thumbnail in avatar["thumbnails"]:
@@ -113,7 +113,7 @@ def test_a_small_avatar_is_not_scaled_up(anna: User) -> None:
     assert [thumbnail["width"] for thumbnail in avatar["thumbnails"]] == [32]
 
 
-def test_it_stands_upright_and_says_nothing_of_its_owner(anna: User) -> None:
+def test_it_is_upright_and_without_metadata(anna: User) -> None:
     avatar = anna.avatar(samples.oriented(6, 300, 400), "selfie.jpg")
     image = opened(anna, avatar["file"]).convert("RGB")
     assert image.size == (300, 300)
@@ -126,7 +126,7 @@ def test_it_stands_upright_and_says_nothing_of_its_owner(anna: User) -> None:
         assert b"SECRET" not in kept and not Image.open(io.BytesIO(kept)).getexif()
 
 
-def test_of_an_animation_the_first_frame_stays(anna: User) -> None:
+def test_an_animation_keeps_only_its_first_frame(anna: User) -> None:
     image = opened(anna, anna.avatar(samples.animated("gif", 60), "moving.gif")["file"])
     assert (image.format, getattr(image, "n_frames", 1)) == ("GIF", 1)
     assert samples.pixel(image.convert("RGB"), (5, 5))[0] > 150
@@ -136,7 +136,7 @@ def test_without_thumbnails(anna: User) -> None:
     for field in ("create_thumbnails", "create_thumbnail"):
         avatar = anna.avatar(samples.picture("png", 300, 300), "plain.png", **{field: "false"})
         assert avatar["thumbnails"] == []
-        assert opened(anna, avatar["thumbnail"]["url"]).size == (256, 256)  # for pages: made when it is asked for
+        assert opened(anna, avatar["thumbnail"]["url"]).size == (256, 256)  # for web pages: it is made on demand
         url = f"/media/{avatar['slot_id']}/48_plain.png"
         assert_error(anna.service.http.get(url), 404)
 

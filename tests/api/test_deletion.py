@@ -1,4 +1,4 @@
-"""`DELETE files/` and `files/percent/N/`, and what statistics say before and after."""
+"""`DELETE files/` and `files/percent/N/`, and the statistics before and after."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_by_url(anna: User, things: dict[str, dict[str, Any]]) -> None:
 
 def test_by_filters(anna: User, things: dict[str, dict[str, Any]]) -> None:
     assert anna.delete("files/", type="video").status_code == 204
-    assert anna.delete("files/", type="video").status_code == 204  # filters that match nothing
+    assert anna.delete("files/", type="video").status_code == 204  # no file matches these filters
     assert anna.delete("files/", media_type="audio/mpeg", size_gte=500, name="A.MP3").status_code == 204
     assert left(anna) == all_but(things, "video", "audio")
     assert anna.delete("files/", date_gte="2000-01-01").status_code == 204
@@ -68,7 +68,7 @@ def test_a_selector_is_needed(anna: User, things: dict[str, dict[str, Any]]) -> 
     assert left(anna) == all_but(things)
 
 
-def test_what_would_widen_a_deletion_is_refused(anna: User, things: dict[str, dict[str, Any]]) -> None:
+def test_parameters_that_could_delete_more_are_refused(anna: User, things: dict[str, dict[str, Any]]) -> None:
     for more in ({"older_than": "2020-01-01"}, {"Type": "voice"}, {"page": 1}):
         assert_error(anna.delete("files/", type="file", **more), 400, *more)
     for url in ([things["image"]["file"]] * 2, [things["image"]["file"], "x"]):
@@ -86,7 +86,7 @@ def test_an_empty_selector_is_refused(anna: User, things: dict[str, dict[str, An
             assert_error(anna.delete("files/", context="file", **{name: empty}), 400, name)
     assert_error(anna.delete("files/percent/100/", exclude_avatars=empty), 400, "exclude_avatars")
     assert_error(anna.http.delete("files/?file=&type=file"), 400, "file")
-    body = {"id": empty}  # a value in the body wins, so this would undo the one in the query
+    body = {"id": empty}  # a value in the body wins over the one in the query
     assert_error(anna.http.request("DELETE", f"files/?size_gte=0&id={things['file']['id']}", json=body), 400, "id")
     assert left(anna) == all_but(things)
 
@@ -95,7 +95,7 @@ def test_an_empty_selector_is_refused(anna: User, things: dict[str, dict[str, An
 def test_an_empty_selector_is_refused_by_every_deletion(
     anna: User, things: dict[str, dict[str, Any]], empty: Any
 ) -> None:
-    """Also that of the account: a `jid` may be meant to name another one."""
+    """Also by that of the account: an empty `jid` may be a mistake for another account."""
     assert_error(anna.delete("avatar/", id=empty), 400, "id")
     assert_error(anna.delete("account/tokens/", token_id=empty), 400, "token_id")
     assert_error(anna.delete("account/", jid=empty), 400, "jid")
@@ -112,7 +112,7 @@ def test_a_deletion_is_refused_before_anything_goes(anna: User, things: dict[str
     assert left(anna) == all_but(things)
 
 
-def test_avatars_go_only_where_contexts_name_them(anna: User, things: dict[str, dict[str, Any]]) -> None:
+def test_avatars_are_deleted_only_if_contexts_name_them(anna: User, things: dict[str, dict[str, Any]]) -> None:
     avatar = things["avatar"]
     assert_error(anna.delete("files/", id=avatar["id"]), 404)
     assert_error(anna.delete("files/", file=avatar["file"]), 404)
@@ -183,7 +183,7 @@ def sized(user: User, *sizes: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("percent", "count"), [(1, 1), (10, 1), (11, 2), (30, 2), (31, 3), (60, 3), (61, 4), (100, 4)])
-def test_the_oldest_that_first_reach_a_share(anna: User, percent: int, count: int) -> None:
+def test_percent_deletes_the_oldest_until_the_share_is_reached(anna: User, percent: int, count: int) -> None:
     made = sized(anna, 100, 200, 300, 400)
     page = anna.get(f"files/percent/{percent}/").json()
     assert [item["id"] for item in page["items"]] == made[:count]
@@ -196,7 +196,7 @@ def test_the_oldest_that_first_reach_a_share(anna: User, percent: int, count: in
 def test_old_ios_asks_the_list_for_a_share_and_deletes_up_to_its_first(anna: User, percent: int, count: int) -> None:
     made = sized(anna, 100, 200, 300, 400)
     page = anna.get("files/", percent=percent, type="image").json()
-    assert [item["id"] for item in page["items"]] == made[:count][::-1]  # the newest first
+    assert [item["id"] for item in page["items"]] == made[:count][::-1]  # newest first
     assert page["total_objects"] == count
     second = anna.get("files/", percent=percent, obj_per_page=1, page=2).json()
     assert [item["id"] for item in second["items"]] == made[:count][::-1][1:2]

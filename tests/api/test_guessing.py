@@ -1,4 +1,4 @@
-"""Guessing one-time codes, and keeping somebody out by guessing, against the default limits."""
+"""What the default limits do against those who guess one-time codes, or guess to lock somebody out."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ PAUSE = int(Settings.model_fields["code_pause"].default)
 
 
 def most(rate: str, seconds: int) -> int:
-    """How many events the default rate lets through in so long."""
+    """How many events the default rate allows in this time."""
     return min(item.amount * max(1, seconds // item.get_expiry()) for item in parse_many(DEFAULT[f"rate_{rate}"]))
 
 
 class World:
-    """A service with the default limits, and clients all over the world."""
+    """A service with the default limits, and clients at many addresses."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self._numbers = count(1)
 
     def address(self) -> str:
-        """One that nobody has had before."""
+        """A new address that nobody has used."""
         number = next(self._numbers)
         return f"198.{18 + number // 65536}.{number // 256 % 256}.{number % 256}"
 
@@ -55,21 +55,21 @@ class World:
         return int(self.post("xmpp_code_request", address, token, jid=jid).status_code)
 
     def attempt(self, jid: str, address: str, code: str = "wrong") -> int:
-        """A try; by default with what can never be right, or the test would fail once in a while."""
+        """Try a code. The default can never be right; a number sometimes would be, and the test would fail."""
         return int(self.post("xmpp_auth", address, jid=jid, code=code).status_code)
 
     def codes(self, jid: str) -> list[str]:
-        """What the courier has sent to a JID."""
+        """The codes that the courier has sent to a JID."""
         lines = [line for line in self.service.log_lines() if "DEVELOPMENT MODE" in line["event"]]
         return [line["code"] for line in lines if line.get("jid") == jid]
 
     def tries(self) -> dict[int, tuple[str, int]]:
-        """Of each code that is kept, by its number: whose it is, and how many wrong tries it has seen."""
+        """For each stored code, by its number: the JID, and how many wrong tries there were."""
         rows = self.service.within(lambda g: g.db.read(lambda c: c.all("SELECT id, jid, tries FROM codes")))
         return {row[0]: (row[1], row[2]) for row in rows}
 
     def let_pass(self, seconds: int) -> None:
-        """Everything that is kept grows older by so much."""
+        """Make everything that is stored older by these seconds."""
         with sqlite3.connect(self.service.data_dir / "rates.sqlite", timeout=10) as rates:
             rates.execute("UPDATE rates SET expires = expires - ?", (seconds,))
         move = "UPDATE codes SET expires = expires - $1"
@@ -85,27 +85,27 @@ def someone() -> str:
     return f"victim-{uuid4().hex[:12]}@example.org"
 
 
-def test_a_day_of_guessing_from_everywhere_is_worth_so_many_tries(world: World) -> None:
-    """Each request and each try from an address of its own; and from one that asks first, which is worth more."""
+def test_guessers_at_many_addresses_get_a_limited_number_of_tries_a_day(world: World) -> None:
+    """Each request has its own address. Tries come from these addresses, which may try more often, and from another."""
     jid, seen, asked, let_in = someone(), dict[Any, int](), Counter[int](), Counter[int]()
     for pause in [10 * MINUTE] * 6 + [DAY - 60 * MINUTE]:
         guessers = [world.address() for _ in range(7)]
         for guesser in guessers:
             asked[world.ask(jid, guesser)] += 1
-        with ThreadPoolExecutor(4) as pool:  # at once, so that none of them sees the other's
+        with ThreadPoolExecutor(4) as pool:  # at once, so that no try sees the result of another
             tries = pool.map(lambda address: world.attempt(jid, address), guessers * 2 + [world.address()])
             let_in.update(tries)
         seen |= {number: tries for number, (owner, tries) in world.tries().items() if owner == jid}
         world.let_pass(pause)
     assert asked[201] == len(world.codes(jid)) == len(seen) == most("code_request_jid", DAY)
     assert max(seen.values()) == TRIES
-    assert sum(seen.values()) == most("code_request_jid", DAY) * TRIES  # what the odds are made of
+    assert sum(seen.values()) == most("code_request_jid", DAY) * TRIES  # the documented odds use this number
     assert set(let_in) <= {404, 429}
     world.let_pass(DAY)
-    assert world.ask(jid, world.address()) == 201  # a new day
+    assert world.ask(jid, world.address()) == 201  # on the next day codes are sent again
 
 
-def test_the_odds_that_are_documented_are_those_of_the_defaults() -> None:
+def test_the_documented_odds_follow_from_the_default_limits() -> None:
     page = (Path(__file__).parents[2] / "docs/security.md").read_text()
     told = {
         row[0]: (int(row[1]), int(row[2])) for row in re.findall(r"^\| (at .+) \| (\d+) \| 1 in (\d+) \|$", page, re.M)
@@ -149,7 +149,7 @@ def test_a_flood_of_requests_reaches_a_jid_no_oftener_than_its_limit(world: Worl
 
 
 def test_wrong_tries_of_others_keep_nobody_out(world: World) -> None:
-    """They cost their makers nothing and the owner does not see them, so they must not cost the owner anything."""
+    """They are free, and the owner does not see them, so they must not harm the owner."""
     jid, home = someone(), world.address()
     tries = [world.attempt(jid, world.address()) for _ in range(most("code_try_jid", 10 * MINUTE) + 1)]
     assert tries[-1] == 429
@@ -176,7 +176,7 @@ def test_a_code_may_be_used_at_another_address_than_it_was_asked_for_at(world: W
     assert world.attempt(jid, world.address(), *world.codes(jid)) == 201
 
 
-def test_a_flood_of_requests_keeps_nobody_out_where_they_have_signed_in(world: World) -> None:
+def test_a_flood_of_requests_keeps_nobody_out_at_addresses_of_earlier_sign_ins(world: World) -> None:
     jid, home = someone(), world.address()
     world.ask(jid, home)
     assert world.attempt(jid, home, *world.codes(jid)) == 201
@@ -231,7 +231,7 @@ def test_the_pause_doubles_with_each_code_that_was_made_void(world: World) -> No
 
 
 def test_what_could_not_be_done_counts_for_no_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither codes that the XMPP server did not take, nor tries that the database did not see."""
+    """Neither codes that the XMPP server did not take, nor tries that never reached the database."""
     jid, address = Jid.parse(someone()), world.address()
 
     class Away:
@@ -264,7 +264,7 @@ def test_what_could_not_be_done_counts_for_no_limit(world: World, monkeypatch: p
     assert tried[404] == most("code_try_jid", 10 * MINUTE)
 
 
-def test_a_code_that_is_void_stays_so_when_another_is_used(world: World) -> None:
+def test_a_void_code_stays_void_when_another_is_used(world: World) -> None:
     jid, home, elsewhere = someone(), world.address(), world.address()
     world.ask(jid, home)
     [void] = world.codes(jid)
@@ -275,8 +275,8 @@ def test_a_code_that_is_void_stays_so_when_another_is_used(world: World) -> None
     assert world.attempt(jid, home, void) == 404
 
 
-def test_no_answer_tells_a_jid_that_is_known_from_one_that_is_not(world: World) -> None:
-    """Every answer on the way into a limit, word by word, whether the JID has an account, a code, or neither."""
+def test_no_answer_shows_whether_a_jid_is_known(world: World) -> None:
+    """The answers are equal, word by word, up to the limit, whether the JID has an account, a code or neither."""
 
     def answers(jid: str) -> list[tuple[int, str, list[str]]]:
         given = [world.post("xmpp_auth", world.address(), jid=jid, code="000000x") for _ in range(20)]
@@ -302,8 +302,8 @@ def test_no_answer_tells_a_jid_that_is_known_from_one_that_is_not(world: World) 
     assert refusals[0] == refusals[1]
 
 
-def test_a_try_takes_the_same_work_whoever_it_is_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes long is the slow hash, and it is made before anything is looked up; so no time tells of an account."""
+def test_a_try_takes_the_same_work_for_every_jid(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow hash is most of the work and comes before any query, so the time does not show if an account exists."""
     done: list[str] = []
     monkeypatch.setattr("media_gallery.accounts.hashlib.scrypt", recorded(hashlib.scrypt, done))
     monkeypatch.setattr(queries, "take_code", recorded(queries.take_code, done))
@@ -325,7 +325,7 @@ def recorded(query: Callable[..., Any], done: list[str]) -> Callable[..., Any]:
     return call
 
 
-def test_a_deleted_account_leaves_no_home_behind(world: World) -> None:
+def test_a_deleted_account_leaves_no_known_address(world: World) -> None:
     jid, home = someone(), world.address()
     assert world.ask(jid, home) == 201
     token = world.post("xmpp_auth", home, jid=jid, code=world.codes(jid)[-1]).json()["token"]

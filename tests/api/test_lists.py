@@ -1,4 +1,4 @@
-"""`GET files/`: pages, order, filters, the last against a plain model."""
+"""`GET files/`: pages, order, and filters, which are compared with a simple model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def library(service: Service) -> tuple[User, list[dict[str, Any]]]:
-    """An account with thirty files of all kinds, and their file objects, oldest first."""
+    """An account with thirty files of all kinds; their file objects, oldest first."""
     user, items = service.user("library"), []
     for number in range(30):
         name, media_type, context = KINDS[number % len(KINDS)]
@@ -136,7 +136,7 @@ def test_dates(library: tuple[User, list[dict[str, Any]]]) -> None:
     user, items = library
     day = datetime.fromisoformat(items[0]["created_at"]).date()
     last = datetime.fromisoformat(items[29]["created_at"]).date()
-    assert len(user.items(date_gte=str(day), date_lte=str(last))) == 30  # a date as lte includes that whole day
+    assert len(user.items(date_gte=str(day), date_lte=str(last))) == 30  # a date in lte includes that whole day
     assert user.items(date_gte=str(last + timedelta(days=1))) == []
     assert len(user.items(date_gte=f"{day:%Y%m%d}", date_lte=f"{last:%G-W%V-%u}")) == 30
     assert user.items(date_lte=str(day - timedelta(days=1))) == []
@@ -162,7 +162,7 @@ def test_lists_in_four_forms(library: tuple[User, list[dict[str, Any]]]) -> None
     assert sorted(ids(answer.json()["items"])) == wanted
 
 
-def test_a_query_stands_over_a_body(library: tuple[User, list[dict[str, Any]]]) -> None:
+def test_a_query_wins_over_a_body(library: tuple[User, list[dict[str, Any]]]) -> None:
     user, items = library
     answer = user.http.request("GET", "files/?type=voice", json={"type": "image"})
     assert sorted(ids(answer.json()["items"])) == model(items, {"type": "voice"})
@@ -187,7 +187,7 @@ def test_500_ids_at_most(library: tuple[User, list[dict[str, Any]]]) -> None:
     fits = [*some, *range(10**12, 10**12 + 498)]
     for _ in range(2):
         assert user.get("files/", id=",".join(map(str, fits))).json()["total_objects"] == 2
-        fits *= 2  # the same ids once more are no more ids
+        fits *= 2  # repeated ids do not count again
     assert_error(user.get("files/", id=",".join(map(str, [*fits, 10**13]))), 400, "id")
     assert_error(user.get("files/stats/", id=",".join(map(str, [*fits, 10**13]))), 400, "id")
     assert_error(user.delete("files/", id=[*fits, 10**13]), 400, "id")

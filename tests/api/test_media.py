@@ -87,7 +87,7 @@ def test_a_film_is_read_in_parts_as_players_do(files: dict[int, tuple[str, bytes
     assert b"".join(part.content for part in parts) == data
 
 
-def test_two_bytes(files: dict[int, tuple[str, bytes]]) -> None:
+def test_a_range_of_two_bytes(files: dict[int, tuple[str, bytes]]) -> None:
     url, data = files[5 * MIB]
     answer = anyone.get(url, headers={"Range": "bytes=0-1"})
     assert (answer.status_code, answer.content) == (206, data[:2])
@@ -100,14 +100,14 @@ def test_two_bytes(files: dict[int, tuple[str, bytes]]) -> None:
     ["bytes=0-1,3-4", "bytes=0-0,-1", "bytes=" + ",".join(f"{at}-{at}" for at in range(500)), "lines=1-2", "bytes=",
      "bytes=-", "bytes=a-b", "bytes=5-2", "bytes=--1", "bytes=1.5-2", "bytes=٣-٤", "nonsense", ""],
 )  # fmt: skip
-def test_what_is_no_single_range_is_answered_whole(files: dict[int, tuple[str, bytes]], asked: str) -> None:
+def test_anything_but_a_single_range_is_answered_whole(files: dict[int, tuple[str, bytes]], asked: str) -> None:
     url, data = files[4096]
     answer = anyone.get(url, headers={b"Range": asked.encode()})
     assert (answer.status_code, answer.content) == (200, data)
     assert "Content-Range" not in answer.headers
 
 
-def test_a_range_means_nothing_to_head(files: dict[int, tuple[str, bytes]]) -> None:
+def test_head_ignores_a_range(files: dict[int, tuple[str, bytes]]) -> None:
     for asked in ("bytes=0-1", "bytes=99999-"):
         answer = anyone.head(files[4096][0], headers={"Range": asked})
         assert (answer.status_code, answer.headers["Content-Length"]) == (200, "4096")
@@ -173,7 +173,7 @@ def test_thumbnails_have_ranges_and_conditions_too(anna: User) -> None:
         assert anyone.head(url).headers["Content-Length"] == str(len(whole.content))
 
 
-def test_every_representation_has_a_tag_of_its_own(anna: User) -> None:
+def test_every_representation_has_its_own_etag(anna: User) -> None:
     avatar = anna.avatar(samples.picture("png", 120, 120))
     other = anna.upload(b"other bytes")
     urls = [avatar["file"], avatar["thumbnail"]["url"], *(made["url"] for made in avatar["thumbnails"]), other["file"]]
@@ -232,7 +232,7 @@ def test_only_safe_types_are_shown_inline(anna: User, media_type: str, kind: str
     [(samples.HTML, "page.html"), (samples.SVG, "drawing.svg"), (b"<?xml version='1.0'?><a/>", "a.xml"),
      (samples.HTML, "page"), (samples.HTML, "page.xhtml"), (samples.HTML, "page.png.html")],
 )  # fmt: skip
-def test_pages_are_downloads_where_nobody_said_what_they_are(anna: User, data: bytes, name: str) -> None:
+def test_pages_without_a_stated_type_are_downloads(anna: User, data: bytes, name: str) -> None:
     answer = anyone.get(anna.upload(data, name)["file"])
     assert answer.headers["Content-Disposition"].startswith("attachment")
     assert answer.content == data and always(answer)

@@ -1,4 +1,4 @@
-"""CORS: what pages of other origins may read, of media and of the API."""
+"""CORS: what pages of other origins may read from media and from the API."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_other_origins_may_read(anna: User) -> None:
         assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
-def test_a_cache_does_not_give_what_had_no_origin_to_a_page_of_another(anna: User) -> None:
+def test_an_answer_cached_without_an_origin_is_not_given_to_another_origin(anna: User) -> None:
     answer = anyone.get(anna.upload(b"for an <img> first, for a script later")["file"])
     assert answer.headers.get("Access-Control-Allow-Origin") == "*" or "Origin" in answer.headers.get("Vary", "")
 

@@ -1,6 +1,6 @@
-"""Whose is it: every call of the published document, without a valid token and with another account's objects.
+"""Every call of the published document, without a valid token and with another account's objects.
 
-A new call, or a new path beside them, without a row here fails.
+These tests fail if a new call, or a new path beside them, has no row here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ADMINISTRATORS = {("PUT", "account/quota"), ("GET", "account/list")}
 
 
 class Target:
-    """What Boris has; Anna must neither see nor touch it."""
+    """What Boris has. Anna must neither see nor change it."""
 
     def __init__(self, boris: User) -> None:
         self.user = boris
@@ -83,7 +83,7 @@ UNFIT = dict.fromkeys(("hash", "sha-256", "avatar's hash", "name", "url", "avata
 FOREIGN: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "account/tokens"): {"": 200},
     ("DELETE", "account/tokens"): {"": 400, "token": 404},
-    ("DELETE", "account"): {"": 204, "jid": 403, "its address": 403},  # without a JID it is Anna's own
+    ("DELETE", "account"): {"": 204, "jid": 403, "its address": 403},  # without a JID, Anna's own account is meant
     ("GET", "account/quota"): {"": 200, "jid": 403, "its address": 403},
     ("PUT", "account/quota"): {"": 403},
     ("GET", "account/list"): {"": 403},
@@ -107,7 +107,7 @@ def path_of(path: str) -> str:
 
 
 def ask(user: User, method: str, path: str, params: dict[str, Any]) -> httpx.Response:
-    """The call with its parameters, in the query, in a body or in an upload's form."""
+    """Make the call; its parameters go into the query, a body, or an upload's form."""
     if path.endswith("upload"):
         data = samples.picture("png", 50, 50) if path.startswith("avatar") else b"Anna's own"
         fields = {key: value if isinstance(value, str) else json.dumps(value) for key, value in params.items()}
@@ -118,7 +118,7 @@ def ask(user: User, method: str, path: str, params: dict[str, Any]) -> httpx.Res
     return user.http.request(method, path_of(path), json=params or None)
 
 
-# --- The tables know every call ---
+# --- The tables have every call ---
 
 
 def test_every_published_call_has_a_row(service: Service) -> None:
@@ -145,7 +145,7 @@ def test_every_other_path_is_known(tmp_path: Any) -> None:
 
 
 async def test_a_new_call_is_guarded_by_its_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its handler checks nothing, and is not reached by whom the row does not let in."""
+    """Its handler checks nothing; only those whom the row admits reach it."""
     reached: list[str | None] = []
 
     async def handler(call: Call, _: parameters.Nothing) -> None:
@@ -204,7 +204,7 @@ def second_token(service: Service, user: User) -> str:
 
 @pytest.fixture(scope="module")
 def useless(service: Service) -> dict[str, str | None]:
-    """`Authorization` headers that open nothing."""
+    """`Authorization` headers that are not valid."""
     anna, gone, late, closed = (service.user(admin=True) for _ in range(4))
     gone.delete("account/tokens/", token_id=gone.get("account/tokens/").json()["items"][0]["token_id"])
     expire(service, late)
@@ -269,7 +269,7 @@ def test_administrators_alone(anna: User, boris: User, method: str, path: str) -
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("method", "path"), CALLS)
-def test_anothers_object_is_not_there(anna: User, boris: User, method: str, path: str, way: str) -> None:
+def test_an_object_of_another_account_is_not_found(anna: User, boris: User, method: str, path: str, way: str) -> None:
     target, row = Target(boris), FOREIGN[method, path]
     answer = ask(anna, method, path, WAYS[way](target))
     assert answer.status_code == row.get(way, row[""]), answer.text
@@ -282,15 +282,15 @@ def test_anothers_object_is_not_there(anna: User, boris: User, method: str, path
     target.untouched()
 
 
-def test_ids_mixed_with_anothers_delete_the_own_alone(anna: User, boris: User) -> None:
+def test_of_mixed_ids_only_the_own_files_are_deleted(anna: User, boris: User) -> None:
     target, own = Target(boris), anna.upload(b"own")
     assert anna.delete("files/", id=[own["id"], target.file["id"]]).status_code == 204
     assert anna.items() == []
     target.untouched()
 
 
-def test_the_same_bytes_are_each_ones_own(anna: User, boris: User) -> None:
-    """Stored once, but an account's link neither shows nor outlives another's."""
+def test_each_account_owns_its_link_to_the_same_bytes(anna: User, boris: User) -> None:
+    """They are stored once, but no account sees another's link, and a deletion leaves the other's link."""
     target = Target(boris)
     same = anna.upload(target.data, "mine.txt")
     assert same["slot_id"] != target.file["slot_id"] and same["metadata"] == {}

@@ -69,8 +69,8 @@ def test_the_first_upload_makes_the_account(slots: Slots, anna: User) -> None:
     assert [item["file"] for item in again.items()] == [url]
 
 
-def test_whatever_gives_out_slots(slots: Slots, anna: User) -> None:
-    """Prosody's own module names slots by 144 bits in base64, and takes names as they come."""
+def test_slots_of_other_issuers_are_taken(slots: Slots, anna: User) -> None:
+    """Prosody's own module names slots by 144 bits in base64, and leaves file names as they are."""
     name = "a\u202eb \x07c.txt"
     url, token = slots.give(anna, b"text", name, slot="Ab-_" + secrets.token_urlsafe(15), filetype="text/plain")
     kept(put(url, token, b"text"))
@@ -93,7 +93,7 @@ def test_whatever_gives_out_slots(slots: Slots, anna: User) -> None:
         (400, {"filetype": "image/png"}, {"Content_Type": "text/html"}),
     ],
 )
-def test_what_is_not_as_the_slot_says(
+def test_an_upload_that_differs_from_its_slot_is_refused(
     slots: Slots, anna: User, status: int, said: dict[str, Any], headers: dict[str, str]
 ) -> None:
     stored, data = slots.service.stored_bytes(), bytes(30 * MIB if said.get("filesize", 0) > MIB else 5)
@@ -112,7 +112,7 @@ def test_a_full_account_gets_no_more(slots: Slots, anna: User, admin: User) -> N
     assert (anna.items(), slots.service.stored_bytes()) == ([], stored)
 
 
-def test_who_has_no_token(slots: Slots, anna: User) -> None:
+def test_an_upload_without_a_token_is_refused(slots: Slots, anna: User) -> None:
     url, token = slots.give(anna, b"bytes")
     for wrong, status in ((None, 401), (anna.token, 403), (token[:-2], 403), (f"{token}x", 403)):
         answer = put(url, wrong, b"bytes")
@@ -128,7 +128,7 @@ def test_who_has_no_token(slots: Slots, anna: User) -> None:
     [("", "text/html"), ("text/html", ""), ("application/octet-stream", "image/png"),
      ("text/plain; charset=utf-8", "text/plain"), ("image/png", "application/octet-stream")],
 )  # fmt: skip
-def test_a_type_that_says_nothing_is_no_other_type(slots: Slots, anna: User, asked: str, sent: str) -> None:
+def test_a_type_without_meaning_does_not_count_as_another(slots: Slots, anna: User, asked: str, sent: str) -> None:
     url, token = slots.give(anna, b"bytes", filetype=asked)
     kept(put(url, token, b"bytes", Content_Type=sent))
 
@@ -163,7 +163,7 @@ def test_of_several_at_once_one_is_kept(slots: Slots, anna: User) -> None:
 
 
 def test_another_host_may_be_first(slots: Slots, anna: User) -> None:
-    """Hosts do not see one another's uploads under way: the database decides."""
+    """A host does not see the running uploads of another one, so the database decides."""
     slot, theirs = secrets.token_hex(16), os.urandom(1000)
     other = anna.upload(theirs)
 
@@ -194,7 +194,7 @@ def test_known_bytes_are_stored_once(slots: Slots, anna: User) -> None:
     data = os.urandom(5000)
     anna.upload(data, "photo.bin")
     digest = hashlib.sha256(data).hexdigest()
-    hit = anna.get("files/slot/", name="photo.bin", size=5000, hash=digest).json()  # awaits an upload of its own
+    hit = anna.get("files/slot/", name="photo.bin", size=5000, hash=digest).json()  # waits for its own upload
     stored = slots.service.stored_bytes()
     url, token = slots.give(anna, data)
     kept(put(url, token, data))
@@ -203,7 +203,7 @@ def test_known_bytes_are_stored_once(slots: Slots, anna: User) -> None:
     assert len(anna.items()) == 3
 
 
-def test_an_avatar_is_kept_as_it_came(slots: Slots, anna: User) -> None:
+def test_an_avatar_is_kept_unchanged(slots: Slots, anna: User) -> None:
     """Clients publish its digest before they upload it (XEP-0084)."""
     data = samples.picture("png", 400, 300)
     url, token = slots.give(anna, data, "face.png", filetype="image/png", purpose="profile")
@@ -218,7 +218,7 @@ def test_an_avatar_is_kept_as_it_came(slots: Slots, anna: User) -> None:
     assert anna.items() == []
 
 
-def test_what_is_no_image_is_no_avatar(slots: Slots, anna: User) -> None:
+def test_only_an_image_can_be_an_avatar(slots: Slots, anna: User) -> None:
     url, token = slots.give(anna, b"secret", "face.bin", filetype="application/octet-stream", purpose="profile")
     kept(put(url, token, b"secret"))
     assert anna.items("avatar/") == [] and [item["file"] for item in anna.items()] == [url]

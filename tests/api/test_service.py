@@ -1,4 +1,4 @@
-"""What holds for every path: errors, slashes, methods, CORS; and what operators and programmers read."""
+"""What is the same for every path: errors, slashes, methods, CORS. Also what operators and programmers read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_heads(anna: User) -> None:
     assert answer.status_code == 200 and answer.content == b""
 
 
-def test_bodies_that_are_none(anna: User) -> None:
+def test_malformed_bodies(anna: User) -> None:
     for body in (b"{", b"[1]", b'"x"', b"nothing", b"\xff\xfe", b'{"name": "\xff"}', b"[" * 60_000):
         answer = anna.http.request("DELETE", "files/", content=body, headers={"Content-Type": "application/json"})
         assert_error(answer, 400)
@@ -96,7 +96,7 @@ def test_numbers_and_truth_in_text(anna: User) -> None:
         assert_error(anna.get("files/percent/10/", exclude_avatars=other), 400, "exclude_avatars")
 
 
-async def test_an_unforeseen_fault_tells_nothing_of_itself(tmp_path: Path) -> None:
+async def test_an_unexpected_error_shows_no_details(tmp_path: Path) -> None:
     class Broken:
         async def read(self, query: object) -> None:
             raise RuntimeError("an inner detail")
@@ -111,7 +111,7 @@ async def test_an_unforeseen_fault_tells_nothing_of_itself(tmp_path: Path) -> No
 # --- Parts ---
 
 
-async def test_parts_are_replaced_by_name_and_a_typing_error_is_told(tmp_path: Path) -> None:
+async def test_parts_are_replaced_by_name_and_a_misspelt_name_is_an_error(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     assert build(settings, clock=lambda: 42).state.gallery.uploads.clock() == 42
     for make in (assemble, build):
@@ -123,7 +123,7 @@ async def test_codes_are_logged_in_development_mode_alone(tmp_path: Path, monkey
     monkeypatch.delenv(COURIER_SOCKET, raising=False)
     assert isinstance(make_courier(Settings(data_dir=tmp_path)), LogCourier)
     monkeypatch.setenv(COURIER_SOCKET, str(tmp_path / "courier"))
-    assert isinstance(make_courier(Settings(data_dir=tmp_path)), LogCourier)  # of another service, in this environment
+    assert isinstance(make_courier(Settings(data_dir=tmp_path)), LogCourier)  # that of another service
     configured = Settings(data_dir=tmp_path, xmpp_jid="gallery.example.org", xmpp_component_secret="secret")
     for socket in (None, "", str(tmp_path / "none")):
         if socket is None:
@@ -141,7 +141,7 @@ async def test_codes_are_logged_in_development_mode_alone(tmp_path: Path, monkey
 
 def test_any_origin_by_default(anna: User) -> None:
     assert anna.http.get("files/", headers=ORIGIN).headers["Access-Control-Allow-Origin"] == "*"
-    answer = anna.service.http.get("/api/v1/files/", headers=ORIGIN)  # an error can be read too
+    answer = anna.service.http.get("/api/v1/files/", headers=ORIGIN)  # an error can be read, too
     assert answer.status_code == 401 and answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
@@ -190,7 +190,7 @@ def test_metrics_count_what_happens(service: Service, anna: User) -> None:
     line = 'gallery_requests_total{method="POST",route="/api/v1/files/upload",status="201"}'
     before, bytes_before = value(line), value("gallery_received_bytes_total")
     anna.upload(b"x" * 100)
-    service.wait_until(lambda: value(line) == before + 1)  # counted behind the answer
+    service.wait_until(lambda: value(line) == before + 1)  # counted after the answer
     assert value("gallery_received_bytes_total") == bytes_before + 100
 
 

@@ -28,7 +28,7 @@ def test_a_known_file_gets_a_new_link(anna: User, algorithm: str) -> None:
     first = anna.upload(data, "first.jpg", "image/jpeg", metadata={"a": 1})
     digest = hashlib.new(algorithm, data).hexdigest()
     found = anna.get("files/slot/", name="second name.jpg", size=3000, hash=digest.upper()).json()
-    assert found["hash"] == digest  # the one that was asked with
+    assert found["hash"] == digest  # the digest of the request
     assert found["hashes"]["sha-256"] == hashlib.sha256(data).hexdigest()
     assert found["id"] != first["id"] and found["slot_id"] != first["slot_id"]
     assert (found["name"], found["media_type"]) == ("second name.jpg", "image/jpeg")
@@ -45,7 +45,7 @@ def test_the_size_must_fit_too(anna: User) -> None:
     assert "file" not in answer.json()
 
 
-def test_type_and_context_may_be_said_anew(anna: User) -> None:
+def test_the_request_may_change_type_and_context(anna: User) -> None:
     data = os.urandom(50)
     anna.upload(data, "a.ogg", "audio/ogg")
     digest = hashlib.sha1(data).hexdigest()
@@ -54,12 +54,12 @@ def test_type_and_context_may_be_said_anew(anna: User) -> None:
     found = anna.get("files/slot/", name="a.ogg", size=50, hash=digest, context="voice").json()
     assert found["context"] == "voice"
     found = anna.get("files/slot/", name="a.ogg", size=50, hash=digest, media_type="audio/opus").json()
-    assert (found["media_type"], found["context"]) == ("audio/opus", "voice")  # as the newest one
+    assert (found["media_type"], found["context"]) == ("audio/opus", "voice")  # as in the newest link
     found = anna.get("files/slot/", name="a.ogg", size=50, hash=digest, media_type="ogg").json()
     assert (found["media_type"], found["context"]) == ("audio/opus", "voice")
 
 
-def test_metadata_stay_unless_they_are_said_anew(anna: User) -> None:
+def test_metadata_stay_unless_the_request_changes_them(anna: User) -> None:
     data, meters = os.urandom(60), {"meters": "1 2 3", "duration": 4}
     anna.upload(data, "a.ogg", "audio/ogg", metadata=meters)
     digest = hashlib.sha1(data).hexdigest()
@@ -71,23 +71,23 @@ def test_metadata_stay_unless_they_are_said_anew(anna: User) -> None:
     assert_error(anna.get("files/slot/", name="c", size=60, hash=digest, metadata="[1]"), 400, "metadata")
 
 
-# --- An upload all the same ---
+# --- An upload after a hit ---
 
 
 def hit(user: User, data: bytes, name: str = "sent.bin", **said: str) -> dict[str, Any]:
-    """The link that a slot gives for bytes that the account has."""
+    """The link that a slot gives if the account has these bytes."""
     digest = hashlib.sha256(data).hexdigest()
     found = user.get("files/slot/", name=name, size=len(data), hash=digest, **said).json()
     assert found["file"]
     return dict(found)
 
 
-def test_an_upload_after_a_slot_hit_takes_its_link_over_once(anna: User) -> None:
+def test_one_upload_after_a_slot_hit_takes_over_its_link(anna: User) -> None:
     data = os.urandom(5000)
     anna.upload(data, "first.bin", metadata={"a": 1})
     found, stored = hit(anna, data), anna.service.stored_bytes()
     taken = anna.upload(data, "sent.bin")
-    found["hash"] = found["hashes"]["sha-1"]  # in the slot's answer, what was asked with
+    found["hash"] = found["hashes"]["sha-1"]  # the slot's answer has the digest of its request
     assert taken == found
     assert (anna.used(), len(anna.items())) == (10_000, 2)
     again = anna.upload(data, "sent.bin")
@@ -206,7 +206,7 @@ def test_it_refuses_what_the_upload_would(anna: User, admin: User) -> None:
     for hash_ in ("", digest):
         body = assert_error(anna.get("files/slot/", name="a", size=600, hash=hash_), 403)
         assert body["details"] == {"quota": 1000, "used": 600, "required": 600}
-        assert set(body) == {"status", "error", "details"}  # a quota beside them is a yes for web clients
+        assert set(body) == {"status", "error", "details"}  # web clients take an answer with a `quota` for a success
 
 
 def test_name_and_size_are_required(anna: User) -> None:

@@ -26,7 +26,7 @@ def thumbnail(user: User, url: str) -> Image.Image:
 
 
 def assert_placeholder(answer: httpx.Response) -> None:
-    """An image that is not kept for long, nor taken for the thumbnail that may come after it."""
+    """A placeholder: clients keep it only for a short time, and do not take it for the thumbnail that may follow."""
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "image/webp"
     assert Image.open(io.BytesIO(answer.content)).size == (256, 256)
@@ -36,7 +36,7 @@ def assert_placeholder(answer: httpx.Response) -> None:
 
 
 def decoders(service: Service) -> list[int]:
-    """The service's decoder processes."""
+    """The decoder processes of the service."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -50,9 +50,9 @@ def decoders(service: Service) -> list[int]:
 
 @contextmanager
 def stopped_decoders(user: User) -> Iterator[list[int]]:
-    """Decoders that make no progress meanwhile."""
+    """Decoders that are stopped during the block."""
     first = user.upload(samples.noise("png", 20, 20), "first.png")
-    thumbnail(user, first["thumbnail"]["url"])  # so that there is one
+    thumbnail(user, first["thumbnail"]["url"])  # so that a decoder runs
     pids = decoders(user.service)
     assert pids
     for pid in pids:
@@ -87,7 +87,7 @@ def test_measures_are_those_of_the_image_as_it_is_seen(anna: User) -> None:
     assert (listed["width"], listed["height"], listed["thumbnail"]) == (300, 200, file["thumbnail"])
 
 
-def test_what_a_photo_says_of_its_owner_stays_in_the_file_and_leaves_the_thumbnail(anna: User) -> None:
+def test_the_metadata_of_a_photo_stay_in_the_file_and_not_in_the_thumbnail(anna: User) -> None:
     data = samples.located("jpeg")
     file = anna.upload(data, "located.jpg", "image/jpeg")
     assert anna.http.get(file["file"]).content == data
@@ -121,7 +121,7 @@ def test_a_film_held_upright(anna: User) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(start_service: Callable[..., Service]) -> Service:
-    """Its uploads wait for no thumbnail."""
+    """A service whose uploads do not wait for thumbnails."""
     return start_service(THUMBNAIL_WAIT="0")
 
 
@@ -146,7 +146,7 @@ def test_the_address_of_a_thumbnail_waits_for_it(carla: User) -> None:
     assert (listed["width"], listed["height"]) == (301, 201)
 
 
-def test_a_decoder_that_is_killed_costs_the_file_nothing(carla: User) -> None:
+def test_a_killed_decoder_does_not_harm_the_file(carla: User) -> None:
     with stopped_decoders(carla) as pids:
         file = carla.upload(samples.picture("png", 302, 202), "doomed.png", "image/png")
         for pid in pids:
@@ -257,7 +257,7 @@ def test_a_thumbnail_that_cannot_be_made_is_a_placeholder(anna: User) -> None:
 
 def test_a_thumbnail_that_was_not_wanted_is_made_when_it_is_asked_for(anna: User) -> None:
     file = anna.upload(samples.picture("png", 305, 205), "plain.png", "image/png", create_thumbnails="false")
-    assert file["width"] is None  # nobody has looked yet
+    assert file["width"] is None  # it is not decoded yet
     assert thumbnail(anna, file["thumbnail"]["url"]).size == (256, 256)
     assert anna.items()[0]["width"] == 305
     avatar = anna.avatar(samples.picture("png", 306, 206), create_thumbnails="false")

@@ -17,7 +17,7 @@ NEW_LETTERS = "\U0001fae8🏴\U000e0067\U000e007f\U00032390.png"
 
 
 def send_form(user: User, *parts: bytes) -> tuple[int, dict[str, object]]:
-    """A form as it is, in the order of its parts."""
+    """Send a form with these parts in this order."""
     answer = user.http.post(
         "files/upload/",
         content=b"".join(parts) + END,
@@ -80,7 +80,7 @@ def test_an_empty_file_is_a_file(anna: User) -> None:
         (b"hello", "nothing", None, None, "application/octet-stream"),
     ],
 )
-def test_the_type_is_what_was_said_else_what_the_file_shows(
+def test_the_type_is_the_stated_one_or_that_of_the_content(
     anna: User, data: bytes, name: str, part_type: str | None, said: str | None, kept: str
 ) -> None:
     kind = f"\r\nContent-Type: {part_type}" if part_type else ""
@@ -149,7 +149,7 @@ def test_metadata_is_nested_64_deep_at_most(anna: User) -> None:
 
 
 @pytest.mark.parametrize("depth", [65, 974, 3000])
-def test_metadata_stored_before_that_limit_break_no_list(anna: User, depth: int) -> None:
+def test_lists_show_metadata_from_before_that_limit(anna: User, depth: int) -> None:
     file = anna.upload(b"x", metadata={"n": 1})
     update = "UPDATE links SET metadata = $2 WHERE id = $1"
     anna.service.within(lambda g: g.db.write(lambda c: c.run(update, file["id"], nested(depth))))
@@ -238,7 +238,7 @@ def test_names(anna: User, sent: str, kept: str) -> None:
     ],
 )  # fmt: skip
 def test_names_however_they_are_written(anna: User, parameters: bytes, kept: str) -> None:
-    """More of them in tests/unit/test_names.py."""
+    """tests/unit/test_names.py has more of them."""
     head = b'--%s\r\nContent-Disposition: form-data; name="file"; ' % BOUNDARY.encode() + parameters
     status, file = send_form(anna, head + b"\r\nContent-Type: audio/ogg; codecs=opus+voice\r\n\r\nx\r\n")
     assert (status, file.get("name")) == (201, kept)
@@ -279,13 +279,13 @@ def test_a_file_over_the_quota(anna: User, admin: User) -> None:
     for size in (401, 5000, 50_000):
         body = assert_error(anna.send(os.urandom(size), "a.bin", "image/png", metadata={"a": "b" * 3000}), 403)
         assert body["details"] == {"quota": 1000, "used": 600, "required": size}
-        assert set(body) == {"status", "error", "details"}  # a quota beside them is a yes for web clients
+        assert set(body) == {"status", "error", "details"}  # web clients take an answer with a `quota` for a success
         assert "quota" in str(body["error"]).lower()
-    assert_error(anna.send(b"x" * 600), 403)  # bytes that are there already count again
+    assert_error(anna.send(b"x" * 600), 403)  # known bytes count again
     assert anna.upload(b"y" * 400)["used"] == 1000
 
 
-def test_forms_that_are_none(anna: User) -> None:
+def test_malformed_forms(anna: User) -> None:
     before = anna.service.stored_bytes()
     assert_error(anna.http.post("files/upload/", files={"other": ("a", b"x")}), 400, "file")
     assert_error(anna.http.post("files/upload/", data={"name": "x"}), 400)

@@ -1,4 +1,4 @@
-"""Hostile files, and what each of them gets: the table that the tests run on and that docs/hostile-uploads.md shows."""
+"""Hostile files and how each is answered: a table for the tests and for docs/hostile-uploads.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from tests import samples
 
 MAX_PIXELS = 1_000_000
-"""The setting that the tests run with, so that a bomb of every format can be made quickly."""
+"""The setting in these tests: with it a bomb of every format is made quickly."""
 FORMATS = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "tiff": "tiff", "bmp": "bmp", "heic": "heic",
            "avif": "avif"}  # fmt: skip
 INLINE, DOWNLOAD = "inline", "attachment"
@@ -27,7 +27,7 @@ INLINE, DOWNLOAD = "inline", "attachment"
 class Case:
     """A file and what the service makes of it.
 
-    `said`: the type that the upload names; `stored`: the one it is kept and served with; `shown`: its disposition;
+    `said`: the type that the upload states; `stored`: the type it is kept and served with; `shown`: its disposition;
     `avatar`: the statuses that the same bytes may get as an avatar.
     """
 
@@ -45,19 +45,19 @@ class Case:
 
 
 def bomb(kind: str) -> bytes:
-    """A flat image of more pixels than are allowed."""
+    """An image of one colour with more pixels than are allowed."""
     how = {"compression": "tiff_deflate"} if kind == "tiff" else {}
     return samples.encoded(Image.new("RGB", (1250, 1000)), kind, **how)
 
 
 def patched(data: bytes, mark: bytes, offset: int, value: bytes) -> bytes:
-    """The file with other bytes at a distance behind a mark."""
+    """The file with other bytes at an offset after a mark."""
     at = data.index(mark) + offset
     return data[:at] + value + data[at + len(value) :]
 
 
 def lie(kind: str) -> bytes:
-    """A small image whose header promises what nobody has memory for."""
+    """A small image whose header states a size too large for any memory."""
     small = samples.picture(kind, 64, 64)
     if kind == "jpeg":
         return patched(small, b"\xff\xc0", 5, struct.pack(">HH", 65500, 65500))
@@ -77,7 +77,7 @@ def lie(kind: str) -> bytes:
 
 
 def packed(kind: bytes) -> bytes:
-    """A small image with a chunk that unpacks to 200 MB, behind its header."""
+    """A small image with a chunk after its header that unpacks to 200 MB."""
     packer = zlib.compressobj(9)
     data = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
     small, end = samples.picture("png", 64, 64), 8 + 25
@@ -137,7 +137,7 @@ SDP = b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP
 
 
 def huge_film(container: str) -> bytes:
-    """A film that says to be of 65535 x 65535 pixels."""
+    """A film that claims to have 65535 x 65535 pixels."""
     if container == "mp4":
         return patched(samples.film("mp4"), b"avc1\0\0\0\0", 28, struct.pack(">HH", 65535, 65535))
     film = samples.film("webm", "libvpx")
@@ -147,7 +147,7 @@ def huge_film(container: str) -> bytes:
 
 
 def many_samples() -> bytes:
-    """A film that says to have four thousand million of them."""
+    """A film that claims to have four thousand million samples."""
     return patched(samples.film("mp4"), b"stsz", 12, b"\xff\xff\xff\xff")
 
 
@@ -156,12 +156,12 @@ def many_samples() -> bytes:
 
 @cache
 def encrypted(size: int = 50_000) -> bytes:
-    """What a chat app sends instead of a photo (XEP-0454): nothing in it can be told from noise."""
+    """What a chat app sends for an encrypted photo (XEP-0454): it looks like noise."""
     return random.Random(size).randbytes(size)
 
 
 def damaged(kind: str, seed: int) -> bytes:
-    """Some bytes of an image or film changed, its first ones not: it goes to its decoder."""
+    """An image or film with some changed bytes. The first bytes stay, so that it still goes to its decoder."""
     whole = samples.film() if kind == "mp4" else samples.noise(kind)
     return whole[:40] + samples.damaged(whole[40:], seed)
 
@@ -171,7 +171,7 @@ def _images() -> Iterator[Case]:
         name, stored = f"photo.{ext}", f"image/{kind}"
         shown = DOWNLOAD if kind == "tiff" else INLINE
         yield Case(f"{kind}: more pixels than allowed", lambda k=kind: bomb(k), name, stored, stored, shown)  # type: ignore[misc]
-        if kind != "gif":  # there, the frame's own size counts
+        if kind != "gif":  # for a GIF, the size of the frame counts
             yield Case(f"{kind}: a header that lies", lambda k=kind: lie(k), name, stored, stored, shown)  # type: ignore[misc]
         yield Case(f"{kind}: cut in the middle", lambda k=kind: cut(k), name, stored, stored, shown,  # type: ignore[misc]
                    thumbnail=kind in SHOWN_WHEN_CUT)  # fmt: skip

@@ -1,4 +1,4 @@
-"""`make fuzz`: a fuzzer that sees the branches of our parsers (atheris) gives them what it finds, to the first fault.
+"""`make fuzz`: a fuzzer that sees the branches of our parsers (atheris) runs them until the first fault.
 
 python -m tests.attack.fuzz multipart --seconds 600
 """

@@ -1,6 +1,6 @@
-"""What the fuzzers call: the parsers of what anybody may send. Each takes bytes, and raises where a parser is wrong.
+"""What the fuzzers call: the parsers of input from anybody. Each target takes bytes, and raises if a parser is wrong.
 
-A parser gives a value or refuses with a `GalleryError` that has a body; anything else is a fault.
+A parser returns a value, or raises a `GalleryError` that has a body. Anything else is a fault.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINDS = tuple(dict.fromkeys((operation.params, operation.strict) for operation i
 
 
 class _Upload:
-    """Takes an upload's bytes and gives back what came, as an upload does."""
+    """Takes bytes as an upload does, and returns them."""
 
     def __init__(self, account: int, whole: int) -> None:
         self.data = b""
@@ -56,7 +56,7 @@ class _Uploads:
 
 
 def call_of(method: str, query: bytes, content_type: str, pieces: list[bytes], *more: tuple[bytes, bytes]) -> Call:
-    """A request whose body comes in these pieces, with more headers."""
+    """A request whose body comes in these pieces; `more` are further headers."""
     scope = {"type": "http", "method": method, "path": "/", "scheme": "http", "server": ("x", 80), "root_path": "",
              "client": ("127.0.0.1", 1), "query_string": query,
              "headers": [(b"content-type", content_type.encode("latin-1")), *more]}  # fmt: skip
@@ -71,7 +71,7 @@ def call_of(method: str, query: bytes, content_type: str, pieces: list[bytes], *
 
 
 class Parsers:
-    """The targets, over one event loop."""
+    """The targets. They share one event loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -87,17 +87,17 @@ class Parsers:
             return error.status
 
     def upload(self, pieces: list[bytes]) -> Any:
-        """The bytes and what was said of them; the status of a refusal."""
+        """The bytes and the fields of an upload, or the status of the refusal."""
         return self._upload(FORM, pieces)
 
     def multipart(self, data: bytes, content_type: str = FORM) -> Any:
-        """The same answer and the same bytes, however the body is cut."""
+        """However the body is cut, the answer and the bytes must be the same."""
         whole = self._upload(content_type, [data])
         for size in (1, 7, 64):
             if size == 1 and len(data) > 500:
                 continue
             parts = self._upload(content_type, [data[i : i + size] for i in range(0, len(data), size)])
-            # A bare line feed in a head, which no client sends, is passed over in one packet and refused in several.
+            # A single line feed in a head, which no client sends, is ignored in one packet and refused in several.
             odd = b"\n" in data.replace(b"\r\n", b"")
             assert parts == whole or (odd and parts == 400), (parts, whole)
         if isinstance(whole, tuple):
@@ -110,7 +110,7 @@ class Parsers:
         return whole
 
     def parameters(self, data: bytes) -> None:
-        """As a query, as a form of either kind, and as JSON, for every call."""
+        """Parse the data for every call: as a query, as a form of both kinds, and as JSON."""
         for kind, strict in KINDS:
             for query, body, content_type in (
                 (data, b"", ""),
@@ -126,7 +126,7 @@ class Parsers:
                     msgspec.json.encode(error.body())
 
     def head(self, name: bytes, value: bytes) -> None:
-        """What is read from the head of a request, with this header in it, twice."""
+        """All that is read from the head of a request that has this header twice."""
         call = call_of("GET", b"", "", [], (name, value), (name, value), (b"range", b"bytes=0-0"))
         assert str(ip_address(call.address)) == call.address
         assert call.language == call.language.lower()
@@ -158,7 +158,7 @@ class Parsers:
 
 
 def name(kept: str) -> None:
-    """What holds for every name that is kept: it is one path component, and so is its thumbnail's."""
+    """Check a name that is kept: it and its thumbnail's name are each one component of a path."""
     for one in (kept, thumbnail_name(kept)):
         assert one and one not in (".", "..") and not set(one) & set("/\\\0\r\n\u202e"), one
         assert len(one.encode()) <= 255, one
@@ -170,7 +170,7 @@ def header(value: str) -> None:
 
 
 def use(params: Any) -> None:
-    """What the handlers make of parameters, before they ask anybody."""
+    """Compute from the parameters what the handlers compute before they call anything."""
     if isinstance(params, parameters.FilterParams):
         params.filter(with_avatars=True)
     if isinstance(params, parameters.DeleteParams) and params.file:

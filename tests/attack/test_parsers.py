@@ -1,4 +1,4 @@
-"""The parsers, with what hypothesis thinks of; `make fuzz` hands them to a fuzzer that sees their branches."""
+"""The parsers with input from hypothesis. `make fuzz` runs them with a fuzzer that sees their branches."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _FORM = (
 @pytest.mark.parametrize("before", [b"", b"\r\n", b"\r\n\r\n", b"for mail programs of old\r\n"])
 @pytest.mark.parametrize("behind", [b"", b"\r\n", b"\r\nfor them, too: --b--\r\n--b\r\n"])
 def test_a_form_is_the_same_wherever_it_is_cut(parsers: Parsers, before: bytes, behind: bytes) -> None:
-    """What stands before its first boundary and behind its last is passed over (RFC 2046, section 5.1.1)."""
+    """What comes before the first boundary and after the last one is ignored (RFC 2046, section 5.1.1)."""
     form = before + _FORM + behind
     cuts = [[form[:at], form[at:]] for at in range(len(form))]
     cuts += [[form[:at], form[at : at + 1], form[at + 1 :]] for at in range(len(form))]

@@ -1,4 +1,4 @@
-"""Requests that no client of ours sends, over a bare socket: answered, never with a 500, and nothing is smuggled."""
+"""Requests over a bare socket that no usual client sends: none gets a 500, and none hides a second request."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def media(user: User) -> str:
 
 
 def ask(user: User, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-    """One request as these bytes; status, headers and body. 0 where the connection was closed without an answer."""
+    """Send one request as these bytes; return status, headers and body. The status is 0 if there was no answer."""
     lines = [line, b"Host: x", b"Connection: close", f"Authorization: Bearer {user.token}".encode(), *headers, b"", b""]
     data = b""
     with socket.create_connection(("127.0.0.1", user.service.port), timeout=DEADLINE) as connection:
@@ -62,7 +62,7 @@ def ask(user: User, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[in
 
 
 def test_the_end_of_a_form_may_come_in_pieces(user: User) -> None:
-    """The last line break in a packet of its own, as TLS and proxies cut it."""
+    """The last line break comes in its own packet, as TLS and proxies may cut it."""
     for cut in range(1, len(END) + 1):
         body = part("file", b"x", "a.txt") + END
         raw = Raw(user)
@@ -73,7 +73,7 @@ def test_the_end_of_a_form_may_come_in_pieces(user: User) -> None:
         assert raw.answer()[0] == 201, cut
 
 
-def test_what_follows_a_form_is_passed_over_up_to_a_limit(user: User) -> None:
+def test_what_follows_a_form_is_ignored_up_to_a_limit(user: User) -> None:
     for size, status in ((10_000, 201), (1_000_000, 400)):
         raw = Raw(user)
         raw.head(None)
@@ -145,7 +145,7 @@ def test_headers(user: User, header: bytes, statuses: tuple[int, ...]) -> None:
 
 
 def test_a_body_of_two_lengths_smuggles_nothing(user: User) -> None:
-    """Where both are said, chunks count (RFC 9112, section 6.3), and no second request is read from the body."""
+    """If both are given, the chunks count (RFC 9112, section 6.3). No second request is read from the body."""
     second = b"DELETE /api/v1/account/ HTTP/1.1\r\nHost: x\r\n" + f"Authorization: Bearer {user.token}\r\n\r\n".encode()
     body = b"0\r\n\r\n" + second
     line, length = b"DELETE /api/v1/avatar/?id=1 HTTP/1.1", f"Content-Length: {len(body)}".encode()
@@ -180,7 +180,7 @@ BROKEN = {
 
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
-def test_chunks_that_are_none_are_refused(user: User, body: bytes) -> None:
+def test_malformed_chunks_are_refused(user: User, body: bytes) -> None:
     form = b"Content-Type: multipart/form-data; boundary=x"
     for line in (b"POST /api/v1/files/upload/", b"POST /api/v1/account/xmpp_auth/", b"DELETE /api/v1/avatar/"):
         status, headers, told = ask(user, line + b" HTTP/1.1", b"Transfer-Encoding: chunked", form, body=body)
@@ -203,7 +203,7 @@ def test_a_body_that_breaks_off_is_refused_where_somebody_still_listens(user: Us
 
 @pytest.mark.same_everywhere
 @pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000, b"-1", b"1000000000000"])
-def test_a_length_beside_chunks_counts_for_nothing(user: User, length: bytes) -> None:
+def test_a_length_beside_chunks_is_ignored(user: User, length: bytes) -> None:
     form = part("file", b"x", "a.txt") + END
     content_type = f"Content-Type: multipart/form-data; boundary={BOUNDARY}".encode()
     framing = b"Transfer-Encoding: chunked\r\nContent-Length: " + length
@@ -234,7 +234,7 @@ LABELS: dict[str, set[str]] = {
 
 
 def invented(service: Service) -> set[tuple[str, str]]:
-    """Labels with values that are not in their set; buckets aside."""
+    """Labels with values outside their set, except those of buckets."""
     families = text_string_to_metric_families(service.http.get("/metrics").text)
     seen = {pair for family in families for sample in family.samples for pair in sample.labels.items()}
     return {(name, value) for name, value in seen if name != "le" and value not in LABELS[name]}
@@ -263,7 +263,7 @@ def test_confused_methods_change_nothing(user: User, method: str, path: str) -> 
     assert user.get("account/quota/").json() == before
 
 
-def test_a_head_of_a_get_alone(user: User) -> None:
+def test_head_is_answered_only_where_get_is(user: User) -> None:
     for path in ("files/upload/", "avatar/upload/", "account/xmpp_auth/"):
         assert ask(user, f"HEAD /api/v1/{path} HTTP/1.1".encode())[0] == 405
 
@@ -337,8 +337,8 @@ def test_two_spellings_are_one_account(attacked: Service, spelling: str) -> None
 @pytest.mark.parametrize(
     "other", ["аnna.{}@example.org", "anna.{}@еxample.org", "anna.{}@example.org.evil.org", "anna.{}\u0307@example.org"]
 )
-def test_look_alikes_are_others(attacked: Service, other: str) -> None:
-    """Cyrillic letters that look like Latin ones, and marks above."""
+def test_similar_letters_are_other_accounts(attacked: Service, other: str) -> None:
+    """Cyrillic letters that look like Latin ones, and letters with combining marks."""
     name = uuid4().hex
     anna = attacked.user(jid=f"anna.{name}@example.org")
     anna.upload(b"x")
@@ -355,7 +355,7 @@ def test_look_alikes_are_others(attacked: Service, other: str) -> None:
      "\u0300a@b", "a@b/\ufffe", "a@xn--a", "a@" + "b." * 1000 + "c"],
 )  # fmt: skip
 def test_what_is_no_jid_is_refused_alike_everywhere(attacked: Service, text: str) -> None:
-    """Or it is one, and then its prepared form is one, too, and the same."""
+    """If it is a valid JID, its prepared form is valid, too, and is the same JID."""
     answer = attacked.http.post("/api/v1/account/xmpp_auth/", json={"jid": text, "code": "000000"})
     if answer.status_code == 400:
         assert_error(attacked.http.post("/api/v1/account/xmpp_code_request/", json={"jid": text}), 400)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises, asked with everything that it allows and much that it does not."""
+"""The service keeps to its OpenAPI document, for requests that it allows and for many that it does not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def asked(start_service: Callable[..., Service]) -> Service:
 
 @pytest.fixture(scope="module")
 def users(asked: Service) -> dict[str, User]:
-    """Who asks, by operation; made anew where an account was deleted."""
+    """The user of each operation. A new one is made if the account was deleted."""
     return {}
 
 

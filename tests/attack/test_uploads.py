@@ -1,4 +1,4 @@
-"""Hostile files, one after another: each is kept and served as the table says, and what comes after it is decoded."""
+"""Hostile files, one after another: each is kept and served as the table says, and the decoder works after it."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def is_harmless(answer: httpx.Response) -> None:
 
 
 def thumbnail_of(user: User, file: dict[str, Any]) -> httpx.Response:
-    """What the address of its thumbnail answers, whether that was given out or not."""
+    """The answer at the address of its thumbnail, even if no answer named that address."""
     return user.http.get(file["file"].rpartition("/")[0] + "/" + thumbnail_name(file["name"]))
 
 
 def decodes(user: User) -> None:
-    """The decoder lives: a good picture that comes now is shown."""
+    """Check that the decoder works: it makes a thumbnail of a good picture."""
     assert user.avatar(samples.picture("png", 40, 40))["width"] == 40
 
 
@@ -87,7 +87,7 @@ def test_a_hostile_file(user: User, case: Case) -> None:
 
 @pytest.mark.parametrize("kind", [*FORMATS, "mp4"])
 def test_damaged_files(user: User, kind: str) -> None:
-    """Shown or not, as it comes: kept and served whole, and no answer but the two."""
+    """Each is kept and served whole. It has a thumbnail or a placeholder; no other answer is right."""
     name = f"a.{FORMATS.get(kind, kind)}"
     for seed in range(8):
         data = damaged(kind, seed)
@@ -118,8 +118,8 @@ def test_metadata_come_back_as_they_were(user: User, title: str) -> None:
     ids=["null", "deep", "list", "nan", "infinite", "half a pair as a key", "half a pair", "long number", "two",
          "braces", "large"],
 )  # fmt: skip
-def test_metadata_that_are_none(user: User, metadata: str) -> None:
-    """Refused, or kept so that every client can read them back."""
+def test_malformed_metadata(user: User, metadata: str) -> None:
+    """They are refused, or kept so that every client can read them."""
     answer = user.send(b"x", "a.bin", metadata=metadata)
     if answer.status_code == 201:
         assert json.loads(user.get("files/").content)["items"][0]["metadata"] == answer.json()["metadata"]
@@ -138,11 +138,11 @@ def test_metadata_that_are_none(user: User, metadata: str) -> None:
     ],
 )  # fmt: skip
 def test_hostile_names(user: User, name: str, kept: str) -> None:
-    """Names that want to be somewhere or something else; sent raw, as no library would."""
+    """Names that look like paths, headers or other things. They are sent raw, since no library would send them."""
     head = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     answer = user.http.post("files/upload/", content=head + b"x\r\n--b--\r\n", headers=headers)
-    if answer.status_code == 400:  # a parser that is stricter than we are
+    if answer.status_code == 400:  # the parser is stricter than our rules
         assert any(ord(c) < 32 or c in "\x7f\\" for c in name)
         return
     assert answer.status_code == 201
