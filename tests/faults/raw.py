@@ -15,7 +15,7 @@ BOUNDARY = "faults"
 
 
 def part(name: str, data: bytes, filename: str | None = None) -> bytes:
-    """One part of a form; a file where there is a file name."""
+    """One part of a form. It is a file if it has a file name."""
     file = f'; filename="{filename}"' if filename else ""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
     return head.encode() + data + b"\r\n"
@@ -32,7 +32,7 @@ class Raw:
         self.socket = socket.create_connection(("127.0.0.1", user.service.port), timeout=DEADLINE)
 
     def head(self, length: int | None, path: str = "files/upload/", *more: str) -> None:
-        """The request's head; without a length, the body comes in chunks."""
+        """Send the request's head. If there is no length, the body comes in chunks."""
         framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
         lines = [f"POST /api/v1/{path} HTTP/1.1", "Host: gallery", f"Authorization: Bearer {self.user.token}",
                  f"Content-Type: multipart/form-data; boundary={BOUNDARY}", framing, *more, "", ""]  # fmt: skip
@@ -45,7 +45,7 @@ class Raw:
         self.socket.sendall(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def answer(self) -> tuple[int, dict[str, Any]]:
-        """Status and body."""
+        """Read the answer: its status and body."""
         data = b""
         while b"\r\n\r\n" not in data:
             more = self.socket.recv(65536)
@@ -69,13 +69,13 @@ def nothing_is_left(user: User) -> None:
 
 
 def send_slowly(user: User, body: bytes, piece: int, pause: float) -> int:
-    """Upload so many bytes at once with seconds in between; the status.
+    """Upload `body` in pieces of `piece` bytes with a pause in seconds after each; return the status.
 
-    A machine that stands still makes a longer pause of it, so what shall be taken is sent until it is.
+    On a slow machine the pause may become longer, so callers that expect success send again until it is taken.
     """
     raw = Raw(user)
     raw.head(len(body))
-    with suppress(OSError):  # the refusal came, and nothing more is read
+    with suppress(OSError):  # the service refused, and reads no more
         for start in range(0, len(body), piece):
             raw.send(body[start : start + piece])
             time.sleep(pause)

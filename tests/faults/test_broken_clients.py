@@ -1,4 +1,4 @@
-"""Clients that stop, vanish, or send more than they may: a clear answer, and nothing left behind."""
+"""Clients that stop, vanish, or send more than they may: they get a clear answer, and nothing is left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.raw import END, Raw, nothing_is_left, part, send_slowly
 from tests.service import MIB, Service, User
 from tests.waiting import DEADLINE, wait_until
 
-# The same on every back end, or on those that the tests name.
+# These tests are the same on every back end, or name the back end that they use.
 pytestmark = pytest.mark.same_everywhere
 
 LIMITS = {"MIN_UPLOAD_RATE": "10", "MAX_FILE_SIZE": "2 MiB", "DEFAULT_QUOTA": "3 MiB"}
@@ -23,7 +23,7 @@ LIMITS = {"MIN_UPLOAD_RATE": "10", "MAX_FILE_SIZE": "2 MiB", "DEFAULT_QUOTA": "3
 
 @pytest.fixture(scope="module")
 def strict(start_service: Callable[..., Service]) -> Service:
-    """It waits for a client as long as a test does."""
+    """A service that waits for a client longer than a test does."""
     return start_service(**LIMITS, IDLE_TIMEOUT="10 min", LINGER_TIME="10 min", LINGER_SIZE="16 MiB")
 
 
@@ -105,7 +105,7 @@ def test_an_undeclared_size_is_refused_as_soon_as_it_passes_the_limit(user: User
     raw.head(None)
     raw.chunk(part("file", b"", "film.bin")[:-2])
     sent, told = 0, False
-    with pytest.raises(OSError):  # closed while we go on sending
+    with pytest.raises(OSError):  # the connection is closed while we send
         while sent < 100 * MIB:
             raw.chunk(b"x" * 65536)
             sent += 65536
@@ -126,16 +126,16 @@ def test_a_client_that_goes_on_sending_still_reads_the_refusal(user: User) -> No
     nothing_is_left(user)
 
 
-def test_a_refusal_is_whole_at_once_and_what_still_comes_is_read(user: User) -> None:
+def test_a_refusal_comes_at_once_and_the_rest_of_the_body_is_read(user: User) -> None:
     raw = Raw(user)
     raw.head(12 * MIB)
-    assert raw.answer()[0] == 413  # nothing was sent of a body that is waited for ten minutes
+    assert raw.answer()[0] == 413  # although no body has come, and the service waits ten minutes for one
     for _ in range(12):
         raw.send(bytes(MIB))
-    assert raw.socket.recv(1) == b""  # the end of the body was reached, and the connection closed in order
+    assert raw.socket.recv(1) == b""  # the whole body was read, and the connection closed without an error
 
 
-def test_what_still_comes_is_read_for_a_limited_time(impatient: Service) -> None:
+def test_the_rest_of_a_refused_body_is_read_for_a_limited_time(impatient: Service) -> None:
     raw = Raw(impatient.user())
     raw.head(100 * MIB)
     assert raw.answer()[0] == 413
@@ -151,7 +151,7 @@ def test_what_still_comes_is_read_for_a_limited_time(impatient: Service) -> None
 
 
 def test_a_client_that_waits_to_be_asked_is_refused_without_being_asked(user: User) -> None:
-    """`Expect: 100-continue`: with a good token `100` comes first, else the refusal; also if it sends all the same."""
+    """`Expect: 100-continue` is answered with `100`, or with the refusal, even if the client then sends the body."""
     asks = "Expect: 100-continue"
     body = part("file", b"x", "a.txt") + END
     stranger = User(user.service, "stranger@example.org", "unknown")
@@ -193,7 +193,7 @@ def test_a_body_for_parameters_is_limited(user: User) -> None:
     assert answer.status_code == 413
 
 
-def test_garbage_is_no_request(strict: Service) -> None:
+def test_garbage_is_refused(strict: Service) -> None:
     for garbage in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n", b"\0" * 1000):
         with socket.create_connection(("127.0.0.1", strict.port), timeout=DEADLINE) as connection:
             connection.sendall(garbage)

@@ -1,4 +1,4 @@
-"""The database is away, locked, or migrated by two at once."""
+"""The database is away or locked, or two processes migrate it at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.postgres import Postgres
 from tests.service import MIB, Service, assert_error
 from tests.waiting import wait_until
 
-# The same on every back end, or on those that the tests name.
+# These tests are the same on every back end, or name the back end that they use.
 pytestmark = pytest.mark.same_everywhere
 
 
@@ -73,7 +73,7 @@ def test_a_server_that_stands_still(postgres: Postgres, start_service: Callable[
     with ThreadPoolExecutor(20) as threads:
         uploading = [threads.submit(upload, number) for number in range(4)]
         service.wait_until(lambda: len(taken) > 8)
-        with postgres.hanging():  # until all of them are answered
+        with postgres.hanging():  # it hangs until all requests are answered
             for _ in threads.map(ask, ["files/", "files/", "files/?name=x", "account/quota/", "/readyz"] * 2):
                 pass
         service.wait_until(lambda: user.get("files/").status_code == 200)
@@ -85,7 +85,7 @@ def test_a_server_that_stands_still(postgres: Postgres, start_service: Callable[
     assert "0 wrong" in service.cli("fsck")
 
 
-def test_a_connection_that_broke_on_its_way_back_to_the_pool_is_no_fault_of_ours() -> None:
+def test_a_connection_that_broke_when_it_went_back_to_the_pool_counts_as_unavailable() -> None:
     assert isinstance(translate(asyncpg.InternalClientError("cannot switch to state 15")), Unavailable)
 
 
@@ -96,7 +96,7 @@ def test_a_locked_file_is_503_and_then_works_again(start_service: Callable[..., 
     kept = user.upload(b"before")
     before = service.stored("blobs", "links", "staging")
     lock.execute("BEGIN IMMEDIATE")
-    assert user.get("files/").status_code == 200  # reading goes on
+    assert user.get("files/").status_code == 200  # it can still be read
     for data in (b"cannot be written", os.urandom(MIB), b"before"):
         assert_error(user.send(data), 503)
     assert_error(user.get("files/slot/", name="b.txt", size=6, hash=kept["hash"]), 503)
@@ -108,7 +108,7 @@ def test_a_locked_file_is_503_and_then_works_again(start_service: Callable[..., 
     lock.close()
 
 
-def test_a_command_that_stands_still_in_its_turn_holds_nobody_up(
+def test_a_stopped_command_that_holds_the_lock_delays_nobody(
     start_service: Callable[..., Service],
 ) -> None:
     service = start_service(DATABASE_URL="")
@@ -125,18 +125,18 @@ def test_a_command_that_stands_still_in_its_turn_holds_nobody_up(
     assert "0 wrong" in service.cli("fsck")
 
 
-def test_where_no_turn_can_be_had_the_service_does_not_start(tmp_path: Path) -> None:
+def test_the_service_does_not_start_if_its_lock_file_cannot_be_opened(tmp_path: Path) -> None:
     service = Service(tmp_path, DATABASE_URL="")
     (service.data_dir / "gallery.sqlite.turn").mkdir(parents=True)
     assert "gallery.sqlite.turn cannot be opened" in service.cli("serve", code=1)
 
 
-async def test_the_writer_goes_on_after_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_writer_goes_on_after_unexpected_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate.upgrade(settings := Settings(data_dir=tmp_path))
     async with started_database(settings) as db:
 
         async def never(c: Connection) -> None:
-            await asyncio.sleep(1)  # no query may do that
+            await asyncio.sleep(1)  # a query must not await anything else
 
         with monkeypatch.context() as broken:
             broken.setattr(db._writer, "_one", lambda query: 1 / 0)  # type: ignore[attr-defined]
@@ -176,10 +176,10 @@ def test_options_and_several_hosts_in_the_address(postgres: Postgres, start_serv
 
 
 def test_a_deadlock_is_broken_and_nobody_sees_it(postgres: Postgres, start_service: Callable[..., Service]) -> None:
-    """Another locks an account's rows in the wrong order. PostgreSQL ends the upload's transaction; it is run again.
+    """Another transaction locks rows in the wrong order. PostgreSQL ends that of the upload, which is run again.
 
-    It looks for a deadlock once, a second after the upload began to wait. Where the other does not wait by then, it is
-    the other that is ended, and the upload may be refused: then once more.
+    PostgreSQL looks for a deadlock once, a second after the upload began to wait. If the other transaction is not
+    waiting by then, PostgreSQL ends the other one, and the upload may be refused. Then the test tries again.
     """
     url = postgres.new_database()
     service = start_service(DATABASE_URL=url)

@@ -1,4 +1,4 @@
-"""Deletions that go page by page, and upkeep beside them in other processes."""
+"""Deletions that go page by page, while other processes do upkeep."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_is_uploaded_meanwhile_stays(
             assert await gallery.files.delete(account, Filter(name="old")) == 7
         else:
             assert await gallery.files.delete_oldest(account, 100, exclude_avatars=True) == 7
-        assert await _rows(gallery, "trash") == 0  # nothing is left for others to delete again
+        assert await _rows(gallery, "trash") == 0  # no process finds anything to delete again
 
     service.within(work)
     assert sum(deleted) == 7
@@ -82,7 +82,7 @@ def test_an_account_that_shrinks_is_left_to_whoever_empties_it(start_service: Ca
         await gallery.maintenance.tidy()
         left.append(await _rows(gallery, "links"))
         assert left == [3, 2, 1]
-        await gallery.maintenance.tidy()  # nothing has happened since the last time: a crash has left it
+        await gallery.maintenance.tidy()  # it has not shrunk since the last time, so a crash has left it
         assert await _rows(gallery, "links") == await _rows(gallery, "accounts") == 0
 
     service.within(work)
@@ -91,7 +91,7 @@ def test_an_account_that_shrinks_is_left_to_whoever_empties_it(start_service: Ca
 def test_an_account_whose_deletion_was_cut_short_goes_soon_after_the_start(
     start_service: Callable[..., Service],
 ) -> None:
-    """What it had is gone at once for everybody, whatever happened to the request that was to remove it."""
+    """Its files are gone for everybody at once, even if the request for the deletion was cut short."""
     service = start_service()
     user = service.user()
     file = user.upload(samples.picture(), "photo.png")
@@ -127,7 +127,7 @@ def test_processes_take_turns_at_upkeep(start_service: Callable[..., Service]) -
 
 
 def test_what_fits_into_one_transaction_goes_in_one(start_service: Callable[..., Service]) -> None:
-    """So that a kill leaves all of it or nothing."""
+    """So a kill leaves all of it or nothing."""
     service = start_service()
     user = service.user()
     for number in range(3):

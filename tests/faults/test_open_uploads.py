@@ -1,6 +1,6 @@
-"""Uploads held open: together they take no more than the account's quota, and there are so many of them at once.
+"""Uploads held open: together they never pass the account's quota, and their number is limited.
 
-However many workers there are, and however one of them ends.
+This holds for any number of workers, and however one of them ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BODY = part("file", os.urandom(3 * MIB), "held.bin")[:-2]
 
 @pytest.fixture(scope="module")
 def tight(start_service: Callable[..., Service]) -> Service:
-    """Of several workers, which take connections as it comes."""
+    """A service with several workers; any of them may take a connection."""
     return start_service(WORKERS="3", DEFAULT_QUOTA=str(4 * MIB), UPLOADS_AT_ONCE="3", IDLE_TIMEOUT="10 min")
 
 
@@ -41,7 +41,7 @@ def user(tight: Service) -> User:
 
 
 def held(user: User, body: bytes) -> Raw:
-    """An upload that has sent this, and says nothing more."""
+    """An upload that has sent this much and then waits."""
     raw = Raw(user)
     raw.head(len(BODY) + 2 + len(END))
     raw.send(body)
@@ -59,7 +59,7 @@ def test_uploads_held_open_take_no_more_than_the_quota(user: User) -> None:
     status, refusal = second.answer()
     assert (status, refusal["details"]) == (403, {"quota": 4 * MIB, "used": 0, "required": 3 * MIB})
     assert staged(user) <= 4 * MIB
-    assert user.service.user("boris").upload(os.urandom(3 * MIB))  # others have quotas of their own
+    assert user.service.user("boris").upload(os.urandom(3 * MIB))  # other accounts have their own quotas
     first.send(b"\r\n" + END)
     assert first.answer()[0] == 201
     assert user.used() == 3 * MIB
@@ -68,7 +68,7 @@ def test_uploads_held_open_take_no_more_than_the_quota(user: User) -> None:
 
 
 @pytest.mark.parametrize("sent", [0, 1000, 3 * MIB])
-def test_what_is_cut_is_given_back(user: User, sent: int) -> None:
+def test_the_room_of_a_cut_upload_is_given_back(user: User, sent: int) -> None:
     for _ in range(4):
         raw = held(user, BODY[:sent])
         user.service.wait_until(lambda: staged(user) >= sent - MIB)
@@ -77,7 +77,7 @@ def test_what_is_cut_is_given_back(user: User, sent: int) -> None:
         user.delete("files/percent/100/")
 
 
-def test_so_many_at_once(user: User) -> None:
+def test_the_number_of_uploads_at_once_is_limited(user: User) -> None:
     before = len(list((user.service.data_dir / "staging").iterdir()))
     raws = [held(user, BODY[: MIB + 10_000]) for _ in range(3)]
     user.service.wait_until(lambda: len(list((user.service.data_dir / "staging").iterdir())) == before + 3)
@@ -89,7 +89,7 @@ def test_so_many_at_once(user: User) -> None:
     user.service.wait_until(lambda: user.send(b"one more").status_code == 201)
     for raw in raws:
         raw.send(BODY[MIB + 10_000 :] + b"\r\n" + END)
-    assert sorted(raw.answer()[0] for raw in raws) == [201, 403]  # 3 MiB each, and the quota holds one
+    assert sorted(raw.answer()[0] for raw in raws) == [201, 403]  # 3 MiB each, and the quota has room for one
 
 
 async def _finish(upload: Upload) -> None:
@@ -118,10 +118,10 @@ async def _left_alone(upload: Upload) -> None:
     [(_finish, None), (_refused, BadRequest), (_too_much, QuotaExceeded), (_cancelled, asyncio.CancelledError),
      (_left_alone, None)],
 )  # fmt: skip
-def test_every_way_out_gives_back(
+def test_however_an_upload_ends_its_room_is_given_back(
     user: User, way: Callable[[Upload], Coroutine[Any, Any, None]], error: type[BaseException] | None
 ) -> None:
-    """And nothing is left of what is not kept."""
+    """Nothing is left of an upload that was not kept."""
     before = set((user.service.data_dir / "staging").iterdir())
 
     async def brought(gallery: Gallery, account: AccountId) -> None:
@@ -142,7 +142,7 @@ def test_every_way_out_gives_back(
     assert len(user.items()) == (way is _finish)
 
 
-def test_what_is_under_way_elsewhere_counts_for_as_long_as_it_lives(tmp_path: Path) -> None:
+def test_uploads_of_another_process_count_while_it_lives(tmp_path: Path) -> None:
     ours, theirs, me = Arrivals(tmp_path), Arrivals(tmp_path), AccountId(7)
     first, second = ours.enter(me, 3, "a" * 32), theirs.enter(me, 3, "b" * 32)
     assert first and second
@@ -155,7 +155,7 @@ def test_what_is_under_way_elsewhere_counts_for_as_long_as_it_lives(tmp_path: Pa
     assert ours.enter(me, 2, "c" * 32) is None
     assert ours.living_keys() == {"a" * 32, "b" * 32} and ours.left_behind(at_once=True).entries == []
     theirs.note(other, slot="d" * 32)
-    os.close(theirs._file)  # as the system does when a process is killed
+    os.close(theirs._file)  # as the system closes it when a process is killed
     assert ours.held(me) == (1, 30) and ours.living_keys() == {"a" * 32}
     assert ours.left_behind(at_once=False).entries == []
     left = ours.left_behind(at_once=True)
@@ -166,7 +166,7 @@ def test_what_is_under_way_elsewhere_counts_for_as_long_as_it_lives(tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_worker_was_at_counts_no_more(user: User) -> None:
+def test_uploads_of_a_killed_worker_count_no_more(user: User) -> None:
     staging = user.service.data_dir / "staging"
     before = len(list(staging.iterdir()))
     raws = [held(user, BODY[: MIB + 10_000]) for _ in range(3)]
@@ -178,5 +178,5 @@ def test_what_a_killed_worker_was_at_counts_no_more(user: User) -> None:
     user.service.wait_until(lambda: user.send(os.urandom(4 * MIB)).status_code == 201)
     for raw in raws:
         raw.close()
-    for path in staging.iterdir():  # upkeep does so in a minute
+    for path in staging.iterdir():  # upkeep does this each minute
         path.unlink()

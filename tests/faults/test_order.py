@@ -1,4 +1,4 @@
-"""What is on disk when a crash comes between two steps: too much perhaps, never too little."""
+"""What is on disk after a crash between two steps: perhaps too much, never too little."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.service import Service, User
 
 
 class Crash(BaseException):
-    """Nothing after this happens: not what would tidy up either."""
+    """After this nothing else happens, not even cleaning up."""
 
 
 async def _upload(gallery: Gallery, user: User, data: bytes) -> Kept:
@@ -42,7 +42,7 @@ async def _slot(gallery: Gallery, user: User, data: bytes) -> Any:
 
 
 def break_after_commit(gallery: Gallery, how: type[BaseException]) -> None:
-    """Let the next transaction be the last thing that works."""
+    """Let the next transaction succeed, and everything after it fail."""
     write = gallery.db.write
 
     async def last(query: Any, **how_long: Any) -> Any:
@@ -53,7 +53,7 @@ def break_after_commit(gallery: Gallery, how: type[BaseException]) -> None:
 
 
 def removing_nothing(gallery: Gallery, patch: pytest.MonkeyPatch) -> None:
-    """As after a crash."""
+    """Let the store remove nothing, as after a crash."""
     patch.setattr(gallery.store, "delete", _nothing)
     patch.setattr(Upload, "discard", _nothing)
     patch.setattr(gallery.arrivals, "leave", lambda _: None)
@@ -80,8 +80,8 @@ def test_known_bytes_are_published_before_a_row_names_them(
     assert "0 wrong" in service.cli("fsck")
 
 
-def test_what_breaks_after_the_commit_takes_no_bytes_away(start_service: Callable[..., Service]) -> None:
-    """A connection may break in ways nobody has foreseen, when the row is there already."""
+def test_a_fault_after_the_commit_removes_no_bytes(start_service: Callable[..., Service]) -> None:
+    """A connection may break in unexpected ways after the row is stored."""
     service = start_service()
     user, data = service.user(), os.urandom(1000)
 
@@ -96,7 +96,7 @@ def test_what_breaks_after_the_commit_takes_no_bytes_away(start_service: Callabl
     assert "0 wrong" in service.cli("fsck")
 
 
-def test_what_is_in_doubt_alone_is_left_for_upkeep(start_service: Callable[..., Service]) -> None:
+def test_only_bytes_of_an_uncertain_commit_are_left_for_upkeep(start_service: Callable[..., Service]) -> None:
     service = start_service()
     user, known = service.user(), os.urandom(1000)
     user.upload(known)
@@ -125,7 +125,7 @@ def test_what_is_in_doubt_alone_is_left_for_upkeep(start_service: Callable[..., 
 def test_what_a_crash_leaves_upkeep_removes(
     start_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Wherever it comes, nothing is left that no row names; nobody is asked to run gc."""
+    """After a crash at any step, upkeep removes all that no row names, without `gc`."""
     service = start_service()
     user, known = service.user(), os.urandom(size)
     user.upload(known)
@@ -162,7 +162,7 @@ def test_what_a_crash_leaves_upkeep_removes(
 
 
 def test_a_deletion_is_done_once_its_rows_are_gone(start_service: Callable[..., Service]) -> None:
-    """Whatever the store says then, or the database that is to empty a closed account; upkeep makes up for it."""
+    """Even if the store then fails, or the database cannot empty a closed account, which upkeep does later."""
     service = start_service()
     users = [service.user(), service.user()]
     urls = [user.upload(os.urandom(1000))["file"] for user in users]
@@ -180,7 +180,7 @@ def test_a_deletion_is_done_once_its_rows_are_gone(start_service: Callable[..., 
             patch.setattr(gallery.files, "delete_all", refuse)
             await gallery.accounts.delete(other)
         assert len(service.stored("blobs")) == 2 and users[0].used() == 0
-        for _ in range(2):  # the first time, the request itself may be emptying the account
+        for _ in range(2):  # at the first time, the request itself may still empty the account
             await gallery.maintenance.tidy()
 
     service.within(broken)
@@ -189,7 +189,7 @@ def test_a_deletion_is_done_once_its_rows_are_gone(start_service: Callable[..., 
     assert "0 blobs, 0 links" in service.cli("fsck")
 
 
-def test_bytes_that_became_known_meanwhile_are_stored_once(start_service: Callable[..., Service]) -> None:
+def test_bytes_that_another_upload_stored_meanwhile_are_stored_once(start_service: Callable[..., Service]) -> None:
     service = start_service()
     anna, boris, data = service.user(), service.user(), os.urandom(700_000)
 
@@ -201,7 +201,7 @@ def test_bytes_that_became_known_meanwhile_are_stored_once(start_service: Callab
             boris.upload(data)
 
         async def later(query: Any) -> Any:
-            if next(tried) == 2:  # with his blob, which has gone again
+            if next(tried) == 2:  # his blob, which is deleted by now
                 boris.delete("files/percent/100/")
             return await write(query)
 
@@ -263,7 +263,7 @@ def test_fsck_does_not_take_a_deletion_under_way_for_a_fault(start_service: Call
     service.within(check)
 
 
-def test_what_is_deleted_while_it_is_published_anew_is_not_published(start_service: Callable[..., Service]) -> None:
+def test_a_link_deleted_while_it_is_published_again_is_not_published(start_service: Callable[..., Service]) -> None:
     service = start_service(STORAGE_URL="")
     user = service.user()
     file = user.upload(b"going")
@@ -287,7 +287,7 @@ def test_what_is_deleted_while_it_is_published_anew_is_not_published(start_servi
 
 
 def test_a_wrong_type_does_not_unmake_an_avatar(start_service: Callable[..., Service]) -> None:
-    """One calls an image a film, which no decoder can read; meanwhile another makes an avatar of the same bytes."""
+    """One user calls an image a film, so it cannot be decoded. Meanwhile another makes an avatar of the same bytes."""
     service = start_service()
     anna, boris = service.user(), service.user()
     data = anna.http.get(anna.avatar(samples.picture("png", 60, 60))["file"]).content

@@ -1,4 +1,4 @@
-"""Rates that several hosts count together, in a real Redis; those of one host in a file that is damaged."""
+"""Rates that several hosts count together in a real Redis, and rates of one host in a damaged file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.redis import Redis
 from tests.service import Service, User, assert_error
 from tests.waiting import wait_until
 
-# The same on every back end, or on those that the tests name.
+# These tests are the same on every back end, or name the back end that they use.
 pytestmark = pytest.mark.same_everywhere
 
 
@@ -34,7 +34,7 @@ def redis() -> Iterator[Redis]:
 def test_two_hosts_count_together(redis: Redis, start_service: Callable[..., Service]) -> None:
     one, two = (start_service(RATES_URL=redis.url, RATE_UPLOAD="5/hour", RATE_CODE_TRY_JID="4/hour") for _ in range(2))
     first = one.user(jid="anna@example.org")
-    second = two.user(jid="anna@example.org")  # of another database here, with the same number
+    second = two.user(jid="anna@example.org")  # its database is another one, where the account has the same number
     statuses = [user.send(b"x").status_code for user in (first, second) * 4]
     assert statuses == [201] * 5 + [429] * 3
     body = {"jid": "boris@example.org", "code": "000000"}
@@ -49,7 +49,7 @@ def test_two_hosts_count_together(redis: Redis, start_service: Callable[..., Ser
 
 
 def test_a_redis_that_hangs_stops_nobody(start_service: Callable[..., Service]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are taken, and nothing is answered
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and answers nothing
         service = start_service(RATES_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         user = service.user()
         for ask in (
@@ -81,13 +81,13 @@ def test_where_a_jid_has_signed_in_is_known_to_all_hosts(
     assert asked == [429, 201, 429]
 
 
-def test_without_it_each_host_counts_for_itself(start_service: Callable[..., Service]) -> None:
+def test_without_redis_each_host_counts_for_itself(start_service: Callable[..., Service]) -> None:
     users: list[User] = [start_service(RATE_UPLOAD="2/hour").user() for _ in range(2)]
     for user in users:
         assert [user.send(b"x").status_code for _ in range(3)] == [201, 201, 429]
 
 
-def test_a_damaged_file_of_counters_is_begun_anew(start_service: Callable[..., Service]) -> None:
+def test_a_damaged_file_of_counters_is_replaced(start_service: Callable[..., Service]) -> None:
     service = start_service(RATE_UPLOAD="3/hour", WORKERS="2")
     user, path = service.user(), service.data_dir / "rates.sqlite"
     assert user.send(b"x").status_code == 201
@@ -105,7 +105,7 @@ def test_counters_that_are_damaged_while_they_are_used(start_service: Callable[.
     user, path = service.user(), service.data_dir / "rates.sqlite"
 
     def status() -> int:
-        """Of an upload over a connection of its own, which either worker may take."""
+        """The status of an upload over its own connection, which either worker may take."""
         return User(service, user.jid, user.token).send(b"x").status_code
 
     def noticed() -> bool:
@@ -140,8 +140,8 @@ async def test_what_cannot_be_done_counts_for_nothing(
             async with rates.counting(other, one):
                 pytest.fail("let through")
     async with rates.counting(other):
-        pass  # the third, since what the first limit refused did not count here either
-    for expected in (NotFound, TooManyRequests):  # a wrong code is one that was tried
+        pass  # the third time, since what the first limit refused does not count here
+    for expected in (NotFound, TooManyRequests):  # a wrong code counts as a try
         with pytest.raises(expected):
             async with rates.counting(third):
                 raise NotFound
@@ -166,7 +166,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("used", [False, True], ids=["before it is used", "while it is used"])
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_no_file_of_counters_is_worth_an_error(damage: str, used: bool, tmp_path: Path) -> None:
+async def test_a_bad_file_of_counters_is_never_an_error(damage: str, used: bool, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     rates = make_rates(settings)
     await rates.hit("upload", "2/hour", "anna")
@@ -179,7 +179,7 @@ async def test_no_file_of_counters_is_worth_an_error(damage: str, used: bool, tm
     for _ in range(2):
         await rates.hit("upload", "3/hour", "anna")
     for _ in range(2):
-        with suppress(TooManyRequests):  # what was counted before may be lost, or not
+        with suppress(TooManyRequests):  # earlier counts may be lost or kept
             await rates.hit("upload", "3/hour", "anna")
     with pytest.raises(TooManyRequests):
         await rates.hit("upload", "3/hour", "anna")

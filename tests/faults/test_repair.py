@@ -1,4 +1,4 @@
-"""`fsck --repair` beside the running service: it counts right what is changing meanwhile."""
+"""`fsck --repair` beside the running service: its counts are right although files come and go."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIVING = 4
 
 
 def _spoil(service: Service) -> None:
-    """Every count wrong, and a blob that no link names."""
+    """Make every count wrong, and insert a blob that no link names."""
 
     async def spoil(c: Connection) -> None:
         await c.run("UPDATE accounts SET used = used + 7, files = files + 1")
@@ -37,7 +37,7 @@ def _spoil(service: Service) -> None:
 
 def test_counts_are_repaired_while_files_come_and_go(start_service: Callable[..., Service]) -> None:
     service = start_service(WORKERS="2")
-    service.user().upload(b"stays")  # or the store has none of the files that rows speak of, and seems to be another
+    service.user().upload(b"stays")  # without it the store would have no file of any row, and seem the wrong one
     users, common, stop = [service.user() for _ in range(LIVING)], os.urandom(1000), threading.Event()
     failed: list[int] = []
 
@@ -72,7 +72,7 @@ def test_counts_are_repaired_while_files_come_and_go(start_service: Callable[...
 def test_the_only_file_goes_while_the_store_is_looked_at(
     start_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store without the oldest files may be the wrong one, but not if nobody has those files any more."""
+    """If the store lacks the oldest files, it may be the wrong one, but not if those files were deleted."""
     service = start_service()
     user = service.user()
     file = user.upload(b"going")
@@ -92,8 +92,8 @@ def test_the_only_file_goes_while_the_store_is_looked_at(
     service.within(look)
 
 
-def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service]) -> None:
-    """A count is repaired while one more link to those bytes, of that account, is inserted and not committed."""
+def test_a_link_not_yet_committed_is_counted_too(start_service: Callable[..., Service]) -> None:
+    """A count is repaired while another link of that account to those bytes is inserted but not committed."""
     service = start_service()
     user = service.user()
     file = user.upload(b"known")
@@ -125,8 +125,8 @@ def test_what_is_under_way_is_counted_too(start_service: Callable[..., Service])
     assert user.used() == 2 * len(b"known") and len(user.items()) == 2
 
 
-def test_all_that_is_wrong_is_told(start_service: Callable[..., Service]) -> None:
-    """More than is read at a time, of blobs and of accounts; a category whose row is missing, too."""
+def test_every_fault_is_reported(start_service: Callable[..., Service]) -> None:
+    """More blobs and accounts than are read at a time, and a category whose row is missing."""
     service = start_service()
     user = service.user()
     user.upload(b"counted")

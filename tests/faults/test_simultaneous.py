@@ -1,4 +1,4 @@
-"""Many requests at once: quotas hold, bytes are stored once and never lost. `--rounds`: how often each race is run."""
+"""Many requests at once: quotas hold, bytes are stored once and never lost. Each race is run `--rounds` times."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
 
 
 def is_sound(service: Service) -> None:
-    """Rows, bytes and counts agree, and nothing is spare."""
+    """Check that rows, bytes and counts agree, and that there are no spare bytes."""
     assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
 
 
@@ -54,8 +54,8 @@ def test_a_quota_is_never_passed(pair: Service, known: bool) -> None:
     is_sound(pair)
 
 
-def test_so_many_files_of_an_account_and_no_more(start_service: Callable[..., Service]) -> None:
-    """Those without a byte count, too; for other accounts there is room."""
+def test_the_number_of_files_of_an_account_is_limited(start_service: Callable[..., Service]) -> None:
+    """Empty files count, too. Other accounts still have room."""
     service = start_service(WORKERS="2", FILES_PER_ACCOUNT="5")
     user, other = service.user(), service.user("boris")
     known = user.upload(b"")
@@ -91,7 +91,7 @@ def test_the_same_bytes_uploaded_at_once_are_stored_once(pair: Service) -> None:
 
 
 def test_uploads_against_deletions_of_the_same_bytes(pair: Service, rounds: int) -> None:
-    """Whoever gets a 201 has the file, although others take its last link away all the time."""
+    """Who gets a 201 has the file, although others delete its last link all the time."""
     data = [os.urandom(2000) for _ in range(2)]
 
     def live(user: User, seed: int) -> int:
@@ -118,7 +118,7 @@ def test_uploads_against_deletions_of_the_same_bytes(pair: Service, rounds: int)
 
 
 def test_the_last_link_goes_while_the_same_bytes_come(pair: Service, rounds: int) -> None:
-    """Small bytes and such as pass through staging; the account that deletes asks for a new link in the same moment."""
+    """Files small and large, in memory and in staging; who deletes asks for a new link at the same moment."""
     before, dice = pair.stored_bytes(), random.Random(rounds)
     anna, *others = users = [pair.user() for _ in range(3)]
     for _ in range(rounds):
@@ -138,8 +138,8 @@ def test_the_last_link_goes_while_the_same_bytes_come(pair: Service, rounds: int
     is_sound(pair)
 
 
-def test_one_place_left_goes_to_one(pair: Service, admin: User, rounds: int) -> None:
-    """At the edge of a quota, uploads and slots of several connections; deletions give back just what they took."""
+def test_the_last_room_in_a_quota_goes_to_one(pair: Service, admin: User, rounds: int) -> None:
+    """Uploads and slots over several connections at the edge of a quota. Deletions give back just what was taken."""
     user = pair.user()
     file = user.upload(os.urandom(100))
     asked = {"name": "again", "size": 100, "hash": file["hash"]}

@@ -1,4 +1,4 @@
-"""Clients that take their time, or hold connections for nothing: cut when the limits say so, in nobody else's way."""
+"""Slow clients, and clients with idle connections: they are cut at the limits, and others are not delayed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.raw import END, Raw, nothing_is_left, part, send_slowly
 from tests.service import MIB, Service, User
 from tests.waiting import DEADLINE, wait_until
 
-# The same on every back end, or on those that the tests name.
+# These tests are the same on every back end, or name the back end that they use.
 pytestmark = pytest.mark.same_everywhere
 
 IDLE = 2500
@@ -32,11 +32,11 @@ def user(impatient: Service) -> User:
 
 
 def drip(raw: Raw, piece: bytes, chunked: bool = False) -> tuple[int, str]:
-    """Send a piece ten times a second until there is an answer; its status and sentence."""
+    """Send a piece ten times a second until there is an answer; return its status and error sentence."""
     raw.socket.settimeout(0.1)
 
     def answered() -> tuple[int, str] | None:
-        with suppress(OSError):  # the refusal came, and nothing more is read
+        with suppress(OSError):  # the service refused, and reads no more
             (raw.chunk if chunked else raw.send)(piece)
         with suppress(TimeoutError):
             status, body = raw.answer()
@@ -51,7 +51,7 @@ def drip(raw: Raw, piece: bytes, chunked: bool = False) -> tuple[int, str]:
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("before", [0, MIB])
 def test_a_body_that_drips_gets_408(user: User, chunked: bool, before: int) -> None:
-    """However much came at first, and although it never pauses; unless the machine does, then once more."""
+    """Even if much came at first, and the client never pauses. If the machine itself pauses, the test tries again."""
 
     def told() -> bool:
         raw = Raw(user)
@@ -79,7 +79,7 @@ def test_a_body_that_comes_fast_enough_is_taken(user: User) -> None:
     wait_until(lambda: send_slowly(user, body, 50_000, 0.5) == 201)
 
 
-def test_a_service_that_asks_for_no_rate(start_service: Callable[..., Service]) -> None:
+def test_a_service_without_a_lowest_rate(start_service: Callable[..., Service]) -> None:
     user = start_service(IDLE_TIMEOUT="1 s", MIN_UPLOAD_RATE="0").user()
     body = part("file", b"slow", "slow.txt") + END
     wait_until(lambda: send_slowly(user, body, 20, 0.3) == 201)
@@ -93,7 +93,7 @@ def test_a_head_that_does_not_end_is_closed(impatient: Service, begun: bytes) ->
     with socket.create_connection(("127.0.0.1", impatient.port), timeout=DEADLINE) as connection:
         connection.sendall(begun)
         while connection.recv(65536):
-            pass  # an answer, if one was due; then the end
+            pass  # there may be an answer; then the connection ends
 
 
 def test_a_head_that_drips_is_closed(impatient: Service) -> None:
@@ -128,7 +128,7 @@ def test_an_ordinary_head_passes(impatient: Service) -> None:
 
 @pytest.fixture
 def crowd(start_service: Callable[..., Service]) -> Iterator[Service]:
-    """A service with thousands of connections: silent, with half a head, with half a body, of a good token or none."""
+    """A service with thousands of connections: silent, with half a head, with half a body, with or without a token."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 3 * IDLE:
         pytest.skip("a process may not have so many connections here")
@@ -148,7 +148,7 @@ def crowd(start_service: Callable[..., Service]) -> Iterator[Service]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_connections_held_for_nothing_are_in_nobodys_way(crowd: Service) -> None:
+def test_idle_connections_delay_nobody(crowd: Service) -> None:
     user = crowd.user()
     for _ in range(5):
         data = os.urandom(MIB)
@@ -156,7 +156,7 @@ def test_connections_held_for_nothing_are_in_nobodys_way(crowd: Service) -> None
     assert len(user.items()) == 5
 
 
-def test_a_download_that_is_not_read_is_in_nobodys_way(service: Service) -> None:
+def test_a_download_that_is_not_read_delays_nobody(service: Service) -> None:
     user = service.user()
     data = os.urandom(15 * MIB)
     file = user.upload(data)

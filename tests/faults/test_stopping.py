@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 
 def begun(service: Service, size: int) -> tuple[Raw, bytes]:
-    """An upload of which the service has the first half, and the rest of it."""
+    """An upload of which the service has the first half; and the rest of its body."""
     body = part("file", os.urandom(size), "film.bin") + END
     raw = Raw(service.user())
     raw.head(len(body))
@@ -71,7 +71,7 @@ def test_no_process_outlives_the_service(start_service: Callable[..., Service]) 
     service = start_service(WORKERS="2")
     assert service.process
     group = service.process.pid
-    os.kill(group, signal.SIGKILL)  # the first process alone: the others must notice
+    os.kill(group, signal.SIGKILL)  # only the first process: the others must notice
     service.process.wait()
     wait_until(lambda: not _alive(group))
 

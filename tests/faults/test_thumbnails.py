@@ -1,4 +1,4 @@
-"""Thumbnails that go wrong once their file is kept: the upload stands, and they are made when they are asked for."""
+"""Thumbnails that fail after their file is kept: the upload succeeds, and they are made when they are requested."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def assert_shown(user: User, made: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("what", "context"), [("put_thumbnails", "file"), ("put_thumbnails", "avatar"), ("open", None)]
 )
-def test_what_cannot_be_kept_refuses_no_upload(
+def test_a_thumbnail_that_cannot_be_kept_refuses_no_upload(
     start_service: Callable[..., Service], refusal: type[Exception], what: str, context: Any
 ) -> None:
     service = start_service()
@@ -73,8 +73,8 @@ def test_spare_bytes_that_cannot_be_removed_refuse_no_upload(start_service: Call
     assert len(user.items()) == 2
 
 
-def test_a_file_that_ends_every_decoder_is_not_tried_for_ever(start_service: Callable[..., Service]) -> None:
-    """After three times it is left alone for an hour. It may be the machine's fault, so nothing of it is kept."""
+def test_a_file_that_kills_every_decoder_is_not_tried_for_ever(start_service: Callable[..., Service]) -> None:
+    """After three times it is not tried for an hour. The machine may be the cause, so nothing of this is stored."""
     service = start_service()
     user, tries = service.user(), list[str]()
 
@@ -99,7 +99,7 @@ def test_a_file_that_ends_every_decoder_is_not_tried_for_ever(start_service: Cal
     assert_shown(user, user.items()[0]["thumbnail"])
 
 
-def test_an_avatar_is_not_refused_for_what_the_machine_does(start_service: Callable[..., Service]) -> None:
+def test_an_avatar_is_not_refused_for_a_fault_of_the_machine(start_service: Callable[..., Service]) -> None:
     service = start_service()
     user, data = service.user(), samples.picture("png", 60, 50)
 

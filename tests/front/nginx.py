@@ -54,9 +54,9 @@ def has_ipv6() -> bool:
 
 
 class Nginx:
-    """With `parts` of contrib/nginx besides. Without TLS for measurements. `others`: more hosts.
+    """A running nginx. `parts`: more files of contrib/nginx; `tls`: off for measurements; `others`: more hosts.
 
-    To nginx a client is who it says it is in `X-Test-Address`.
+    A client's address, for nginx, is what the client says in `X-Test-Address`.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Nginx:
 
 
 def front(directory: Path, gallery: Service, *parts: str) -> Iterator[httpx.Client]:
-    """A client of an nginx before the service, which stops behind it."""
+    """A client of an nginx in front of the service. nginx stops when the block ends."""
     nginx = Nginx(directory / "nginx", gallery, *parts)
     trust = ssl.create_default_context(cafile=str(nginx.ca_file))
     with httpx.Client(base_url=nginx.url, verify=trust, timeout=PATIENCE) as client:
@@ -116,7 +116,7 @@ def front(directory: Path, gallery: Service, *parts: str) -> Iterator[httpx.Clie
 
 @contextmanager
 def uploading(accel: httpx.Client, token: str, size: int) -> Iterator[ssl.SSLSocket]:
-    """A connection with the head of an upload of so many bytes, and its first MiB."""
+    """A connection that has sent the head of an upload of `size` bytes, and its first MiB."""
     nginx: Nginx = accel.nginx  # type: ignore[attr-defined]
     trust = ssl.create_default_context(cafile=str(nginx.ca_file))
     form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'

@@ -1,4 +1,4 @@
-"""Caddy in front, with the file of contrib/caddy."""
+"""Caddy in front of the service, with the file of contrib/caddy."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def caddy(
 
 @pytest.fixture
 def doomed(tmp_path: Path, start_service: Callable[..., Service]) -> Iterator[tuple[httpx.Client, Service]]:
-    """Where the service may be ended."""
+    """With a service that a test may end."""
     with before(start_service(), tmp_path) as both:
         yield both
 
 
 @contextmanager
 def before(service: Service, tmp_path: Path) -> Iterator[tuple[httpx.Client, Service]]:
-    """Without TLS: its certificate would come from elsewhere."""
+    """Run Caddy without TLS, since it would fetch a certificate."""
     port, text = free_port(), FILE.read_text()
     for old, new in (("gallery.example.org {", f"http://127.0.0.1:{port} {{"), ("127.0.0.1:8080", service.url[7:])):
         assert old in text
@@ -77,7 +77,7 @@ def test_the_service_answers_through_caddy(caddy: tuple[httpx.Client, Service]) 
     assert_error(client.get("/api/v1/files/"), 401)
 
 
-def test_a_service_that_is_away_is_told_of_in_json(doomed: tuple[httpx.Client, Service]) -> None:
+def test_if_the_service_is_away_the_answer_is_json(doomed: tuple[httpx.Client, Service]) -> None:
     client, service = doomed
     service.stop()
     answer = client.get("/api/v1/files/")
@@ -95,8 +95,8 @@ def test_metrics_are_closed(caddy: tuple[httpx.Client, Service]) -> None:
     assert client.get("/healthz").status_code == 200
 
 
-def test_the_client_s_address_is_told(caddy: tuple[httpx.Client, Service]) -> None:
-    """What a client claims of itself does not count."""
+def test_the_service_sees_the_client_s_address(caddy: tuple[httpx.Client, Service]) -> None:
+    """An address that the client claims does not count."""
     client, _ = caddy
     for number, status in ((1, 201), (2, 429)):
         claimed = {"X-Forwarded-For": f"10.0.0.{number}", "Forwarded": f"for=10.0.0.{number}"}
@@ -107,7 +107,7 @@ def test_the_client_s_address_is_told(caddy: tuple[httpx.Client, Service]) -> No
 
 
 def begun(client: httpx.Client, service: Service) -> socket.socket:
-    """A connection with the first bytes of an upload."""
+    """A connection that has sent the first bytes of an upload."""
     connection = socket.create_connection(("127.0.0.1", client.base_url.port or 0), DEADLINE)
     connection.sendall(
         b"POST /api/v1/files/upload/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
@@ -123,7 +123,7 @@ def has_come(service: Service) -> None:
 
 
 def test_an_upload_is_not_buffered(caddy: tuple[httpx.Client, Service]) -> None:
-    """Caddy has handed over what was there before the rest of the body has come."""
+    """Caddy passes on the first bytes before the rest of the body has come."""
     with begun(*caddy):
         has_come(caddy[1])
 
@@ -136,8 +136,8 @@ def test_an_upload_that_stops_is_refused_through_caddy(tmp_path: Path, start_ser
         assert connection.recv(4096).split()[1] == b"408"
 
 
-def test_an_upload_that_breaks_off_behind_caddy_is_told_of_in_json(doomed: tuple[httpx.Client, Service]) -> None:
-    """Caddy notices when it hands on what it reads, so the client must go on sending."""
+def test_if_the_service_ends_during_an_upload_the_answer_is_json(doomed: tuple[httpx.Client, Service]) -> None:
+    """Caddy notices only when it passes on more bytes, so the client must go on sending."""
     _, service = doomed
     with begun(*doomed) as connection:
         has_come(service)

@@ -1,4 +1,4 @@
-"""nginx in front, with the files of contrib/nginx: the same answers as those of the service alone."""
+"""nginx in front, with the files of contrib/nginx: its answers are those of the service alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def gallery(start_service: Callable[..., Service]) -> Service:
 
 @pytest.fixture(scope="module")
 def alone(gallery: Service, start_service: Callable[..., Service]) -> httpx.Client:
-    """The same files from a service that sends them itself."""
+    """A service on the same files that sends them itself."""
     settings = {name: gallery.settings.get(name, "") for name in ("DATA_DIR", "DATABASE_URL")}
     return start_service(**settings).http
 
@@ -80,7 +80,7 @@ def files(user: User) -> dict[str, tuple[str, bytes]]:
 
 
 def asked(etag: str, modified: str) -> list[tuple[str, dict[str, str]]]:
-    """Requests that a server could answer in its own way."""
+    """Requests that two servers might answer differently."""
     earlier, later = (formatdate(parsedate_to_datetime(modified).timestamp() + by, usegmt=True) for by in (-9999, 9999))
     ranges = ("bytes=0-1", "bytes=10-", "bytes=-5", "bytes=0-99999999", "bytes=99999999-", "bytes=0-1,3-4", "nonsense",
               "bytes=5-2", "bytes=a-b", "lines=1-2", "bytes=-0")  # fmt: skip
@@ -123,7 +123,7 @@ def test_the_service_hands_files_over_and_sends_no_bytes_itself(
     assert "X-Accel-Redirect" not in gallery.http.head(path).headers
 
 
-def test_what_is_protected_cannot_be_asked_for(
+def test_protected_paths_cannot_be_requested(
     files: dict[str, tuple[str, bytes]], gallery: Service, accel: httpx.Client
 ) -> None:
     place = gallery.http.get(files["film.mp4"][0]).headers["X-Accel-Redirect"]
@@ -172,7 +172,7 @@ def test_beside_the_list_of_types_the_tree_asks_the_service(
 
 
 @pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "application/pdf", "image/png"])
-def test_a_file_of_another_type_than_its_name_tells_is_the_service_s(
+def test_the_service_answers_for_a_file_of_another_type_than_its_name_tells(
     user: User, alone: httpx.Client, tree: httpx.Client, kind: str
 ) -> None:
     item = user.upload(f"<p>{kind}".encode(), "page.jpg", kind)
@@ -192,7 +192,7 @@ def test_every_type_of_the_tree_s_list_is_the_service_s(
 ) -> None:
     path = path_of(user.upload(os.urandom(100), f"file.{end}")["file"])
     expected = alone.get(path)
-    with gallery.hanging():  # nginx has nobody to ask
+    with gallery.hanging():  # so the service answers nothing
         answer = tree.get(path)
     assert answer.headers["Content-Type"] == expected.headers["Content-Type"]
     assert expected.headers["Content-Disposition"].startswith("inline")
@@ -238,13 +238,13 @@ def test_a_preflight_of_media_is_answered(either: httpx.Client, files: dict[str,
 
 
 def test_an_upload_is_not_buffered(accel: httpx.Client, user: User) -> None:
-    """nginx has handed over what was there before the rest of the body has come."""
+    """nginx passes on the first bytes before the rest of the body has come."""
     with uploading(accel, user.token, 15 * MIB):
         user.service.wait_until(lambda: user.service.stored("staging"))
 
 
 def test_refusals_come_through(accel: httpx.Client, user: User) -> None:
-    """Also where a client is still busy sending when the answer is there."""
+    """Also if a client is still sending when the answer comes."""
     for token, status in ((user.token, 413), ("wrong", 401)):
         with uploading(accel, token, 21 * MIB) as connection:
             answer = connection.recv(1)
@@ -288,7 +288,7 @@ def test_sign_in_is_limited_by_address_and_by_network(accel: httpx.Client) -> No
     def attempt(address: str) -> httpx.Response:
         return accel.post("/api/v1/account/xmpp_auth/", json={}, headers={"X-Test-Address": address})
 
-    # One more is let in each second: so many come at once that they are refused however long they take.
+    # nginx admits one more each second. So many come at once that some are refused even on a slow machine.
     for addresses, other in (
         (["192.0.2.1"] * 60, "192.0.2.2"),
         ([f"2001:db8::{number:x}:1" for number in range(60)], "2001:db8:0:1::1"),
@@ -312,7 +312,7 @@ def test_ipv6_is_served(accel: httpx.Client) -> None:
 
 @pytest.mark.parametrize("name", ["photo.jpg", "data.bin"])
 def test_a_file_is_put_at_its_slot(either: httpx.Client, gallery: Service, user: User, name: str) -> None:
-    """Also where nginx serves that address from the tree by itself, once the file is there."""
+    """Also if nginx itself serves that address from the tree once the file is there."""
     slots, data = Slots(gallery), os.urandom(2 * MIB)
     url, token = slots.give(user, data, name)
     path, headers = path_of(url), {"Authorization": f"Bearer {token}"}

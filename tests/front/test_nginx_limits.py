@@ -1,4 +1,4 @@
-"""nginx where the service is slow, away, or refuses: what it counts, tells and does not send twice."""
+"""nginx if the service is slow, away, or refuses: what it limits, what it answers, what it does not send twice."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_an_upload_that_stops_is_refused_through_nginx(tmp_path: Path, start_ser
             assert connection.recv(4096).split()[1] == b"408"
 
 
-def test_the_client_s_address_is_told(tmp_path: Path, start_service: Callable[..., Service]) -> None:
+def test_the_service_sees_the_client_s_address(tmp_path: Path, start_service: Callable[..., Service]) -> None:
     service = start_service(RATE_CODE_REQUEST_ADDRESS="1/day")
     for client in front(tmp_path, service):
         for number, (address, status) in enumerate((("10.0.0.1", 201), ("10.0.0.2", 429))):
-            # What a client claims of itself does not count.
+            # An address that the client claims does not count.
             answer = client.post(
                 "/api/v1/account/xmpp_code_request/", json={"jid": f"a{number}@example.org"},
                 headers={"X-Forwarded-For": address, "Forwarded": f"for={address}"},
@@ -41,12 +41,12 @@ def test_the_client_s_address_is_told(tmp_path: Path, start_service: Callable[..
 def test_connections_of_an_address_are_limited(tmp_path: Path, start_service: Callable[..., Service]) -> None:
     service = start_service(IDLE_TIMEOUT="10 min", UPLOADS_AT_ONCE="1000")
     nginx = Nginx(tmp_path / "nginx", service, tls=False)
-    begun = (  # an upload that is waited for; a refused one would end by itself
+    begun = (  # an upload that the service waits for; a refused one would end by itself
         "POST /api/v1/files/upload/ HTTP/1.1\r\nHost: gallery.example.org\r\nContent-Length: 1000\r\n"
         f"Authorization: Bearer {service.user().token}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
     ).encode()
     with ExitStack() as held:
-        for _ in range(220):  # some more: a question may take the place of one
+        for _ in range(220):  # some more than the limit: other requests may take a place
             held.enter_context(socket.create_connection(("127.0.0.1", nginx.port))).sendall(begun)
         wait_until(lambda: http_client().get(f"{nginx.url}/healthz").is_error)
         refused_by_nginx(http_client().get(f"{nginx.url}/healthz"), 429)
@@ -56,7 +56,7 @@ def test_connections_of_an_address_are_limited(tmp_path: Path, start_service: Ca
 
 
 def test_an_upload_is_not_sent_twice(tmp_path: Path) -> None:
-    """To hosts that break off once they have read of it."""
+    """The hosts close the connection after they have read some of it."""
     reached: list[bytes] = []
 
     class Breaking(socketserver.BaseRequestHandler):
@@ -76,7 +76,7 @@ def test_an_upload_is_not_sent_twice(tmp_path: Path) -> None:
         nginx.stop()
 
 
-def test_a_service_that_is_away_is_told_of_in_json(tmp_path: Path, start_service: Callable[..., Service]) -> None:
+def test_if_the_service_is_away_the_answer_is_json(tmp_path: Path, start_service: Callable[..., Service]) -> None:
     service = start_service()
     for client in front(tmp_path, service):
         assert client.get("/healthz").status_code == 200

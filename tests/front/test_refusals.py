@@ -1,4 +1,4 @@
-"""Uploads that are refused while they are being sent: clients of others read the refusal, directly and by nginx."""
+"""Uploads that are refused while they are sent: common HTTP clients read the refusal, directly and through nginx."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_a_client_that_is_still_sending_reads_the_refusal(
 
 
 @pytest.mark.parametrize("way", ["directly", "nginx"])
-def test_who_is_refused_is_told_at_once_and_that_the_connection_ends(ways: dict[str, Upload], way: str) -> None:
-    """A client that kept it for its next request would lose that one."""
+def test_a_refusal_comes_at_once_and_says_that_the_connection_ends(ways: dict[str, Upload], way: str) -> None:
+    """A client that kept the connection would lose its next request."""
     connection = connected(ways[way])
     connection.putrequest("POST", PATH)
     connection.putheader("Content-Length", str(SIZE))
     connection.endheaders()
-    answer = connection.getresponse()  # to the head alone
+    answer = connection.getresponse()  # although only the head was sent
     assert (answer.status, answer.getheader("Connection")) == (401, "close")
     assert json.load(answer)["status"] == 401
     connection.close()

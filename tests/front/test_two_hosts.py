@@ -46,7 +46,7 @@ class Hosts:
         return User(host, user.jid, user.token)
 
     def at_front(self, url: str) -> str:
-        """The same address, of nginx."""
+        """The same address at nginx."""
         return self.front.url + url[url.index("/media/") :]
 
     def through_front(self, user: User) -> User:
@@ -104,7 +104,7 @@ def test_a_code_of_one_is_taken_by_the_other_and_tries_are_counted_together(host
 
 @dataclass
 class Kept:
-    """What one client was told."""
+    """What the service has acknowledged to one client."""
 
     files: list[tuple[str, bytes]] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
@@ -113,7 +113,7 @@ class Kept:
 
 @pytest.fixture
 def doomed(shared: dict[str, str], start_service: Callable[..., Service], tmp_path: Path) -> Iterator[Hosts]:
-    """One of which may be ended."""
+    """Hosts of which a test may end one."""
     with two_hosts(shared, start_service, tmp_path) as hosts:
         yield hosts
 
@@ -134,7 +134,7 @@ def test_a_host_that_is_killed_under_load_loses_nothing(doomed: Hosts) -> None:
                     kept.files.append((answer.json()["file"], data))
                 kept.failed += answer.status_code != 201
                 if round % 3 == 2 and kept.files:
-                    url, _ = kept.files.pop()  # whether it goes is open, unless the answer says so
+                    url, _ = kept.files.pop()  # unless there is an answer, it may be deleted or not
                     slot = url.split("/")[-2]
                     gone = next(item for item in reached.items() if item["slot_id"] == slot)
                     if reached.delete("files/", id=gone["id"]).status_code == 204:
