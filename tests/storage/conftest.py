@@ -1,4 +1,4 @@
-"""A service that reaches its S3 store by a way that a test can make bad."""
+"""Services that reach their S3 store by a connection that a test can disturb."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMITS = {"MAX_FILE_SIZE": "60 MiB", "DEFAULT_QUOTA": "500 MiB"}
 
 @pytest.fixture
 def way(bucket: S3) -> Iterator[Way]:
-    """To the gateway."""
+    """The connection to the gateway."""
     way = Way(bucket.port)
     yield way
     way.close()
@@ -28,13 +28,13 @@ def way(bucket: S3) -> Iterator[Way]:
 
 @pytest.fixture
 def distant(bucket: S3, way: Way, start_service: Callable[..., Service]) -> Service:
-    """A service that reaches its store by that way, and waits for it."""
+    """A service that reaches its store by that connection, and waits for it for a long time."""
     endpoint = {"S3_ENDPOINT": f"http://127.0.0.1:{way.port}", "S3_TIMEOUT": DEADLINE, "STOP_TIMEOUT": DEADLINE}
     return start_service(**bucket.settings() | endpoint, **LIMITS)
 
 
 @pytest.fixture
 def shaky(bucket: S3, way: Way, start_service: Callable[..., Service]) -> Service:
-    """One that does not wait."""
+    """The same, but it does not wait long."""
     endpoint = {"S3_ENDPOINT": f"http://127.0.0.1:{way.port}", "S3_TIMEOUT": TIMEOUT}
     return start_service(**bucket.settings() | endpoint, **LIMITS)

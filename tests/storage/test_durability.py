@@ -36,7 +36,7 @@ def unmount(place: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MiB and 1500 files of its own."""
+    """A separate file system with room for 12 MiB and 1500 files."""
     place = tmp_path / "small"
     place.mkdir()
     mount("-t", "tmpfs", "-o", "size=12m,nr_inodes=1500", "tmpfs", place)
@@ -45,7 +45,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, leave: int) -> None:
-    """Let somebody else take all but so many bytes of a file system."""
+    """Fill a file system with somebody else's data until only `leave` bytes are free."""
     with (disk / "filler").open("ab", buffering=0) as file, suppress(OSError):
         while (more := shutil.disk_usage(disk).free - leave) > 0:
             file.write(b"\0" * min(more, MIB))
@@ -72,14 +72,14 @@ def test_a_full_disk_is_507_and_loses_nothing(small_disk: Path, start_service: C
     assert "0 wrong" in service.cli("fsck")
 
 
-def test_where_no_upload_fits_deletions_do(small_disk: Path, start_service: Callable[..., Service]) -> None:
+def test_if_no_upload_fits_deletions_still_work(small_disk: Path, start_service: Callable[..., Service]) -> None:
     service = start_service(DATA_DIR=small_disk / "data", MIN_FREE_SPACE="4 MiB")
     service.data_dir = small_disk / "data"
     user, leaver, large = service.user(), service.user("boris"), os.urandom(MIB)
     file, again = user.upload(large), user.upload(b"small")
     leaver.upload(os.urandom(3000))
     fill(small_disk, 6 * MIB)
-    assert_error(user.send(os.urandom(4 * MIB)), 507)  # it would take of what is kept for deletions
+    assert_error(user.send(os.urandom(4 * MIB)), 507)  # it would use the room that is kept for deletions
     assert not list((service.data_dir / "staging").iterdir())
     assert user.upload(b"a small one")["used"] == MIB + 16
     fill(small_disk, 4 * MIB - 200_000)
@@ -91,14 +91,14 @@ def test_where_no_upload_fits_deletions_do(small_disk: Path, start_service: Call
     assert user.delete("files/", id=again["id"]).status_code == 204
     assert leaver.delete("account/").status_code == 204
     assert user.delete("files/", id=file["id"]).status_code == 204
-    service.wait_until(lambda: user.send(b"new").status_code == 201)  # a megabyte was given back
+    service.wait_until(lambda: user.send(b"new").status_code == 201)  # the deletion has freed a megabyte
     (small_disk / "filler").unlink()
     assert user.upload(os.urandom(3 * MIB))["used"] == 3 * MIB + 14
     assert "0 wrong" in service.cli("fsck")
 
 
 def fill_with_files(disk: Path) -> Path:
-    """Let somebody else make files until no more can be made; their directory."""
+    """Make somebody else's files until no more can be made; return their directory."""
     place = disk / "filler"
     place.mkdir()
     with suppress(OSError):
@@ -108,10 +108,10 @@ def fill_with_files(disk: Path) -> Path:
 
 
 @pytest.mark.parametrize("full", ["blocks", "inodes"])
-def test_where_nothing_is_free_at_all_people_can_delete(
+def test_people_can_delete_on_a_disk_without_any_free_room(
     small_disk: Path, start_service: Callable[..., Service], full: str
 ) -> None:
-    """Of the uploads that are refused then, nothing stays; when there is room again, all goes on."""
+    """Refused uploads leave nothing. Once there is room again, everything works."""
     service = start_service(DATA_DIR=small_disk / "data", MIN_FREE_SPACE="0", DATABASE_URL="", STORAGE_URL="")
     service.data_dir = small_disk / "data"
     reserve = service.data_dir / "gallery.sqlite.reserve"
@@ -170,7 +170,7 @@ def test_a_deletion_does_not_wait_for_a_store_that_can_only_be_read(
     assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
 
 
-def test_directories_that_are_gone_are_503_and_no_unknown_address(start_service: Callable[..., Service]) -> None:
+def test_uploads_get_503_if_a_directory_is_missing(start_service: Callable[..., Service]) -> None:
     service = start_service()
     user = service.user()
     kept = user.upload(os.urandom(MIB))
@@ -191,7 +191,7 @@ def test_directories_that_are_gone_are_503_and_no_unknown_address(start_service:
 
 
 def test_what_is_not_synced_is_made_again(start_service: Callable[..., Service]) -> None:
-    """Links and thumbnails as a power cut may leave them: missing, or without content."""
+    """A power cut may leave links and thumbnails missing or empty."""
     service = start_service()
     user = service.user()
     photo, avatar = user.upload(samples.picture("jpeg"), "a.jpg"), user.avatar(samples.picture("png", 60, 60))
@@ -219,7 +219,7 @@ def test_what_is_not_synced_is_made_again(start_service: Callable[..., Service])
 
 @contextmanager
 def traced(service: Service, trace: Path) -> Iterator[None]:
-    """What the workers write, sync and send meanwhile goes to a file, in its order."""
+    """Record in a file, in order, what the workers write, sync and send during the block."""
     assert service.process
     children = [str(pid) for pid in family(service.process.pid)[1:]]
     calls = "trace=openat,fsync,fdatasync,rename,pwrite64,sendto,write,writev,sendmsg"
@@ -241,7 +241,7 @@ def traced(service: Service, trace: Path) -> Iterator[None]:
 
 
 def before_answer(trace: Path, status: str) -> str:
-    """What was traced before an answer began to be sent."""
+    """What was recorded before the first byte of an answer was sent."""
     return trace.read_text().partition(f"HTTP/1.1 {status}")[0]
 
 
@@ -274,7 +274,7 @@ def test_file_and_directory_are_synced_before_the_answer(
         moved = re.search(rf"rename\(.*staging/{key}.*blobs/{key[:2]}/{key}", before)
         assert moved and moved.start() < file.start()
     assert file.start() < directory.start()
-    if "DATABASE_URL" not in service.settings:  # another one syncs in a process of its own
+    if "DATABASE_URL" not in service.settings:  # PostgreSQL syncs in its own process
         assert directory.start() < list(re.finditer(WAL_SYNC, before))[-1].start()
 
 
@@ -283,7 +283,7 @@ def test_file_and_directory_are_synced_before_the_answer(
 def test_a_deletion_is_synced_before_its_answer(
     start_service: Callable[..., Service], tmp_path: Path, what: str
 ) -> None:
-    service = start_service(DATABASE_URL="")  # another database syncs in a process of its own
+    service = start_service(DATABASE_URL="")  # PostgreSQL syncs in its own process
     user = service.user()
     file = user.upload(b"to be deleted")
     with traced(service, tmp_path / "trace"):

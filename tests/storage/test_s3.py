@@ -1,4 +1,4 @@
-"""Files in a bucket: how they come back to clients, and what happens when the store is bad."""
+"""Files in a bucket: how clients get them, and what happens if the store fails."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_redirect_leads_to_the_bytes_with_our_headers(redirecting: Service) ->
     assert (part.status_code, part.content) == (206, data[5:10])
     assert anyone.get(file["file"], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
     assert anyone.get(file["thumbnail"]["url"]).status_code == 200
-    assert anyone.put(address, content=b"other").status_code == 403  # it is good for reading alone
+    assert anyone.put(address, content=b"other").status_code == 403  # it allows only reading
     assert anyone.get(address.replace("image%2Fjpeg", "text%2Fhtml")).status_code == 403
     user.delete("files/", id=file["id"])
     assert_error(anyone.get(file["file"]), 404)
@@ -93,9 +93,9 @@ def test_a_redirect_leads_to_the_address_that_clients_know(
 
 @pytest.fixture
 def temporary_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program that tells AWS tools the store's keys, once they ask; they end in the minutes that the file says.
+    """A file for a program that gives AWS tools the store's keys. It says in how many minutes the keys expire.
 
-    Where there is no file, it waits for one.
+    If there is no file, the program waits for one.
     """
     program, config, minutes = tmp_path / "keys", tmp_path / "config", tmp_path / "minutes"
     end = "(datetime.now(UTC) + timedelta(minutes=float(open(sys.argv[1]).read()))).isoformat()"
@@ -124,16 +124,16 @@ def test_a_redirect_ends_with_the_keys_that_signed_it(
 
 
 def replace_text(path: Path, text: str) -> None:
-    """So that nobody reads half of it."""
+    """Replace a file's text at once, so that nobody reads half of it."""
     new = path.with_suffix(".new")
     new.write_text(text)
     new.rename(path)
 
 
-def test_keys_are_asked_for_beside_all_else(
+def test_asking_for_keys_delays_nothing_else(
     bucket: S3, temporary_keys: Path, start_service: Callable[..., Service]
 ) -> None:
-    temporary_keys.write_text("1")  # so near their end that each redirect asks anew
+    temporary_keys.write_text("1")  # they expire so soon that each redirect asks for new ones
     settings = bucket.settings() | {"S3_ACCESS_KEY_ID": "", "S3_SECRET_ACCESS_KEY": ""}
     service = start_service(**settings, S3_DELIVERY="redirect")
     file = service.user().upload(b"data")
@@ -158,7 +158,7 @@ def test_two_links_of_the_same_bytes_keep_their_types_and_names(redirecting: Ser
         assert answer.headers["Content-Disposition"].startswith(f'attachment; filename="{file["name"]}"')
 
 
-# --- What goes there ---
+# --- What is sent there ---
 
 
 def test_known_bytes_and_the_originals_of_avatars_are_not_sent(way: Way, distant: Service) -> None:
@@ -173,7 +173,7 @@ def test_known_bytes_and_the_originals_of_avatars_are_not_sent(way: Way, distant
     assert len([name for name in s3.objects(distant.settings) if name.startswith("blobs/")]) == 2
 
 
-def test_what_a_killed_sender_left_is_swept(through: Service) -> None:
+def test_the_unfinished_upload_of_a_killed_sender_is_removed(through: Service) -> None:
     client = s3.client(through.settings["S3_ENDPOINT"])
     prefix = through.settings["STORAGE_URL"].removeprefix(f"s3://{BUCKET}/")
     key = f"{prefix}/blobs/{'ab' * 16}"
@@ -184,7 +184,7 @@ def test_what_a_killed_sender_left_is_swept(through: Service) -> None:
         return list(client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", []))
 
     through.cli("gc")
-    assert len(unfinished()) == 1  # it may yet be at work
+    assert len(unfinished()) == 1  # its sender may still run
     through.stop()
     through.cli("gc", "--older-than", "0")
     through.start()
@@ -215,7 +215,7 @@ def test_gc_and_fsck_look_into_the_bucket(bucket: S3, start_service: Callable[..
     assert len(user.http.get(kept["file"]).content) == 1000
 
 
-# --- When the store is bad ---
+# --- If the store fails ---
 
 
 def nothing_is_left(service: Service, user: User) -> None:
@@ -240,7 +240,7 @@ def test_a_store_that_is_gone(bucket: S3, distant: Service, size: int) -> None:
 
 
 def taken(service: Service, user: User, data: bytes) -> dict[str, Any]:
-    """An upload, tried until the store does not stand still."""
+    """Upload, again and again until the store does not pause."""
     answers: list[httpx.Response] = []
 
     def sent() -> bool:
@@ -267,7 +267,7 @@ def test_a_store_that_is_full(bucket: S3, distant: Service) -> None:
     bucket.set_quota(1)
     try:
         distant.wait_until(lambda: user.send(os.urandom(1000)).status_code == 507)
-        for kept in user.items():  # what was taken before the store noticed
+        for kept in user.items():  # files that were taken before the store noticed its limit
             user.delete("files/", id=kept["id"])
         assert_error(user.send(os.urandom(2 * PART)), 507)
         assert user.http.get(file["file"]).content == b"here before"
@@ -293,7 +293,7 @@ def test_connections_cut_in_the_middle_of_a_part(way: Way, distant: Service) -> 
 def test_a_download_that_the_store_cuts_is_cut(way: Way, distant: Service) -> None:
     user, data = distant.user(), os.urandom(9 * MIB)
     file = user.upload(data)
-    way.cut_back_after = 3 * MIB  # where it stopped it goes on, as often as a request is tried again
+    way.cut_back_after = 3 * MIB  # it goes on where it stopped, as often as a request may be repeated
     assert user.http.get(file["file"]).content == data
     way.cut_back_after = MIB
     with pytest.raises(httpx.RemoteProtocolError):
@@ -305,7 +305,7 @@ def test_a_download_that_the_store_cuts_is_cut(way: Way, distant: Service) -> No
 
 @pytest.mark.parametrize("size", [PART - 1, PART + 1])
 def test_a_slow_store_is_waited_for(way: Way, shaky: Service, size: int) -> None:
-    """A part is longer on its way than the store may stand still, but it moves."""
+    """Sending a part takes longer than the store may pause, but bytes move all the time."""
     user, data = shaky.user(), os.urandom(size)
     way.delay = 1.3 * TIMEOUT / (size // 65536)
     file = taken(shaky, user, data)
@@ -340,10 +340,10 @@ def test_keys_that_the_store_does_not_know(bucket: S3, start_service: Callable[.
 
 
 @pytest.mark.parametrize("cut", [False, True])
-async def test_a_sending_that_is_given_up_is_ended_before_the_store_is_closed(
+async def test_an_abandoned_transfer_ends_before_the_store_is_closed(
     bucket: S3, way: Way, tmp_path: Path, cut: bool
 ) -> None:
-    """Bytes that no row names are spare: whole, or not there at all."""
+    """Bytes that no row names are whole, or not there at all."""
     values = bucket.settings()
     reached = Settings(data_dir=tmp_path, **{name.lower(): value for name, value in values.items()})
     store = make_store(reached.model_copy(update={"s3_endpoint": f"http://127.0.0.1:{way.port}"}))

@@ -1,4 +1,4 @@
-"""What files in a bucket cost the host that sends them: memory, room in staging, bytes that come back."""
+"""What files in a bucket cost the host that sends them: memory, room in staging, bytes read back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.tcp import Way
 
 
 def held(service: Service) -> list[str]:
-    """Files in staging that are there, or are removed and still open somewhere."""
+    """Files in staging that exist, or are removed but still open in a process."""
     assert service.process
     staging = str(service.data_dir / "staging")
     found = [str(path) for path in Path(staging).iterdir()]
@@ -33,14 +33,14 @@ def held(service: Service) -> list[str]:
     return found
 
 
-def test_nothing_is_held_of_what_was_sent(distant: Service) -> None:
+def test_staging_keeps_nothing_of_what_was_sent(distant: Service) -> None:
     user = distant.user()
     for size in (1000, 3 * MIB):
         user.upload(os.urandom(size))
     assert held(distant) == []
 
 
-def test_a_thumbnail_is_made_of_what_is_here_still(way: Way, distant: Service) -> None:
+def test_a_thumbnail_is_made_of_the_bytes_that_are_still_in_staging(way: Way, distant: Service) -> None:
     user = distant.user()
     for data in (samples.noise("jpeg"), samples.noise("png", 900, 600)):
         came = way.received
@@ -54,7 +54,7 @@ def test_a_large_upload_is_never_in_memory(bucket: S3, start_service: Callable[.
     limits = {"MAX_FILE_SIZE": "300 MiB", "DEFAULT_QUOTA": "300 MiB"}
     service = start_service(**bucket.settings() | limits)
     user = service.user()
-    user.upload(os.urandom(20 * MIB))  # what is loaded once
+    user.upload(os.urandom(20 * MIB))  # loads what is loaded once
     assert service.process
     with Peak(service.process.pid) as peak:
         user.upload(os.urandom(MIB) * 200)
@@ -62,7 +62,7 @@ def test_a_large_upload_is_never_in_memory(bucket: S3, start_service: Callable[.
 
 
 def test_a_client_that_goes_while_the_store_takes_its_file(way: Way, distant: Service) -> None:
-    """The file was whole, so it is kept. Nothing is left of it in staging."""
+    """The file was complete, so it is kept. Nothing of it is left in staging."""
     user = distant.user()
     way.delay = 0.05
     body = part("file", os.urandom(6 * MIB), "a.bin") + END

@@ -1,7 +1,7 @@
-"""What every store promises (`media_gallery/storage/__init__.py`): one suite, which each store passes.
+"""What every store promises (`media_gallery/storage/__init__.py`): one suite that each store passes.
 
-A new store gets an entry in `INTERFACES`, and `store` a way to open it. What only some stores can do is shown on those
-that can; which these are is shown, too.
+For a new store, add an entry to `INTERFACES`, and to `store` how to open it. What only some stores can do is tested on
+those stores; the tests also check which stores these are.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 def having(interface: str) -> pytest.MarkDecorator:
-    """For a test of what only some stores can do."""
+    """The mark of a test of what only some stores can do."""
     stores = [name for name, interfaces in INTERFACES.items() if interface in interfaces]
     return pytest.mark.parametrize("store", stores, indirect=True)
 
@@ -52,7 +52,7 @@ async def staged(store: BlobStore, data: bytes, key: str = "", piece: int = 100_
 
 
 async def kept(store: BlobStore, data: bytes, key: str = "") -> str:
-    """Commit these bytes; their key."""
+    """Commit these bytes; return their key."""
     file = await staged(store, data, key)
     await store.commit(file)
     return file.key
@@ -63,7 +63,7 @@ async def read(store: BlobStore, key: str, start: int, end: int) -> bytes:
 
 
 def through(fd: int) -> bytes:
-    """All that a descriptor gives, as the decoder reads it."""
+    """All bytes of a descriptor, read as the decoder reads them."""
     os.lseek(fd, 0, os.SEEK_SET)
     with os.fdopen(fd, "rb", closefd=False) as file:
         return file.read()
@@ -88,7 +88,7 @@ async def test_what_is_written_is_read_back(store: BlobStore, size: int) -> None
     assert await store.size(file.key) is None
     await store.commit(file)
     assert await store.size(file.key) == size and await everything(store) == [file.key]
-    for _ in range(2):  # the second time from where it is kept
+    for _ in range(2):  # the second time from where the store keeps it
         async with store.opened(file.key) as fd:
             assert through(fd) == data
     for start, end in ((0, size), (size // 3, size // 2), (max(0, size - 1), size)):
@@ -107,7 +107,7 @@ async def test_a_descriptor_holds_what_is_deleted(store: BlobStore) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=st.lists(st.integers(0, 2 * BATCH), max_size=6))
-async def test_digests_do_not_hang_on_how_bytes_arrive(store: BlobStore, pieces: list[int]) -> None:
+async def test_digests_do_not_depend_on_how_bytes_arrive(store: BlobStore, pieces: list[int]) -> None:
     writer, whole = store.writer(), b""
     for number, size in enumerate(pieces):
         piece = bytes([number]) * size
@@ -134,8 +134,8 @@ async def test_keys_are_never_the_same(store: BlobStore) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 3 * BATCH])
-async def test_bytes_come_back_under_their_key(store: BlobStore, size: int) -> None:
-    """As from another store: in place of what is damaged, too."""
+async def test_bytes_can_be_put_under_a_given_key(store: BlobStore, size: int) -> None:
+    """Bytes from another store keep their key, and replace damaged bytes."""
     key, data = "ab" * 16, os.urandom(size)
     for before in (None, b"damaged"):
         if before:
@@ -180,7 +180,7 @@ async def test_thumbnails(store: BlobStore) -> None:
     assert await store.thumbnail(key, "48.png") == b"two"
 
 
-async def test_listings_leave_out_what_is_young(store: BlobStore) -> None:
+async def test_listings_leave_out_new_files(store: BlobStore) -> None:
     key, lonely = await kept(store, b"data"), "cd" * 16
     await store.put_thumbnails(lonely, {"256.webp": b"of bytes that have gone"})
     left = await staged(store, os.urandom(3 * BATCH))
@@ -190,7 +190,7 @@ async def test_listings_leave_out_what_is_young(store: BlobStore) -> None:
     assert await store.sweep_staging(-1) == (1, 3 * BATCH)
 
 
-async def test_an_upload_that_comes_slowly_is_young(
+async def test_an_upload_that_comes_slowly_counts_as_new(
     store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("media_gallery.storage.staging.TOUCH", 0)
@@ -260,7 +260,7 @@ async def test_the_tree_leads_to_the_bytes_but_never_under_another_type(store: B
 
 
 @having("tree")
-async def test_a_tree_is_sound_once_it_was_looked_over(store: BlobStore) -> None:
+async def test_a_tree_is_sound_once_that_is_noted(store: BlobStore) -> None:
     tree = tree_of(store)
     assert not await tree.is_sound()
     await tree.note_sound()

@@ -1,4 +1,4 @@
-"""What the service has acknowledged to one account, kept outside of it, and whether the service stands to it."""
+"""A record, outside of the service, of what it acknowledged to an account, and the check that it is still true."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class Arriving:
-    """An upload or a slot that was not answered; the digest of its bytes, where they are not cropped."""
+    """An upload or a slot without an answer; the digest of its bytes, unless they are cropped."""
 
     sha256: str | None
 
 
 @dataclass(frozen=True)
 class Leaving:
-    """A deletion that was not answered; all of it happened, or nothing."""
+    """A deletion without an answer: it happened completely or not at all."""
 
     ids: frozenset[int]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """An account's deletion that was not answered."""
+    """The deletion of an account without an answer."""
 
 
 def patiently(ask: Callable[[], httpx.Response]) -> httpx.Response:
-    """An answer other than 503: a database that was killed may be away for a while.
+    """Ask until the answer is not 503, since a killed database may be away for a while.
 
-    Connections kept from before a kill may break while they are thrown away.
+    Connections from before the kill may break, and are then replaced.
     """
 
     def answered() -> httpx.Response | None:
@@ -79,7 +79,7 @@ def patiently(ask: Callable[[], httpx.Response]) -> httpx.Response:
 
 
 class Ledger:
-    """An account with one client, so that at most one request of it is open when the service is killed."""
+    """An account with one client, so at most one of its requests is open when the service is killed."""
 
     def __init__(self, service: Service, jid: str) -> None:
         self.service, self.jid = service, jid
@@ -92,7 +92,7 @@ class Ledger:
         self.acknowledged = Counter[str]()
 
     def sign_in(self) -> None:
-        """A token for the account, made anew where the account was deleted."""
+        """Get a token for the account, which is made again if it was deleted."""
         if self.user is None:
             self.user = self.service.user(jid=self.jid)
 
@@ -116,7 +116,7 @@ class Ledger:
     # --- What is there ---
 
     def check(self, restarted: bool) -> int:
-        """Compare all that was acknowledged with what the service has; how many files and thumbnails were read."""
+        """Compare what was acknowledged with what the service has; return how many files and thumbnails were read."""
         if restarted:
             for url in self.ending:
                 self.service.wait_until(lambda url=url: self._status(url) == 404)  # type: ignore[misc]
@@ -134,7 +134,7 @@ class Ledger:
         return patiently(lambda: self.service.http.get(url)).status_code
 
     def _settle(self, user: User) -> bool:
-        """Find out how the open request ended; whether the account is still there. All others must have stayed so."""
+        """Find out how the open request ended; return whether the account still exists. Nothing else may change."""
         answer = patiently(lambda: user.get("files/", contexts=ALL, obj_per_page=500))
         open_, self.open = self.open, None
         if answer.status_code == 401 and isinstance(open_, Ending):

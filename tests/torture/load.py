@@ -1,4 +1,4 @@
-"""What the clients of a torture do: each drives one account, all of them share some bytes."""
+"""The clients of the torture tests: each uses one account, and all of them share some bytes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MANY = 25
 
 
 class Unanswered(Exception):
-    """The service was killed, or the database was: how the request ended is open."""
+    """The service or the database was killed, so it is unknown how the request ended."""
 
 
 def picture(dice: random.Random) -> bytes:
-    """A small image that is like no other."""
+    """A small image, different from all others."""
     width, height = dice.randint(40, 120), dice.randint(40, 120)
     pixels = dice.randbytes(width * height * 3)
     return samples.encoded(Image.frombytes("RGB", (width, height), pixels), dice.choice(["png", "jpeg", "webp"]))
@@ -48,7 +48,7 @@ class Client:
         }  # fmt: skip
 
     def live(self, stop: threading.Event) -> None:
-        """Make requests until told to stop, until one is not answered, or until the account has gone."""
+        """Make requests until `stop` is set, one is not answered, or the account is deleted."""
         try:
             while not stop.is_set() and self.ledger.user:
                 if len(self.ledger.files) > MANY:

@@ -1,4 +1,4 @@
-"""Chance that can be had again: `--seed`, or a seed that is printed."""
+"""Random numbers that can be repeated: by `--seed`, or by a seed that is printed."""
 
 from __future__ import annotations
 

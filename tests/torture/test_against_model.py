@@ -16,7 +16,7 @@ from tests import samples
 from tests.model import category, model
 from tests.service import MIB, Service, User
 
-pytestmark = pytest.mark.timeout(0)  # the long forms take their time; every single wait has an end of its own
+pytestmark = pytest.mark.timeout(0)  # the long forms take long; each single wait has its own deadline
 BYTES = [b"", b"a", b"b" * 10, b"c" * 25, b"d" * 25, b"e" * 60, samples.picture("png", 40, 40)]
 NAMES = ["a.txt", "B.bin", "привет.ogg", "ПРИВЕТ 2.png", "100%_done.pdf"]
 TYPES = ["text/csv", "image/png", "video/mp4", "audio/ogg", "application/x-data"]
@@ -49,7 +49,7 @@ def digest(data: bytes) -> str:
 
 
 class Account:
-    """What the model knows of one: its file objects, oldest first, and its quota."""
+    """What the model knows of an account: its file objects, oldest first, and its quota."""
 
     def __init__(self, user: User) -> None:
         self.user, self.items, self.quota = user, list[dict[str, Any]](), 50 * MIB
@@ -61,7 +61,7 @@ class Account:
         return sum(item["size"] for item in self.items)
 
     def wanted(self, wanted: dict[str, Any], avatars: bool) -> list[dict[str, Any]]:
-        """The items a filter lets through; avatars only where it names them, unless `avatars`."""
+        """The items that pass a filter; avatars only if the filter names them, or if `avatars` is set."""
         items = [item | {"is_avatar": item["is_avatar"] and not avatars} for item in self.items]
         through = set(model(items, wanted))
         return [item for item in self.items if item["id"] in through]
@@ -77,13 +77,13 @@ class Account:
         return found
 
     def took(self, answer: dict[str, Any], **expected: Any) -> None:
-        """A file object that was answered, as the lists must have it from now on."""
+        """Note a file object of an answer; from now on the lists must show it."""
         assert {key: answer[key] for key in expected} == expected
         assert (answer.pop("quota"), answer.pop("used")) == (self.quota, self.used + answer["size"])
         self.items.append(answer)
 
     def awaits(self, name: str, data: bytes) -> dict[str, Any] | None:
-        """The slot hit that an upload takes over."""
+        """The slot hit that an upload of these bytes takes over."""
         hits = (item for item in self.items if item["id"] in self.awaited and not item["is_avatar"])
         same = [item for item in hits if (item["name"], item["hashes"]["sha-256"]) == (name, digest(data))]
         return same[-1] if same else None
@@ -120,7 +120,7 @@ class Requests(RuleBasedStateMachine):
         assert self.service.stored_bytes() == 0
         assert not list((self.service.data_dir / "links").glob("*/*"))
 
-    # --- The way in ---
+    # --- Uploads and slots ---
 
     def _fits(self, account: Account, size: int, answer: Any) -> bool:
         if account.used + size <= account.quota:
@@ -161,7 +161,7 @@ class Requests(RuleBasedStateMachine):
         if known:
             context = "file" if known[-1]["is_avatar"] else known[-1]["context"]
             found = answer.json()
-            found["hash"] = found["hashes"]["sha-1"]  # in a slot's answer, what was asked with
+            found["hash"] = found["hashes"]["sha-1"]  # a slot's answer has the digest of its request
             account.took(found, name=name, media_type=known[-1]["media_type"], context=context)
             account.awaited.add(found["id"])
         else:
@@ -177,12 +177,12 @@ class Requests(RuleBasedStateMachine):
         answer = self.admin.put("account/quota/", jid=account.user.jid, value=quota).json()
         assert answer == {"jid": account.user.jid, "quota": account.quota, "used": account.used}
 
-    # --- The way out ---
+    # --- Deletions ---
 
     @precondition(lambda self: any(account.items for account in self.accounts))
     @rule(who=who, data=st.data())
     def delete_one(self, who: int, data: st.DataObject) -> None:
-        """By its id or its URL; avatars go only by name, other accounts' files never."""
+        """By id or by URL. Avatars are deleted only if they are named, files of other accounts never."""
         item = data.draw(st.sampled_from([item for account in self.accounts for item in account.items]))
         selector = data.draw(st.sampled_from([{"id": item["id"]}, {"file": item["file"]}]))
         contexts = data.draw(st.sampled_from([{}, {"contexts": ALL}]))
@@ -213,13 +213,13 @@ class Requests(RuleBasedStateMachine):
 
     @rule(who=who)
     def end(self, who: int) -> None:
-        """An account is deleted, and comes to be again under the same JID."""
+        """An account is deleted, and made again under the same JID."""
         account = self.accounts[who]
         assert account.user.delete("account/").status_code == 204
         assert account.user.get("files/").status_code == 401
         self.accounts[who] = Account(self._user(who))
 
-    # --- Looking ---
+    # --- Lists ---
 
     @rule(who=who, wanted=filters, order=st.sampled_from([*ORDERS]), descending=st.booleans(),
           page=st.integers(1, 3), size=st.integers(1, 5))  # fmt: skip
@@ -251,7 +251,7 @@ class Requests(RuleBasedStateMachine):
     def everything_agrees(self) -> None:
         for account in self.accounts:
             listed = account.user.items(contexts=ALL, order_by="id", obj_per_page=500)
-            seen = ("width", "height", "thumbnail", "thumbnails")  # known once somebody has looked
+            seen = ("width", "height", "thumbnail", "thumbnails")  # known once the file was decoded
             for there, item in zip(listed, account.items, strict=True):
                 assert {key: there[key] for key in there if key not in seen} == {
                     key: item[key] for key in item if key not in seen

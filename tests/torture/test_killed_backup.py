@@ -1,4 +1,4 @@
-"""A backup is killed at any moment: the one that was there is whole, or the new one is."""
+"""A backup is killed at a random moment: then either the earlier one is whole, or the new one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from media_gallery.backup import blob_path
 from tests.service import PROGRAM, Service, environment
 from tests.torture.seed import seeded
 
-pytestmark = pytest.mark.timeout(0)  # the long forms take their time; every single wait has an end of its own
+pytestmark = pytest.mark.timeout(0)  # the long forms take long; each single wait has its own deadline
 
 
 def contents(target: Path) -> set[int]:
-    """Ids of the links in a backup, each of which has its bytes there."""
+    """Ids of the links in a backup. Checks that it has the bytes of each."""
     with closing(sqlite3.connect(f"file:{target / 'gallery.sqlite'}?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT l.id, b.key, b.size FROM links l JOIN blobs b ON b.id = l.blob_id").fetchall()
     for id_, key, size in rows:

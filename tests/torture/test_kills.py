@@ -1,4 +1,4 @@
-"""The service, or its database, is killed at any moment of a mixed load: what was acknowledged is there, no more."""
+"""The service or its database is killed at random moments under mixed load: exactly what was acknowledged is there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.torture.load import Client, fresh, picture
 from tests.torture.seed import seeded
 from tests.waiting import DEADLINE
 
-pytestmark = pytest.mark.timeout(0)  # the long forms take their time; every single wait has an end of its own
+pytestmark = pytest.mark.timeout(0)  # the long forms take long; each single wait has its own deadline
 CLIENTS = 6
 GRACE = "1 h"
 _XMPP = {"XMPP_JID": "gallery.localhost", "XMPP_COMPONENT_SECRET": "none", "XMPP_COMPONENT_PORT": "1"}
@@ -33,7 +33,7 @@ _XMPP = {"XMPP_JID": "gallery.localhost", "XMPP_COMPONENT_SECRET": "none", "XMPP
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[Postgres | None]:
-    """A database server of the test's own, where the run is about one."""
+    """A database server only for this test, if the run uses PostgreSQL."""
     if request.config.getoption("--database") == "sqlite":
         yield None
         return
@@ -43,7 +43,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Postgres | None]:
 
 
 class Torture:
-    """One service, killed and started again on the same data; ledgers that outlive it."""
+    """One service that is killed and started again on the same data, and ledgers that outlive it."""
 
     def __init__(self, directory: Path, backend: dict[str, Any], server: Postgres | None, dice: random.Random) -> None:
         database = {"DATABASE_URL": server.new_database()} if server else {}
@@ -75,7 +75,7 @@ class Torture:
         print(f"{self.kills} kills, {sum(sum(ledger.acknowledged.values()) for ledger in self.ledgers)} acknowledged")
 
     def _kill(self) -> bool:
-        """Kill the service, the database, or both; whether the service was started again."""
+        """Kill the service, the database, or both; return whether the service was started again."""
         self.kills += 1
         what = self.dice.choice(["service", "service", "both", "database"]) if self.server else "service"
         self.counts[f"kills of {what}"] += 1
@@ -89,7 +89,7 @@ class Torture:
         if what == "database":
             self.service.wait_until(lambda: self.service.http.get("/readyz").is_success)
             return False
-        if self.dice.random() < 0.15:  # while it starts, its upkeep is mending what the last kill has left
+        if self.dice.random() < 0.15:  # kill it while it starts, when its upkeep repairs what the last kill has left
             self.kills += 1
             self.counts["kills of a starting service"] += 1
             self.service.launch()
@@ -105,7 +105,7 @@ class Torture:
         self.service.process.wait()
 
     def finish(self) -> None:
-        """While no service runs, gc leaves nothing but what rows name."""
+        """Check that gc, while no service runs, leaves only what rows name."""
         self.service.stop()
         found = json.loads(self.service.cli("gc", "--older-than", "0", "--all-lost", "--json"))
         self.service.start()
@@ -146,7 +146,7 @@ def test_what_was_acknowledged_survives_any_kill(
         torture.service.start()
         while torture.kills < kills:
             torture.round()
-        # A service that refuses everything would lose nothing. On a slow machine it takes more rounds to do enough.
+        # A service that refuses everything would lose nothing, so some must succeed; a slow machine needs more rounds.
         end = time.monotonic() + DEADLINE
         while not torture.has_done(kills) and time.monotonic() < end:
             torture.round()

@@ -26,7 +26,7 @@ def prosody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
 
 
 class ChatServer(Protocol):
-    """A running XMPP server of the tests. `directory` holds HOST.crt for its hosts, `ca_file` is that of its first."""
+    """A running XMPP server. `directory` has HOST.crt for each host; `ca_file` is the one of the first host."""
 
     directory: Path
     c2s_port: int
@@ -63,7 +63,7 @@ def component(connected: Callable[..., Service], prosody: Prosody) -> Service:
 
 
 class ChatClient(ClientXMPP):
-    """A person's client: keeps every stanza that carries a one-time code."""
+    """A person's client. It keeps every stanza with a one-time code."""
 
     def __init__(self, jid: str, server: ChatServer) -> None:
         super().__init__(jid, jid.partition("@")[0])
@@ -99,6 +99,6 @@ async def romeo(prosody: Prosody) -> AsyncIterator[ChatClient]:
 
 
 async def call(service: Service, path: str, **body: Any) -> httpx.Response:
-    """A `POST` under `/api/v1/account/`, off the loop that the chat client lives in."""
+    """A `POST` under `/api/v1/account/`, in a thread, since the chat client needs the event loop."""
     headers = body.pop("headers", {})
     return await asyncio.to_thread(service.http.post, f"/api/v1/account/{path}/", json=body, headers=headers)

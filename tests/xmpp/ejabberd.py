@@ -1,5 +1,5 @@
-"""A real ejabberd for one test run, without a node name of its own: one virtual host with TLS, two components, and our
-module. Loopback only.
+"""A real ejabberd for one test run, without its own node name: one virtual host with TLS, two components, our module.
+It listens on the loopback only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ READY = "ready"
 
 
 def node(directory: Path, accounts: dict[str, str]) -> tuple[list[Any], dict[str, str]]:
-    """Command and environment of an ejabberd on `directory`/ejabberd.yml with accounts whose password is their name."""
+    """Command and environment of an ejabberd on `directory`/ejabberd.yml. In `accounts` each password is the name."""
     library = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent.parent
     environment = {"HOME": str(directory), "ERL_LIBS": str(library), "EJABBERD_LOG_PATH": str(directory / "log"),
                    "EJABBERD_CONFIG_PATH": str(directory / "ejabberd.yml")}  # fmt: skip

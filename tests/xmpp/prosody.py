@@ -1,4 +1,4 @@
-"""A real Prosody for one test run: one virtual host with TLS, one component, accounts by need. Loopback only."""
+"""A real Prosody for one test run: one virtual host with TLS, one component, accounts as needed. Loopback only."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Component "1.{handed_over}"
 
 
 def make_certificate(directory: Path, host: str) -> Path:
-    """HOST.crt, with HOST.key beside it, for two days."""
+    """Make HOST.crt, valid for two days, and HOST.key beside it; return the certificate's path."""
     certificate = directory / f"{host}.crt"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}",
@@ -88,7 +88,7 @@ class Prosody:
         )  # fmt: skip
 
     def register(self, name: str, host: str = HOST) -> str:
-        """An account whose password is its name; its bare JID."""
+        """Make an account whose password is its name; return its bare JID."""
         control = str(Path(PROGRAM).with_name("prosodyctl"))
         subprocess.run(
             [control, "--config", self.config, "register", name, host, name], check=True, capture_output=True

@@ -1,4 +1,4 @@
-"""What the XMPP side does when the server is gone, comes back, or asks who we are."""
+"""The XMPP connection if the server goes away, comes back, or asks who we are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.xmpp.test_sign_in import ask
 
 @pytest.fixture
 def own_prosody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
-    """A server that a test may end."""
+    """A server that a test may stop."""
     server = Prosody(tmp_path_factory.mktemp("prosody"))
     for name in ("gallery", "romeo"):
         server.register(name)
@@ -28,10 +28,10 @@ def own_prosody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
 
 async def recovers(service: Service, prosody: Prosody) -> None:
     prosody.stop()
-    answer = await call(service, "xmpp_code_request", jid=f"romeo@{HOST}")  # at once: the server does not come back
+    answer = await call(service, "xmpp_code_request", jid=f"romeo@{HOST}")  # it does not wait for the server
     assert_error(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0
-    assert service.http.get("/readyz").is_success  # files are served whatever the XMPP server does
+    assert service.http.get("/readyz").is_success  # files are served without the XMPP server, too
     prosody.start()
 
     def asked() -> httpx.Response:
@@ -84,7 +84,7 @@ async def check_answers(romeo: ChatClient, jid: str, service: Service) -> None:
     assert version["software_version"]["name"] == "media-gallery"
     info = (await romeo.plugin["xep_0030"].get_info(jid))["disco_info"]
     [identity] = info["identities"]
-    assert identity[0] in ("component", "client")  # never store/file: it takes no uploads by XEP-0363
+    assert identity[0] in ("component", "client")  # not store/file, since it takes no uploads by XEP-0363
     assert "urn:xmpp:ping" in info["features"]
     assert form_of(info.xml) == f"{service.url}/api/"
 
@@ -106,7 +106,7 @@ async def test_our_prosody_module_lets_clients_find_the_gallery(prosody: Prosody
 
 
 async def check_announced(romeo: ChatClient) -> None:
-    """At the host, and at the account's own bare JID: where old iOS clients look, and then at each item of the host."""
+    """The host and the account's bare JID announce it; old iOS clients ask that JID, then each item of the host."""
     for jid in (HOST, romeo.boundjid.bare):
         info = (await romeo.plugin["xep_0030"].get_info(jid, local=False))["disco_info"]
         assert form_of(info.xml) == "https://gallery.example.org/api/"
@@ -116,7 +116,7 @@ async def check_announced(romeo: ChatClient) -> None:
 
 
 def form_of(info: ET.Element) -> str:
-    """The gallery's address in a disco#info form."""
+    """The gallery's address in a form of disco#info."""
     for form in info.findall("{jabber:x:data}x"):
         fields = {field.get("var"): field.findtext("{jabber:x:data}value") for field in form}
         if fields.get("FORM_TYPE") == "urn:xabber:http:url":

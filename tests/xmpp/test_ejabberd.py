@@ -1,4 +1,4 @@
-"""The same over a real ejabberd, configured as the README says."""
+"""Sign-in and slots over a real ejabberd, configured as the README says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several hosts on one database: who is connected to the XMPP server, and what it means for signing in."""
+"""Several hosts on one database: which is connected to the XMPP server, and what that means for sign-in."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_a_component_is_connected_by_one_host_and_another_takes_over(
     code = await ask(two, romeo)
     assert (await call(two, "xmpp_auth", jid=romeo.boundjid.bare, code=code)).status_code == 201
     slots.append(await asked(romeo, wanted(), HANDED_OVER))
-    for slot in slots:  # either host takes what either has signed
+    for slot in slots:  # each host takes tokens that the other has signed
         url, token = put_of(slot)
         slot_id, name = url.split("/")[-2:]
         claims = await asyncio.to_thread(two.within, lambda g: g.slot_tokens.verify(token, slot_id, name))  # noqa: B023

@@ -22,7 +22,7 @@ def confirm_of(stanza: Any) -> dict[str, str]:
 
 
 async def ask(service: Service, romeo: ChatClient, kind: str = "iq", **more: Any) -> str:
-    """A code that has arrived."""
+    """Ask for a code; return it once it has arrived."""
     answer = await call(service, "xmpp_code_request", jid=romeo.boundjid.full, type=kind, **more)
     assert answer.status_code == 201, answer.text
     return confirm_of(await romeo.code())["id"]
@@ -98,7 +98,7 @@ async def test_the_client_may_answer_as_it_likes(component: Service, romeo: Chat
 
 async def test_a_token_opens_the_account_of_the_bare_jid(component: Service, romeo: ChatClient) -> None:
     code = await ask(component, romeo)
-    spelled = romeo.boundjid.bare.upper()  # RFC 7622: the same account
+    spelled = romeo.boundjid.bare.upper()  # the same account by RFC 7622
     answer = await call(component, "xmpp_auth", jid=spelled, code=int(code), device="Phone", client="Xabber")
     headers = {"Authorization": f"Bearer {answer.json()['token']}"}
     tokens = (await asyncio.to_thread(component.http.get, "/api/v1/account/tokens/", headers=headers)).json()["items"]

@@ -1,4 +1,4 @@
-"""Slots of XEP-0363, asked for through a real Prosody. Every kind of request is in tests/unit/test_answers.py."""
+"""Slots of XEP-0363 through a real Prosody. tests/unit/test_answers.py has every kind of request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def juliet(prosody: Prosody, gallery: Service) -> AsyncIterator[ChatClient
 
 
 async def asked(client: ChatClient, inner: str, to: str = UPLOADS, more: str = "") -> ET.Element:
-    """The answer to an IQ of type get that is written out."""
+    """Send this XML as an IQ of type get; return the answer."""
     number = uuid4().hex
     answer: asyncio.Future[ET.Element] = asyncio.get_running_loop().create_future()
 
@@ -61,7 +61,7 @@ def wanted(name: str = "photo.jpg", size: object = 4096, more: str = "content-ty
 
 
 def put_of(iq: ET.Element) -> tuple[str, str]:
-    """The address and the token of a slot of today's form."""
+    """The address and the token of a slot in the current form."""
     put, get = iq.find(f"{{{NOW}}}slot/{{{NOW}}}put"), iq.find(f"{{{NOW}}}slot/{{{NOW}}}get")
     assert put is not None and get is not None, ET.tostring(iq)
     [header] = put
@@ -70,7 +70,7 @@ def put_of(iq: ET.Element) -> tuple[str, str]:
 
 
 def claims_of(gallery: Service, url: str, token: str) -> Claims:
-    """What the token of a slot says, which must be good for its address."""
+    """The claims of a slot's token, which must be valid for its address."""
     assert url.startswith(f"{gallery.url}/media/")
     slot, name = urlsplit(url).path.split("/")[2:]
     claims = verify(SLOT_SECRET, token, slot, unquote(name), 0)
@@ -103,7 +103,7 @@ async def test_an_old_client_gets_its_own_form(gallery: Service, juliet: ChatCli
     assert url == get and claims_of(gallery, url, token).filesize == 500
 
 
-async def test_what_is_put_there_is_a_file_of_who_asked(gallery: Service, juliet: ChatClient) -> None:
+async def test_an_upload_to_a_slot_belongs_to_who_asked_for_it(gallery: Service, juliet: ChatClient) -> None:
     names = ["très cool.jpg", "a#b?c&d=e%20f+g;h.jpg", "фото 📷 '\"<&>.jpg"]
     for number, name in enumerate(names, 1):
         url, token = put_of(await asked(juliet, wanted(name, number)))
@@ -129,7 +129,7 @@ async def put(url: str, data: bytes, token: str = "", media_type: str = "") -> i
 
 @pytest.mark.parametrize(("name", "kept"), [("photo one.jpg", "photo one.jpg"), ("a\u202eb.jpg", "ab.jpg")])
 async def test_a_server_may_give_out_the_slots(gallery: Service, juliet: ChatClient, name: str, kept: str) -> None:
-    """Prosody's own module with our address and secret: it decides, we keep, and know who uploaded."""
+    """Prosody's own module has our address and secret: it decides, we keep the file and know who uploaded it."""
     url, token = put_of(await asked(juliet, wanted(name, 5), to=OWN_UPLOADS))
     here = url.replace("https://gallery.example.org", gallery.url)
     assert here.startswith(f"{gallery.url}/media/")
