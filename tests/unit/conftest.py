@@ -10,7 +10,7 @@ from tests.unit.decoding import LIMITS
 
 @pytest.fixture(scope="module")
 async def decoder() -> AsyncIterator[Thumbnailer]:
-    """One decoder, with LIMITS."""
+    """One decoder with the limits of LIMITS."""
     thumbnailer = Thumbnailer(1, **LIMITS)
     yield thumbnailer
     await thumbnailer.close()

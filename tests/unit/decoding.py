@@ -1,4 +1,4 @@
-"""What tests of the decoders share: jobs, and looks at what came of them."""
+"""What tests of the decoders share: how to run jobs, and how to check the results."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def near(colour: tuple[int, ...], wanted: tuple[int, ...], by: int = 60) -> bool
 
 
 def shows(image: Image.Image, *corners: tuple[int, int, int]) -> bool:
-    """Whether these colours are in its quarters: above from left to right, then below."""
+    """Whether its quarters have these colours: first the upper two from left to right, then the lower two."""
     pixels, (w, h) = image.convert("RGB"), image.size
     places = [(x * w // 4, y * h // 4) for y in (1, 3) for x in (1, 3)]
     return all(near(pixel(pixels, at), colour) for at, colour in zip(places, corners, strict=True))
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether the four quarters of `samples.quarters` are where they belong."""
+    """Whether the four quarters of `samples.quarters` are in their places."""
     return shows(image, RED, GREEN, BLUE, WHITE)
 
 
 def shows_pq_quarters(image: Image.Image) -> bool:
-    """Whether the four quarters of `samples.PQ_QUARTERS` have the colours that screens show."""
+    """Whether the four quarters of `samples.PQ_QUARTERS` have the colours that a screen shows."""
     pixels, (w, h) = image.convert("RGB"), image.size
     wanted = ((220, 30, 30), (30, 180, 30), (30, 30, 220), (200, 210, 230))
     places = [(x * w // 4, y * h // 4) for y in (1, 3) for x in (1, 3)]

@@ -1,4 +1,4 @@
-"""What is answered over XMPP, without a connection: whatever is asked, one answer of the right form comes back."""
+"""The answers over XMPP, without a connection: every request gets exactly one answer of the right form."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def wanted_of_old(name: str = "a.jpg", size: object = 5, media_type: str = "imag
 
 
 def refused(iq: ET.Element, kind: str, condition: str) -> ET.Element:
-    """The error of an answer that has this one condition."""
+    """The error of an answer, which must have this condition and no other."""
     assert iq.get("type") == "error" and len(iq) == 1, ET.tostring(iq)
     error = iq[0]
     conditions = [child.tag for child in error if child.tag.startswith(ERRORS) and child.tag != f"{ERRORS}text"]
@@ -84,7 +84,7 @@ def refused(iq: ET.Element, kind: str, condition: str) -> ET.Element:
 
 
 def slot_of(room: Room, iq: ET.Element, sender: str = "romeo@example.org") -> Any:
-    """The claims of a slot, which must be for its own address."""
+    """The claims of a slot, which must be valid for its address."""
     assert iq.get("type") == "result", ET.tostring(iq)
     [slot] = iq
     assert slot.tag in (f"{{{UPLOAD}}}slot", f"{{{OLD}}}slot")
@@ -111,7 +111,7 @@ def slot_of(room: Room, iq: ET.Element, sender: str = "romeo@example.org") -> An
 async def info_of(
     room: Room,
 ) -> tuple[set[tuple[str | None, str | None]], set[str | None], dict[str, dict[str | None, str]]]:
-    """Identities, features and forms."""
+    """The identities, features and forms of a disco#info answer."""
     [query] = await ask(room, f"<query xmlns='{INFO}'/>")
     forms = {}
     for form in query.findall("{jabber:x:data}x"):
@@ -123,13 +123,13 @@ async def info_of(
     return identities, {one.get("var") for one in query.findall(f"{{{INFO}}}feature")}, forms
 
 
-async def test_it_says_what_it_takes(room: Room) -> None:
+async def test_discovery_tells_what_is_accepted(room: Room) -> None:
     identities, features, forms = await info_of(room)
     assert identities == {("store", "file")}
     assert features >= {UPLOAD, OLD, INFO, "urn:xmpp:ping", *(f"{PURPOSE}#{name}" for name in PURPOSES)}
     gallery = {
         "urn:xabber:http:url:mediagallery": f"{URL}/api/"
-    }  # and no size: some clients take any form's for theirs
+    }  # and no size: some clients would use the size of any form
     assert forms == {
         "urn:xabber:http:url": gallery,
         **{name: {"max-file-size": str(LARGEST)} for name in (UPLOAD, OLD)},
@@ -180,7 +180,7 @@ async def test_the_first_version_has_its_own_form(room: Room) -> None:
 
 
 @pytest.mark.parametrize("media_type", ["", "ogg", "x" * 300, "*/*", "a/b/c", "application/octet-stream", " "])
-async def test_a_type_that_says_nothing_is_none(room: Room, media_type: str) -> None:
+async def test_a_type_without_meaning_counts_as_none(room: Room, media_type: str) -> None:
     assert slot_of(room, await ask(room, wanted(content_type=media_type))).filetype == ""
 
 
@@ -240,7 +240,7 @@ async def test_what_is_malformed(room: Room, asked: str) -> None:
         f"<slot xmlns='{UPLOAD}'/>", "<query xmlns='jabber:iq:roster'/>", f"<Request xmlns='{UPLOAD}'/>",
     ],
 )  # fmt: skip
-async def test_what_nobody_answers(room: Room, asked: str) -> None:
+async def test_unknown_requests_are_refused(room: Room, asked: str) -> None:
     refused(await ask(room, asked), "cancel", "service-unavailable")
 
 
@@ -259,7 +259,7 @@ async def test_purposes(room: Room, purpose: str) -> None:
     assert (claims.purpose, claims.expires) == (purpose, None)
 
 
-async def test_the_end_of_a_file(room: Room) -> None:
+async def test_the_expiry_of_a_file(room: Room) -> None:
     for end in ("2101-02-03T04:05:06Z", "2101-02-03T07:05:06.123+03:00"):
         asked = wanted(inner=f"<ephemeral xmlns='{PURPOSE}' expire-before='{end}'/>")
         claims = slot_of(room, await ask(room, asked))
@@ -280,7 +280,7 @@ async def test_the_end_of_a_file(room: Room) -> None:
     assert slot_of(room, await ask(room, wanted(inner="<future xmlns='urn:else'/>"))).purpose == "message"
 
 
-# --- Who may, and how much ---
+# --- Permissions and limits ---
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ async def test_the_quota_counts_with_and_without_an_account(room: Room) -> None:
     assert russian is not None and russian.get("{http://www.w3.org/XML/1998/namespace}lang") == "ru"
     assert russian.text == "Квота исчерпана: квота 1000 Б, занято 0 Б, требуется 1,5 МиБ"
     slot_of(room, await ask(room, wanted(size=LARGEST), str(tybalt)), tybalt.bare)
-    with pytest.raises(Exception, match="no such account"):  # it comes to be with an upload
+    with pytest.raises(Exception, match="no such account"):  # the first upload makes the account
         await services.accounts.get(tybalt)
 
 
@@ -335,7 +335,7 @@ async def test_rates_are_told_with_a_time(tmp_path: Path) -> None:
     async with room_of(tmp_path, rate_slot="2/day", default_quota="1000") as room:
         slot_of(room, await ask(room, wanted(), "romeo@example.org/a"))
         error = refused(await ask(room, wanted(size=1001), "romeo@example.org/b"), "wait", "resource-constraint")
-        assert len(error) == 2  # a refusal counts, too; nobody knows when there will be room
+        assert len(error) == 2  # a refusal counts, too; it tells no time, since nobody knows when there is room
         error = refused(await ask(room, wanted(), "romeo@example.org/c"), "wait", "resource-constraint")
         retry = error.find(f"{{{UPLOAD}}}retry")
         assert retry is not None
@@ -344,10 +344,10 @@ async def test_rates_are_told_with_a_time(tmp_path: Path) -> None:
         slot_of(room, await ask(room, wanted(), "juliet@example.org"), "juliet@example.org")
 
 
-# --- Whatever comes ---
+# --- Any request ---
 
 
-async def test_a_fault_is_an_answer(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_error_is_answered(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(_: object) -> str:
         raise RuntimeError("a fault of ours")
 

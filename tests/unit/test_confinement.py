@@ -1,4 +1,4 @@
-"""What a confined process cannot do: each forbidden thing is tried, with each part of the confinement alone, too."""
+"""What a confined process cannot do. Each forbidden thing is tried, also with only one part of the confinement."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ EVERYTHING |= {"share", "stack", "bind", "slow"}
 
 
 def tried(directory: Path, parts: tuple[str, ...], free: bool = False, user: int = 0) -> tuple[list[str], set[str]]:
-    """Which parts were enforced, and what a process could do all the same; `free` is not confined at all."""
+    """Which parts were enforced, and what the process could still do. If `free`, it is not confined at all."""
     files = {name: directory / name for name in ("target", "kept", "removed")}
     for path in (directory, *files.values()):
         if path != directory:
@@ -152,7 +152,7 @@ def enforced_or_skip(enforced: list[str], *parts: str) -> None:
 
 
 def test_without_confinement_all_of_it_is_possible(tmp_path: Path) -> None:
-    """Or the tests below would prove nothing."""
+    """If not, the tests below would prove nothing."""
     _, done = tried(tmp_path, (), free=True)
     assert done == EVERYTHING | HARMLESS
 
@@ -182,7 +182,7 @@ def test_calls_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("user", [0, 65534])
 def test_all_of_it(tmp_path: Path, user: int) -> None:
-    """Whoever the service runs as: root, or a user without any rights."""
+    """The service may run as root, or as a user without any rights."""
     if user and os.getuid() != 0:
         pytest.skip("only root can become somebody else")
     enforced, done = tried(tmp_path, PARTS, user=user)
@@ -191,7 +191,7 @@ def test_all_of_it(tmp_path: Path, user: int) -> None:
 
 
 def test_no_thread_runs_when_a_decoder_is_confined() -> None:
-    """Landlock holds for the thread that asks for it, and for those that it starts."""
+    """Landlock applies to the thread that asks for it, and to threads that this one starts."""
     program = "import os; from media_gallery import decoder; decoder.prepare(); print(os.listdir('/proc/self/task'))"
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.count("'") == 2, (done.stdout, done.stderr)

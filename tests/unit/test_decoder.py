@@ -1,4 +1,4 @@
-"""The decoders: that hostile files harm nobody, and that their limits hold. Real processes."""
+"""The decoders, as real processes: hostile files harm nobody, and the limits hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.decoding import LIMITS, avatar, is_upright, near, opened, pictur
 
 
 def children() -> set[int]:
-    """Processes that this one has started, and that are still there."""
+    """Processes that this one has started, and that still exist."""
     found = set()
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -105,8 +105,8 @@ async def test_an_image_that_is_cut_short_is_no_avatar(decoder: Thumbnailer, kin
 
 
 @pytest.mark.parametrize("kind", [*samples.FORMATS, "mp4", "webm"])
-async def test_damaged_files_cost_their_own_job_at_most(decoder: Thumbnailer, kind: str) -> None:
-    """Each is shown or refused, and whatever it does to the libraries, what comes after it is shown."""
+async def test_a_damaged_file_harms_at_most_its_own_job(decoder: Thumbnailer, kind: str) -> None:
+    """Each is decoded or refused. Whatever it does to the libraries, the next file is decoded."""
     films = {"mp4": "libx264", "webm": "libvpx"}
     whole = samples.film(kind, films[kind]) if kind in films else samples.noise(kind)
     for seed in range(12):
@@ -122,7 +122,7 @@ async def test_damaged_files_cost_their_own_job_at_most(decoder: Thumbnailer, ki
     assert is_upright(opened((await picture(decoder, samples.picture())).thumbnails["256.webp"]))
 
 
-async def test_of_a_photo_that_is_cut_short_the_thumbnail_shows_what_is_there(decoder: Thumbnailer) -> None:
+async def test_the_thumbnail_of_a_photo_cut_short_shows_what_is_there(decoder: Thumbnailer) -> None:
     data = samples.picture("jpeg")
     seen = await picture(decoder, data[: len(data) * 2 // 3])
     assert near(samples.pixel(opened(seen.thumbnails["256.webp"]).convert("RGB"), (30, 30)), RED)
@@ -150,7 +150,7 @@ async def test_memory_is_limited() -> None:
 
 
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL, signal.SIGSEGV])
-async def test_the_file_is_not_blamed_for_a_decoder_that_hangs_or_dies(fault: signal.Signals) -> None:
+async def test_a_file_is_tried_again_if_its_decoder_hangs_or_dies(fault: signal.Signals) -> None:
     decoder = Thumbnailer(1, **LIMITS)
     await picture(decoder, samples.picture())
     [child] = decoder._idle
@@ -160,7 +160,7 @@ async def test_the_file_is_not_blamed_for_a_decoder_that_hangs_or_dies(fault: si
     task = asyncio.create_task(picture(decoder, samples.picture()))
     while child.process.poll() is None:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    decoder.timeout = LIMITS["timeout"]  # for the other one, which is starting now
+    decoder.timeout = LIMITS["timeout"]  # for the next decoder, which is starting now
     assert (await task).width == 400
     assert decoder._idle != [child]
     await decoder.close()
@@ -168,7 +168,7 @@ async def test_the_file_is_not_blamed_for_a_decoder_that_hangs_or_dies(fault: si
 
 @pytest.fixture
 def endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder to which every avatar is a job without an end."""
+    """Let every avatar be an endless job for a decoder."""
     program = tmp_path / "decoder.py"
     program.write_text("""
 from media_gallery import decoder
@@ -242,7 +242,7 @@ async def test_a_decoder_is_replaced_after_many_jobs(monkeypatch: pytest.MonkeyP
     await decoder.close()
 
 
-async def test_where_no_decoder_starts_nothing_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_no_decoder_starts_the_file_was_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, before = Thumbnailer(1, **LIMITS), descriptors()
     with monkeypatch.context() as patch:
         for program in ("/nowhere/python", "/bin/true"):

@@ -1,4 +1,4 @@
-"""What the decoders make of films. Real processes, and films made by the test."""
+"""What the decoders make of films, in real processes. The tests make the films."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_a_stream_that_begins_in_its_middle(decoder: Thumbnailer, codec: s
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 async def test_a_film_with_one_key_frame_and_pictures_out_of_order(decoder: Thumbnailer, container: str) -> None:
-    """What x264 makes of anything that is longer than a few seconds, without a word."""
+    """By default x264 makes such a file of any film that is longer than a few seconds."""
     data = samples.film(container, seconds=12, width=64, height=48, options={"bf": "8", "g": "1000"})
     seen = await picture(decoder, data, "video")
     assert is_upright(opened(seen.thumbnails["256.webp"]))
@@ -87,13 +87,13 @@ async def test_a_film_in_fragments(decoder: Thumbnailer) -> None:
 
 
 @pytest.mark.parametrize("frame", [1, 7])
-async def test_of_a_film_that_was_cut_the_first_picture_shown(decoder: Thumbnailer, frame: int) -> None:
+async def test_a_cut_film_has_the_first_picture_that_players_show(decoder: Thumbnailer, frame: int) -> None:
     seen = await picture(decoder, samples.cut_film(frame), "video")
     assert is_upright(opened(seen.thumbnails["256.webp"]))
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (12, 12, 14), (250, 250, 250), RED])
-async def test_a_later_picture_where_the_first_shows_nothing(
+async def test_a_later_picture_is_taken_if_the_first_shows_nothing(
     decoder: Thumbnailer, colour: tuple[int, int, int]
 ) -> None:
     frames = [Image.new("RGB", (320, 180), colour)] * 20 + [samples.quarters(320, 180)] * 20
@@ -101,7 +101,7 @@ async def test_a_later_picture_where_the_first_shows_nothing(
     assert is_upright(opened(seen.thumbnails["256.webp"]))
 
 
-async def test_a_film_that_shows_nothing_shows_that(decoder: Thumbnailer) -> None:
+async def test_a_film_of_one_colour_has_a_poster_of_that_colour(decoder: Thumbnailer) -> None:
     seen = await picture(decoder, samples.film(colour=BLUE, options={"g": "5"}), "video")
     assert shows(opened(seen.thumbnails["256.webp"]), BLUE, BLUE, BLUE, BLUE)
 
@@ -134,7 +134,7 @@ async def test_pixels_that_are_not_square(decoder: Thumbnailer, aspect: Fraction
     seen = await picture(decoder, samples.film(width=480, height=360, seconds=0.5, aspect=aspect), "video")
     assert (seen.width, seen.height) == size
     frame = samples.quarters(480, 360)
-    frame.paste((0, 0, 0), (180, 135, 300, 225))  # as many times wider than high as the whole
+    frame.paste((0, 0, 0), (180, 135, 300, 225))  # with the same ratio of width to height as the whole
     data = samples.film(width=480, height=360, frames=[frame], aspect=aspect)
     poster = opened((await picture(decoder, data, "video")).thumbnails["256.webp"]).convert("L")
     across = sum(samples.pixel(poster, (x, 128))[0] < 15 for x in range(256))
@@ -148,7 +148,7 @@ async def test_pixels_that_are_not_square(decoder: Thumbnailer, aspect: Fraction
      ("arib-std-b67", 1, 254), ("smpte2084", 1, 255), ("arib-std-b67", 0, 0), ("smpte2084", 0, 0)],
 )  # fmt: skip
 async def test_light_of_high_dynamic_range(decoder: Thumbnailer, transfer: str, signal: float, value: int) -> None:
-    """Grey of 18 % and reference white, as ITU-R BT.2408, table 1, has them; what is brighter is a little brighter."""
+    """Grey of 18 % and reference white by ITU-R BT.2408, table 1; brighter light becomes only a little brighter."""
     colour = (round(signal * 65535),) * 3
     seen = await picture(decoder, samples.wide_film(transfer, [colour] * 4), "video")
     shown = opened(seen.thumbnails["256.webp"]).convert("RGB").getpixel((128, 128))
@@ -165,7 +165,7 @@ async def test_colours_of_high_dynamic_range(decoder: Thumbnailer) -> None:
     [("webm", "libvpx", "yuva420p"), ("webm", "libvpx-vp9", "yuva420p"), ("mov", "prores_ks", "yuva444p10le"),
      ("mov", "png", "rgba"), ("mov", "qtrle", "argb")],
 )  # fmt: skip
-async def test_films_that_can_be_seen_through(decoder: Thumbnailer, container: str, codec: str, pixels: str) -> None:
+async def test_films_with_transparency(decoder: Thumbnailer, container: str, codec: str, pixels: str) -> None:
     clear = samples.quarters(64, 48).convert("RGBA")
     clear.paste((255, 0, 0, 0), (0, 0, 32, 48))
     frame = av.VideoFrame.from_bytes(clear.tobytes(), 64, 48, "rgba")
@@ -194,7 +194,7 @@ def test_a_search_ends_where_enough_time_is_used(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("demuxer", ["concat", "hls"])
 def test_no_other_file_is_opened(tmp_path: Path, demuxer: str) -> None:
-    """Not even by demuxers that exist to open others, which none of those used here does."""
+    """Not even by demuxers whose purpose is to open other files; we use none of them."""
     assert demuxer not in FILMS
     other = tmp_path / "other.ts"
     other.write_bytes(samples.film("mpegts", "mpeg2video"))

@@ -1,4 +1,4 @@
-"""What is asked over XMPP is answered by a few at once, from a bounded memory, and none is in the way of the next."""
+"""Requests over XMPP are answered a few at a time, in bounded memory, and none delays the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.waiting import DEADLINE
 
 
 class Stream:
-    """As much of a stream as is needed: what is sent over it, and how much of that the server has not read."""
+    """A minimal stream: what was sent over it, and how much of that the server has not read."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -31,7 +31,7 @@ class Stream:
 
 
 class Answers:
-    """Each answer waits until `go` is set."""
+    """Answers that wait until `go` is set."""
 
     def __init__(self) -> None:
         self.begun, self.go = 0, asyncio.Event()
@@ -49,7 +49,7 @@ class Answers:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110, what comes is not told otherwise
+        while not condition():  # noqa: ASYNC110, nothing else tells when it is true
             await asyncio.sleep(0)
 
 
@@ -68,10 +68,10 @@ async def test_a_flood_fills_no_memory() -> None:
     assert set(stream.sent) >= {f"answered {number}" for number in range(taken)}
     stream._spawn_event(iq_of("<y/>"))  # there is room again
     await until(lambda: "answered i<1" in stream.sent)
-    stream.unread = connection.WAITING  # but for one who reads nothing
+    stream.unread = connection.WAITING  # but the server reads nothing
     stream._spawn_event(iq_of("<y/>"))
     await until(lambda: answers.begun == taken + 2)
-    for _ in range(5):  # by then it would have been sent
+    for _ in range(5):  # after this it would have been sent
         await asyncio.sleep(0)
     assert len(stream.sent) == 1001
 
@@ -89,7 +89,7 @@ async def test_a_few_are_answered_at_once() -> None:
     await until(lambda: len(stream.sent) == 3 * connection.AT_ONCE)
 
 
-async def test_one_that_never_comes_or_fails_is_not_in_the_way_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_never_comes_or_fails_does_not_block_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "ANSWERED_WITHIN", 0.01)
     stream, answers = Stream(), Answers()
     connection._Answering(answers, stream, lambda: True)
@@ -114,7 +114,7 @@ async def test_what_comes_while_the_last_one_ends_is_answered(monkeypatch: pytes
 
     class Ending(Answers):
         async def answer(self, iq: ET.Element) -> str | None:
-            if iq is not second:  # it comes before anybody hears that this one has ended
+            if iq is not second:  # the next one comes before the end of this one is noticed
                 asyncio.get_running_loop().call_soon(stream._spawn_event, second)
             return f"answered {iq.get('id')}\n"
 

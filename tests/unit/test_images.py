@@ -1,4 +1,4 @@
-"""What the decoders make of images. Real processes."""
+"""What the decoders make of images, in real processes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_avatar_thumbnails(decoder: Thumbnailer, kind: str, ext: str) -> N
         assert is_upright(image)
 
 
-async def test_thumbnails_are_made_again_the_same(decoder: Thumbnailer) -> None:
+async def test_a_thumbnail_made_again_is_the_same(decoder: Thumbnailer) -> None:
     kept = await avatar(decoder, samples.picture("png", 400, 400))
     fd = put(kept.data)
     made = await decoder.avatar_thumbnails(fd, [48, 96], "png")
@@ -172,9 +172,9 @@ async def test_odd_shapes(decoder: Thumbnailer, kind: str, size: tuple[int, int]
     assert (await avatar(decoder, data)).width == min(size)
 
 
-async def test_around_a_first_frame_that_is_smaller_than_its_canvas_nothing_is_seen(decoder: Thumbnailer) -> None:
+async def test_the_canvas_around_a_smaller_first_frame_is_transparent(decoder: Thumbnailer) -> None:
     frame = samples.encoded(samples.quarters(100, 100), "gif")
-    at = frame.index(b",\0\0\0\0\x64\0\x64\0")  # the image's place on the canvas, whose size is in the header
+    at = frame.index(b",\0\0\0\0\x64\0\x64\0")  # the image's place on the canvas; the canvas has its size in the header
     for width, height, left, top in ((300, 200, 100, 50), (120, 300, 0, 200), (100, 100, 0, 0)):
         place = struct.pack("<HH", left, top)
         data = frame[:6] + struct.pack("<HH", width, height) + frame[10 : at + 1] + place + frame[at + 5 :]
@@ -218,7 +218,7 @@ async def test_grey_of_more_bits(decoder: Thumbnailer, bits: int) -> None:
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp", "avif"])
 async def test_grey_with_a_profile(decoder: Thumbnailer, kind: str) -> None:
-    """The profile's light is linear, so half of the values is 188 in sRGB."""
+    """The profile is linear, so half of the highest value is 188 in sRGB."""
     mode = "L" if kind in ("jpeg", "png", "tiff") else "RGB"
     profile = samples.grey_profile() if mode == "L" else None
     data = samples.encoded(Image.new(mode, (90, 60), (128,) * len(mode)), kind, icc_profile=profile)
@@ -249,7 +249,7 @@ async def test_a_jpeg_without_its_end_marker_is_whole(decoder: Thumbnailer, prog
 
 
 async def test_photos_of_large_sensors(decoder: Thumbnailer) -> None:
-    """200 megapixels, many more than may be decoded: a JPEG is decoded smaller than it is."""
+    """200 megapixels are many more than may be decoded, but a JPEG can be decoded at a smaller size."""
     size = (16_320, 12_240)
     seen = await picture(decoder, samples.encoded(Image.new("L", size, 99), "jpeg"))
     assert (seen.width, seen.height) == size
@@ -257,7 +257,7 @@ async def test_photos_of_large_sensors(decoder: Thumbnailer) -> None:
 
 
 async def test_what_is_held_at_once_fits_into_memory() -> None:
-    """Of a progressive JPEG that is the whole, of another one some rows. By their headers alone: these lie."""
+    """A progressive JPEG needs memory for the whole, others only for some rows. The headers here state false sizes."""
     small = Thumbnailer(1, **LIMITS | {"memory": 128 << 20, "max_pixels": 10**9})
     little, large = Image.new("L", (77, 77)), (8000, 8000)
     for kind, order, megabytes in (("jpeg", ">HH", 0), ("progressive", ">HH", 128), ("gif", "<HH", 384)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# The same on every back end.
+# These tests are the same on every back end.
 pytestmark = pytest.mark.same_everywhere
 
 WRITERS, LINES = 3, 150
@@ -40,7 +40,7 @@ if all(children):
 
 
 def test_lines_of_several_processes_never_merge() -> None:
-    """Nor do lines that are longer than what a pipe takes at once; of a traceback, the end tells most."""
+    """Also lines that are too long for one write to a pipe. A traceback keeps its end, which tells most."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], stderr=subprocess.PIPE, check=True)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert len(lines) >= 3 * WRITERS * LINES
@@ -48,6 +48,6 @@ def test_lines_of_several_processes_never_merge() -> None:
     assert all(line["exception"].endswith("division by zero") for line in lines if "exception" in line)
 
 
-def test_a_log_that_takes_nothing_stops_nobody() -> None:
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     with Path("/dev/full").open("w") as full:
         subprocess.run([sys.executable, "-c", PROGRAM], stderr=full, check=True)

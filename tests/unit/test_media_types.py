@@ -1,4 +1,4 @@
-"""What is said of a file, what its name and its first bytes show."""
+"""The media type of a file: as the client states it, and by its name and its first bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_types_become_the_registered_ones(text: str, media_type: str) -> None:
      "multipart/form-data; boundary=x", "application/octet-stream", "binary/octet-stream", '""', ";", "null",
      "application/x-www-form-urlencoded"],
 )  # fmt: skip
-def test_types_that_say_nothing(text: str) -> None:
+def test_types_without_meaning(text: str) -> None:
     assert parse(text) == (None, False)
 
 
@@ -54,7 +54,7 @@ def test_a_voice_suffix_before_or_behind_parameters(text: str) -> None:
     assert parse(text) == ("audio/ogg", True)
 
 
-def test_a_voice_suffix_of_a_type_that_says_nothing() -> None:
+def test_a_voice_suffix_of_a_type_without_meaning() -> None:
     assert parse("application/octet-stream+voice") == (None, True)
 
 
@@ -95,7 +95,7 @@ FORMATS = {f"image/{kind}": samples.picture(kind, 40, 40) for kind in samples.FO
 
 @pytest.mark.parametrize("media_type", FORMATS)
 def test_first_bytes(media_type: str) -> None:
-    """Also where the client called it text, which every picture is that it does not know."""
+    """Also if the client calls it text, as some clients call every picture of a type that they do not know."""
     data = FORMATS[media_type][:HEAD]
     assert sniff(data)[0] == media_type
     assert decide([None, "application/octet-stream"], "nothing", data) == media_type
@@ -114,7 +114,7 @@ def test_texts_that_begin_like_a_picture(head: bytes) -> None:
     [
         ("a.3gp", FORMATS["video/3gpp"], "video/3gpp"),
         ("a.3gp", FORMATS["video/mp4"], "video/3gpp"),
-        ("voice.m4a", FORMATS["video/mp4"], "audio/mp4"),  # the first bytes of a sound may be those of a film
+        ("voice.m4a", FORMATS["video/mp4"], "audio/mp4"),  # a sound may begin with the same bytes as a film
         ("a.oga", FORMATS["video/ogg"], "audio/ogg"),
         (
             "a.docx",

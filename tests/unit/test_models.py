@@ -27,14 +27,14 @@ def test_two_spellings_are_one_jid(one: str, other: str) -> None:
     assert Jid.parse(one).bare == Jid.parse(other).bare
 
 
-def test_what_is_prepared_is_prepared_for_good() -> None:
-    """With every character that some preparation changes: letters, digits and dots of all cases, widths and scripts."""
+def test_a_second_preparation_changes_nothing() -> None:
+    """For every character that a preparation changes: letters, digits and dots of all cases, widths and scripts."""
     points = [*range(0xD800), *range(0xE000, 0x110000)]
     changed = {c: unicodedata.normalize("NFKC", c).casefold() for c in map(chr, points)}
     changed = {c: plain for c, plain in changed.items() if c != plain or c.isdigit() or c in "。｡"}
     assert set("A。．｡․…⒈٠１²ßſẞǅΣ") <= changed.keys()
     texts = [f"{c}@[::1]" for c in changed]
-    # Of domains, which are slow, those that come out as the letters, digits and dots of most.
+    # Domains are slow to prepare, so only characters that become ASCII letters, digits or dots are tried.
     texts += [f"a@b{c}" for c, plain in changed.items() if c in "。｡" or set(plain) & {*"19az."}]
     for text in texts:
         with suppress(BadRequest):
@@ -58,12 +58,12 @@ def test_parts_of_a_jid() -> None:
 
 
 @pytest.mark.parametrize("resource", ["\U0001fae8", "\U00032390", "Téléphone \U0001f600"])  # Unicode 15, 15.1
-def test_a_resource_may_have_letters_younger_than_this_python(resource: str) -> None:
+def test_a_resource_may_have_letters_newer_than_this_python(resource: str) -> None:
     assert Jid.parse(f"anna@example.org/{resource}").resource == resource
 
 
 @pytest.mark.parametrize("character", ["\u0378", "\U000e0067", "\u200d", "\u0007", "\ue000"])
-def test_a_resource_has_nothing_that_rfc_8264_leaves_out(character: str) -> None:
+def test_a_resource_has_no_character_that_rfc_8264_excludes(character: str) -> None:
     with pytest.raises(BadRequest):
         Jid.parse(f"anna@example.org/a{character}b")
 
@@ -81,7 +81,7 @@ def test_what_is_no_jid(text: str) -> None:
 
 
 @given(st.text())
-def test_jid_parsing_never_breaks(text: str) -> None:
+def test_jid_parsing_never_fails_unexpectedly(text: str) -> None:
     try:
         jid = Jid.parse(text)
     except BadRequest:
@@ -94,7 +94,7 @@ _MARKS = st.sampled_from(["thumb_", "thumb", "_", "48_", "256_", ".webp", ".png"
 
 @given(st.lists(_MARKS, min_size=1, max_size=3), st.integers(1, 130), st.sampled_from(["", ".webp", ".png", ".jpg"]))
 def test_no_two_of_a_file_and_its_thumbnails_have_one_name(marks: list[str], times: int, ext: str) -> None:
-    """Names made of what marks thumbnails, cut to full length, are the likeliest to be taken twice."""
+    """Two names are most likely equal if they are built of the marks of thumbnails and cut to full length."""
     name = clean_name("".join(marks) * times + ext)
     made = [thumbnail_name(name), *(avatar_thumbnail_name(size, name, "png") for size in AVATAR_SIZES)]
     assert len({name, *made}) == 1 + len(made)
@@ -147,7 +147,7 @@ def test_thumbnail_names() -> None:
 
 
 @given(st.text())
-def test_digest_never_breaks(text: str) -> None:
+def test_digest_parsing_never_fails_unexpectedly(text: str) -> None:
     assert Digest.parse(text).algorithm in ("sha-1", "sha-256", "other")
 
 

@@ -1,4 +1,4 @@
-"""File names as clients write them into a form."""
+"""File names in forms, as clients write them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def name_of(parameters: bytes) -> str:
         (b'filename="x.txt"; filename*=nonsense', "x.txt"),
         (b"filename=\"x.txt\"; filename*=UTF-8''", "x.txt"),
         (b"filename=\"a; filename*=UTF-8''b.txt\"", "a; filename*=UTF-8''b.txt"),
-        # Quotes within
+        # Quotes inside a name
         (b'filename="he said "hi".png"', 'he said "hi".png'),
         (b'filename="he said \\"hi\\".png"', 'he said "hi".png'),
         (b'filename="he said %22hi%22.png"', 'he said "hi".png'),
@@ -40,7 +40,7 @@ def name_of(parameters: bytes) -> str:
         (b'filename="a \\"; b=c.txt"', 'a "; b=c.txt'),
         (b'filename="a;b.txt"', "a;b.txt"),
         (b'filename="C:\\Users\\anna\\a.doc"', "a.doc"),
-        # Other codings
+        # Other encodings
         (b'filename="caf\xe9.png"', "café.png"),
         ("filename=\"Привет, мир.txt\"".encode("cp1251"), "Привет, мир.txt"),
         ("filename=\"отчёт final.docx\"".encode("cp1251"), "отчёт final.docx"),

@@ -1,4 +1,4 @@
-"""What an account may have: its own limit or that of all, and files that are counted only where there is room."""
+"""What an account may have: its own limit or the default, and files that are counted only if there is room."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def found(db: Database) -> Account:
     return account
 
 
-async def test_a_limit_of_its_own_stands_before_that_of_all(db: Database, account: AccountId) -> None:
+async def test_an_account_s_own_limit_wins_over_the_default(db: Database, account: AccountId) -> None:
     policy = Policy(Allowance(100, 10))
     assert await db.read(lambda c: policy.get_quota(c, account)) == Quota(100, 0)
     for own in (0, 7, 1000):
@@ -47,7 +47,7 @@ async def test_a_limit_of_its_own_stands_before_that_of_all(db: Database, accoun
         assert await db.read(lambda c: policy.get_quota(c, account)) == Quota(own, 0)
 
 
-async def test_of_files_at_once_only_those_are_counted_that_find_room(db: Database, account: AccountId) -> None:
+async def test_of_several_files_only_those_with_room_are_counted(db: Database, account: AccountId) -> None:
     policy = Policy(Allowance(10, 3))
 
     async def charge(size: int) -> int:

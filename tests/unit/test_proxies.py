@@ -1,4 +1,4 @@
-"""Whose address counts, whatever clients write into the headers that proxies forward."""
+"""Which address counts, whatever clients write into the headers that proxies forward."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def address(peer: str = PROXY, **lines: list[str]) -> str:
         ('for=198.51.100.9, for=192.0.2.60, for="[2001:db8:ffff::2]", for=10.1.1.1', "192.0.2.60"),
         ('for=192.0.2.60;by="a;b, for=198.51.100.9"', "192.0.2.60"),
         (r'for=192.0.2.60;by="a\", for=198.51.100.9"', "192.0.2.60"),
-        # Nothing that can be believed: the address stays the nearest proxy's.
+        # None of these can be trusted, so the address is that of the nearest proxy.
         ("for=unknown", PROXY),
         ("for=_hidden", PROXY),
         ('for="_SEVKISEK:4711"', PROXY),
@@ -50,7 +50,7 @@ def address(peer: str = PROXY, **lines: list[str]) -> str:
         ("192.0.2.60", PROXY),
         ("for==192.0.2.60", PROXY),
         ('for="192.0.2.60', PROXY),
-        # What a client wrote, with what a proxy added behind it on the same line.
+        # A client's own text, to which a proxy has appended on the same line.
         ('for=198.51.100.9;by=", for=192.0.2.60', PROXY),
         ('for=198.51.100.9;by=", for="[2001:db8::17]:1"', PROXY),
         ('for=198.51.100.9, for=", for="_hidden"', PROXY),
@@ -91,14 +91,14 @@ def test_several_headers_of_a_kind_are_one_list() -> None:
     assert address(forwarded=['for="unterminated', "for=192.0.2.60"]) == "192.0.2.60"
 
 
-def test_of_two_headers_that_disagree_neither_is_believed() -> None:
+def test_if_two_headers_disagree_neither_is_trusted() -> None:
     assert address(forwarded=["for=192.0.2.60"], x_forwarded_for=["192.0.2.60"]) == "192.0.2.60"
     assert address(forwarded=["for=198.51.100.9"], x_forwarded_for=["192.0.2.60"]) == PROXY
     assert address(forwarded=["for=unknown"], x_forwarded_for=["192.0.2.60"]) == PROXY
     assert address(forwarded=[""], x_forwarded_for=["192.0.2.60"]) == "192.0.2.60"
 
 
-def test_a_stranger_forwards_nothing() -> None:
+def test_headers_of_an_unknown_proxy_are_ignored() -> None:
     for peer in ("192.0.2.1", "2001:db8::1"):
         assert address(peer, forwarded=["for=198.51.100.9"]) == peer
         assert address(peer, x_forwarded_for=["198.51.100.9"]) == peer
@@ -107,7 +107,7 @@ def test_a_stranger_forwards_nothing() -> None:
 
 @given(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=60))
 def test_what_a_client_writes_before_its_proxy_never_counts(text: str) -> None:
-    """The proxy adds to the client's own line, as nginx does, or a line of its own."""
+    """The proxy appends to the client's line, as nginx does, or adds another line."""
     assert address(x_forwarded_for=[f"{text}, 192.0.2.60"]) == "192.0.2.60"
     assert address(forwarded=[f"{text}, for=192.0.2.60"]) in ("192.0.2.60", PROXY)
     assert address(forwarded=[f'{text}, for="[2001:db8::17]:80"']) in ("2001:db8::17", PROXY)

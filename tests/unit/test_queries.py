@@ -1,6 +1,6 @@
-"""What runs in the event loop over SQLite: through indexes alone, and through no more rows of an account that has many.
+"""Queries in the event loop over SQLite: they use an index, and do not read more rows if an account has more.
 
-Work is counted in steps of SQLite's own machine, which are the same everywhere, not in time.
+Work is counted in steps of SQLite's virtual machine, not in time, since the steps are the same on every machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STEPS = 60 * NEAR
 
 @dataclass
 class Seen:
-    """What ran in the loop: places in our source that had it run, statements, and calls that took too many steps."""
+    """What ran in the loop: the places of the calls in our source, the statements, and calls with too many steps."""
 
     places: set[tuple[str, int]] = field(default_factory=set)
     statements: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Seen:
 
 
 class Watched(SqliteDatabase):
-    """The real one, which notes what it runs in the loop."""
+    """The real database, which notes what it runs in the loop."""
 
     seen = Seen()
 
@@ -76,7 +76,7 @@ class Watched(SqliteDatabase):
 
 
 class Mailbox:
-    """Keeps the code that was sent last."""
+    """A courier that keeps the last code."""
 
     jid, code = "gallery.example.org", ""
 
@@ -108,7 +108,7 @@ def _near() -> Iterator[None]:
 
 
 async def filled(gallery: Gallery, name: str, shares: dict[str, int]) -> Caller:
-    """An account with so many links of each category, all to the same bytes, and with as many tokens."""
+    """An account with this many links of each category, all to the same bytes, and this many tokens."""
     token = (await gallery.accounts.issue_token(Jid.parse(f"{name}@example.org"), "", "", False)).token
     caller, count = await gallery.accounts.authenticate(token), sum(shares.values())
     types = {"image": "image/png", "video": "video/mp4", "voice": "audio/ogg", "file": "a/b", "avatar": "image/png"}
@@ -139,7 +139,7 @@ async def filled(gallery: Gallery, name: str, shares: dict[str, int]) -> Caller:
 
 
 async def every_list(gallery: Gallery, account: AccountId) -> None:
-    """Each order of each filter that the kept counts answer, and some of the others."""
+    """Each order of each filter for which stored counts exist, and some other filters."""
     kinds = [None, *CATEGORIES, "audio"]
     contexts: list[tuple[Any, ...]] = [(), ("file",), ("avatar",), ("voice", "avatar")]
     for order, falling, kind, context, avatars, page in product(
@@ -153,7 +153,7 @@ async def every_list(gallery: Gallery, account: AccountId) -> None:
 
 
 async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
-    """The rest of what is ever read in the loop, for an account."""
+    """All other queries that read in the loop, for an account."""
     files, accounts, uploads, account = gallery.files, gallery.accounts, gallery.uploads, caller.account
     jid, someone = Jid.parse(caller.jid), Jid.parse(f"other-{name}@example.org")
     await files.usage(account, Filter())
@@ -165,7 +165,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
         digest = Digest(algorithm, name.ljust(length, "0"))  # type: ignore[arg-type]
         await uploads.slot(account, Offer("a", 0, digest, context="avatar" if avatar else None))
     kept = []
-    for slot_id in ("", f"put-{name}"):  # bytes that are not known, and bytes that are
+    for slot_id in ("", f"put-{name}"):  # unknown bytes, and known ones
         async with uploads.begin(account, 1, slot_id=slot_id) as upload:
             await upload.write(name.encode())
             kept.append((await upload.finish(Offer("a.txt", slot_id=slot_id))).link)
@@ -187,7 +187,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
 
 @pytest.fixture(scope="module")
 async def seen(gallery: Gallery) -> Seen:
-    """What the loop saw of three accounts, whichever kind of file they have many of."""
+    """What ran in the loop for three accounts that have many files of different kinds."""
     for name, shares in (
         ("even", dict.fromkeys(map(str, CATEGORIES), MANY // 5)),
         ("avatars", {"avatar": MANY, "video": 2}),
@@ -231,7 +231,7 @@ def test_all_that_is_ever_read_in_the_loop_was_seen(seen: Seen) -> None:
 
 
 async def test_any_number_of_ids_is_the_same_statement(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each text is prepared, and kept by every connection."""
+    """Each connection prepares and keeps every different text of a statement."""
     caller, texts, of_sizes = await filled(gallery, "ids", {"file": 60}), set[str](), list[set[str]]()
     numbered = sqlite._numbered.__wrapped__
 
@@ -250,5 +250,5 @@ async def test_any_number_of_ids_is_the_same_statement(gallery: Gallery, monkeyp
         await gallery.maintenance._needed([f"ids{number}" for number in range(size)])
         await gallery.maintenance._known([f"ids{number}" for number in range(size)])
         await gallery.maintenance._empty([f"ids{number}" for number in range(size)])
-        of_sizes.append({sql for sql in texts if "tokens" not in sql})  # whose last use is noted meanwhile
+        of_sizes.append({sql for sql in texts if "tokens" not in sql})  # the last use of tokens is noted meanwhile
     assert all(len(texts) > 8 and texts == of_sizes[0] for texts in of_sizes)

@@ -1,4 +1,4 @@
-"""`Range` headers, against a plain model of RFC 9110, section 14."""
+"""`Range` headers, compared with a simple model of RFC 9110, section 14."""
 
 import pytest
 from hypothesis import given
@@ -59,7 +59,7 @@ def test_another_unit_is_the_whole(unit: str, first: int, size: int) -> None:
 
 @given(first=st.integers(0, 50), digits=st.integers(18, 40), size=st.integers(51, 100))
 def test_however_far_it_reaches(first: int, digits: int, size: int) -> None:
-    """A client may send any number: all there is, or the whole."""
+    """A client may send any number. It gets all that there is, or the whole file."""
     assert parse_range(f"bytes={first}-{'9' * digits}", size) in ((first, size), None)
 
 

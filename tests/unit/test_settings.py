@@ -10,7 +10,7 @@ from media_gallery.settings import Settings, load_settings
 
 
 def read_by(parse: Callable[[Any], Any]) -> list[str]:
-    """Settings whose values are read so."""
+    """The settings whose values this function parses."""
     fields = Settings.model_fields.items()
     return [name for name, field in fields if any(getattr(note, "func", None) is parse for note in field.metadata)]
 

@@ -1,4 +1,4 @@
-"""The token of a slot: what it says is what was signed, for one address, for a while."""
+"""The token of a slot: it says what was signed, for one address and a limited time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def coded(part: bytes) -> str:
 
 
 def made(said: object = SAID, header: object = {"alg": "HS256", "typ": "JWT"}, secret: str = SECRET) -> str:
-    """A token, well signed, that says anything at all."""
+    """A token with a valid signature and any claims."""
     parts = ".".join(coded(part if isinstance(part, bytes) else json.dumps(part).encode()) for part in (header, said))
     return f"{parts}.{coded(hmac.digest(secret.encode(), parts.encode(), 'sha256'))}"
 
@@ -63,14 +63,14 @@ def test_the_signature_is_that_of_the_standard() -> None:
         purpose=st.sampled_from(PURPOSES),
     )
 )
-def test_what_was_signed_is_what_is_said(claims: Claims) -> None:
+def test_a_token_says_what_was_signed(claims: Claims) -> None:
     token = sign(SECRET, claims)
     if len(token) <= 8192:
         assert verify(SECRET, token, claims.slot, claims.filename, claims.exp - 1) == claims
 
 
 def test_a_token_as_prosody_makes_it() -> None:
-    """Its claims and no others, in any order, with and without an end of the file."""
+    """With exactly its claims, in any order, with and without an expiry of the file."""
     assert msgspec.to_builtins(verify(SECRET, made(), SLOT, NAME, NOW)) == SAID
     for more in ({"expires": NOW + 86400}, {"filetype": ""}, {"aud": "somebody", "nbf": 5}):
         claims = verify(SECRET, made(dict(reversed((SAID | more).items()))), SLOT, NAME, NOW)
@@ -78,9 +78,9 @@ def test_a_token_as_prosody_makes_it() -> None:
     assert json.loads(urlsafe_b64decode(sign(SECRET, Claims(**SAID)).split(".")[1] + "==")) == SAID
 
 
-def test_it_is_good_until_its_end() -> None:
+def test_it_is_valid_until_it_expires() -> None:
     verify(SECRET, made(), SLOT, NAME, NOW + VALID - 1)
-    verify(SECRET, made(), SLOT, NAME, NOW - 60)  # whoever signed it may have another clock
+    verify(SECRET, made(), SLOT, NAME, NOW - 60)  # the clock of the signing host may differ
     for late in (VALID, VALID + 1, 10**9):
         refused(made(), now=NOW + late)
 
@@ -99,7 +99,7 @@ def test_it_is_for_one_address() -> None:
         {"alg": "HS256", "jku": "https://example.org/keys"}, {"alg": "HS256", "zip": "DEF"}, {}, [], None, b"", b"\xff",
     ],
 )  # fmt: skip
-def test_a_header_has_no_say_in_how_it_is_verified(header: object) -> None:
+def test_its_header_does_not_choose_how_it_is_verified(header: object) -> None:
     refused(made(header=header))
 
 
@@ -110,7 +110,7 @@ def test_a_token_without_a_signature_is_forged() -> None:
             refused(token)
 
 
-def test_another_secret_is_no_secret() -> None:
+def test_a_token_of_another_secret_is_forged() -> None:
     for secret in ("", " ", SECRET + " ", SECRET.upper(), SLOT):
         refused(made(secret=secret))
         refused(made(), secret=secret + "x")
@@ -132,7 +132,7 @@ def test_a_slot_is_what_an_address_may_hold(slot: str) -> None:
 
 
 @given(st.text() | st.binary().map(coded), st.integers(0, 400), st.characters(codec="utf-8"))
-def test_no_change_goes_unseen(text: str, place: int, character: str) -> None:
+def test_every_change_is_noticed(text: str, place: int, character: str) -> None:
     refused(text)
     token = made()
     place %= len(token)
@@ -143,7 +143,7 @@ def test_no_change_goes_unseen(text: str, place: int, character: str) -> None:
         refused(other)
 
 
-def test_what_is_no_claims_is_refused() -> None:
+def test_malformed_claims_are_refused() -> None:
     for said in (b"", b"\xff", b"null", b"[]", b"5", b'{"sub":', b"[" * 2000):
         refused(made(said))
     refused("a" * 10**6)
@@ -151,7 +151,7 @@ def test_what_is_no_claims_is_refused() -> None:
 
 
 async def test_all_hosts_sign_with_one_secret(tmp_path: Path) -> None:
-    """Each host asks the same database; the first one to need a secret makes it."""
+    """All hosts use the same database. The first one that needs a secret makes it."""
     settings = Settings(data_dir=tmp_path)
     (tmp_path / settings.database_path.name).write_bytes(empty_database().read_bytes())
     hosts = [assemble(settings) for _ in range(2)]

@@ -28,8 +28,8 @@ def test_the_message() -> None:
     assert message.findtext("body") == "Code: 012345 & more"
 
 
-def test_what_xml_cannot_say_is_refused() -> None:
-    """XML 1.0, section 2.2. A server would close the stream, and with it the way of all other codes."""
+def test_characters_that_xml_forbids_are_refused() -> None:
+    """XML 1.0, section 2.2. A server would close the stream, and no other code could be sent."""
     words = ["romeo@example.org", "req-1", "012345", URL, "Code", "en"]
     for character in map(chr, {*range(0x20), 0xD800, 0xDFFF, 0xFFFE, 0xFFFF} - {*b"\t\n\r"}):
         for at in range(len(words)):

@@ -1,4 +1,4 @@
-"""Who gets the next decoder: accounts take turns, and nobody waits for ever."""
+"""Which account gets the next decoder: accounts take turns, and none waits for ever."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from media_gallery import thumbnails
 from media_gallery.thumbnails import Busy, _Turns
 
-# The same on every back end.
+# These tests are the same on every back end.
 pytestmark = pytest.mark.same_everywhere
 
 
-async def test_one_who_sends_many_holds_up_nobody() -> None:
+async def test_an_account_that_sends_many_delays_nobody() -> None:
     turns, done = _Turns(1), list[int]()
 
     async def job(owner: int) -> None:

@@ -1,4 +1,4 @@
-"""What `fields` say of a wrong parameter, to a person."""
+"""What `fields` tell a person about a wrong parameter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from media_gallery.http.request import convert
          {"create_thumbnails": "must be true or false", "context": "must be one of file, voice, avatar"}),
     ],
 )  # fmt: skip
-def test_what_is_said_of_wrong_parameters(
+def test_messages_about_wrong_parameters(
     kind: type[msgspec.Struct], raw: dict[str, Any], fields: dict[str, str]
 ) -> None:
     with pytest.raises(BadRequest) as refusal:
