@@ -1,4 +1,4 @@
-"""The service that tests share, and users of it. Each test has users of its own, so tests do not see one another."""
+"""The service that tests share, and its users. Each test has its own users, so tests do not affect each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.postgres import Postgres
 from tests.s3 import S3
 from tests.service import Service, User
 
-# The same examples in every run, whatever was found before. `make fuzz` looks for new ones.
+# The examples are the same in every run, whatever earlier runs found. `make fuzz` looks for new ones.
 hypothesis.settings.register_profile("tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None)
 hypothesis.settings.load_profile("tests")
 
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Settings of a fresh database and a fresh store, of the kinds that the run is about."""
+    """Settings of a new database and a new store, of the kinds that the options of the run name."""
     fresh: list[Callable[[], dict[str, Any]]] = []
     with ExitStack() as stack:
         if request.config.getoption("--database") == "postgres":
@@ -66,7 +66,7 @@ def bucket() -> Iterator[S3]:
 def start_service(
     tmp_path_factory: pytest.TempPathFactory, backend: Callable[[], dict[str, Any]]
 ) -> Iterator[Callable[..., Service]]:
-    """Start a service with settings of a test's own; it ends with the test's file, or, if `kept`, with the run."""
+    """Start a service with a test's own settings. It ends with the test's file, or with the run if `kept`."""
 
     def start(*, kept: bool = False, **settings: Any) -> Service:
         service = Service(tmp_path_factory.mktemp("gallery"), **backend() | settings)
@@ -83,7 +83,7 @@ started: list[Service] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_runs_on() -> Iterator[None]:
-    """Services of earlier files would fill the memory."""
+    """Stop the services of each file at its end, since they would fill the memory."""
     yield
     _end(started)
 

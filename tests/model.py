@@ -1,4 +1,4 @@
-"""What the filters of the wire contract let through, said plainly over file objects."""
+"""A simple model of the filters of the wire contract, over file objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def category(item: dict[str, Any]) -> str:
 
 
 def model(items: list[dict[str, Any]], wanted: dict[str, Any]) -> list[int]:
-    """What the filters let through, said plainly."""
+    """The ids of the items that pass the filters."""
     contexts = wanted.get("contexts", [])
 
     def passes(item: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Ports for servers that soon will listen."""
+"""Ports for servers that will be started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _given: list[socket.socket] = []
 
 
 def _connections_begin_at() -> int:
-    """The first port that the system gives to connections by itself."""
+    """The first of the ports that the system itself gives to connections."""
     try:
         return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except OSError:
@@ -23,10 +23,10 @@ def _connections_begin_at() -> int:
 
 
 def free_port(row: int = 1) -> int:
-    """The first of so many ports in a row, on the loopback address, that nobody has and nobody else is given.
+    """The first of `row` successive ports on the loopback address that are free, and that no other test gets.
 
-    They lie below those of connections, any of which would take one away before the server is there. As long as this
-    process lives it holds a name for each, which no other process of tests can have.
+    They are below the ports that the system gives to connections, since a connection could take one before the server
+    listens. For each port this process holds a name that no other test process can have while this one lives.
     """
     last = max(FIRST + 1000, _connections_begin_at() - row)
     while True:
@@ -54,7 +54,7 @@ def listens(port: int) -> bool:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there now; connections that are at their end do not count."""
+    """Whether a server could listen there now. Connections that are closing do not count."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -67,8 +67,8 @@ def is_free(port: int) -> bool:
 def wait_for_ports(
     process: subprocess.Popen[bytes], *ports: int, log: Callable[[], str] = str, ready: Path | None = None
 ) -> None:
-    """Wait until a server that was just started listens at all of them, and has written the file `ready`; `log` is told
-    where it does not.
+    """Wait until a server that was just started listens at all these ports, and has written the file `ready`. If it
+    does not, the failure shows `log`.
     """
 
     def there() -> bool:

@@ -19,13 +19,13 @@ from tests.waiting import wait_until
 
 
 def _programs() -> Path | None:
-    """Where the newest installed server keeps its programs."""
+    """The folder of programs of the newest installed server."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
 
 
 class Postgres:
-    """A cluster of its own. PostgreSQL refuses root, so root runs it as the user postgres."""
+    """A separate cluster. PostgreSQL refuses to run as root, so root runs it as the user postgres."""
 
     def __init__(self) -> None:
         programs = _programs()
@@ -41,7 +41,7 @@ class Postgres:
         self.resume()
 
     def resume(self) -> None:
-        """Start the server, on the data it has; again where processes of a killed one are still about to end."""
+        """Start the server on its data. Try again while processes of a killed server have not ended yet."""
         wait_until(self._starts, (self.directory / "log").read_text, pause=0.1)
 
     def _starts(self) -> bool:
@@ -58,7 +58,7 @@ class Postgres:
         return True
 
     def pause(self, how: signal.Signals = signal.SIGQUIT) -> None:
-        """End the server at once, whoever is connected; by SIGKILL with every process of it."""
+        """End the server at once, even if clients are connected. SIGKILL ends each of its processes."""
         children = self._children()
         self._server.send_signal(how)
         if how == signal.SIGKILL:
@@ -69,8 +69,8 @@ class Postgres:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Connections are taken, and nothing is answered."""
-        self._server.send_signal(signal.SIGSTOP)  # no more children from here on
+        """During the block the server accepts connections and answers nothing."""
+        self._server.send_signal(signal.SIGSTOP)  # so that it starts no more children
         processes = [self._server.pid, *self._children()]
         for process in processes:
             os.kill(process, signal.SIGSTOP)
@@ -98,7 +98,7 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
 
     def ready_database(self) -> str:
-        """The URL of one that has its tables. To make them takes longer than to copy them."""
+        """The URL of a database with its tables. They are copied, which is faster than to make them."""
         if not self._template:
             url = self.new_database()
             migrate.upgrade(Settings.model_validate({"database_url": url}))

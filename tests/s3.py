@@ -30,7 +30,7 @@ QUESTIONS = 32
 
 @cache
 def client(endpoint: str) -> Any:
-    """A client of another kind than the service's own."""
+    """A client from another library than the service's own."""
     session = botocore.session.get_session()
     session.set_credentials(KEY, SECRET)
     config = Config(s3={"addressing_style": "path"}, read_timeout=20, retries={"max_attempts": 0})
@@ -38,7 +38,7 @@ def client(endpoint: str) -> Any:
 
 
 def objects(settings: dict[str, Any]) -> list[str]:
-    """What is in a service's part of the bucket."""
+    """The objects in a service's part of the bucket."""
     prefix = settings["STORAGE_URL"].removeprefix(f"s3://{BUCKET}/")
     pages = (
         client(settings["S3_ENDPOINT"]).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
@@ -47,7 +47,7 @@ def objects(settings: dict[str, Any]) -> list[str]:
 
 
 class S3:
-    """Loopback only; paths in the bucket's address; everything in a directory that `stop` removes."""
+    """A store on the loopback only, with path-style addresses. `stop` removes the directory that holds everything."""
 
     def __init__(self) -> None:
         assert shutil.which("radosgw"), "Ceph is not installed: run make setup"
@@ -107,19 +107,19 @@ class S3:
         wait_until(done, lambda: "\n".join(["the S3 store does not start", *said]), pause=0.2, deadline=3 * DEADLINE)
 
     def settings(self) -> dict[str, Any]:
-        """Those of a service with an empty store of its own."""
+        """Settings of a service with its own empty store."""
         return {"STORAGE_URL": f"s3://{BUCKET}/store-{next(self._numbers)}", "S3_ENDPOINT": self.endpoint,
                 "S3_ACCESS_KEY_ID": KEY, "S3_SECRET_ACCESS_KEY": SECRET}  # fmt: skip
 
     def set_quota(self, size: int | None) -> None:
-        """Let the account store so many bytes and no more; None: as many as there is room for."""
+        """Limit the bytes that the account may store. None: as many as there is room for."""
         if size is not None:
             self._run("radosgw-admin", "quota", "set", "--quota-scope=user", "--uid", "tests", "--max-size", str(size))
         state = "disable" if size is None else "enable"
         self._run("radosgw-admin", "quota", state, "--quota-scope=user", "--uid", "tests")
 
     def pause(self) -> None:
-        """End the gateway at once: connections are refused from then on."""
+        """End the gateway at once. From then on connections are refused."""
         gateway = self._running.pop("radosgw")
         gateway.kill()
         gateway.wait()
@@ -134,7 +134,7 @@ class S3:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Connections are taken, and nothing is answered."""
+        """During the block the gateway accepts connections and answers nothing."""
         disk = self._running["ceph-osd"]
         disk.send_signal(signal.SIGSTOP)
         try:
@@ -144,9 +144,9 @@ class S3:
             self._until(self._take_all)
 
     def _take_all(self) -> None:
-        """Ask something of every part of the disk: each may have to be made first, or to come back by itself.
+        """Wait until every part of the disk answers: after a start, each is made or comes back at its own time.
 
-        An answer to one question would say little of the next.
+        That one part answers tells nothing about the others.
         """
         asked = client(self.endpoint)
         for number in range(QUESTIONS):

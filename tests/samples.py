@@ -1,4 +1,4 @@
-"""Makes the images, films and hostile files that tests upload. Nothing here is read from a file."""
+"""Makes the images, films and hostile files that tests upload. Nothing is read from a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNDO = {
 
 
 def quarters(width: int, height: int) -> Image.Image:
-    """Red and green above, blue and white below: tells which way is up, and where the centre is."""
+    """Red and green above, blue and white below: shows which side is up, and where the centre is."""
     image = Image.new("RGB", (width, height))
     across, down = width // 2, height // 2
     for colour, box in (
@@ -58,7 +58,7 @@ def picture(kind: str = "jpeg", width: int = 400, height: int = 300, **how: Any)
 
 
 def oriented(orientation: int, width: int = 400, height: int = 300, kind: str = "jpeg") -> bytes:
-    """`quarters`, stored so that it is seen upright only when its Exif orientation is obeyed."""
+    """`quarters`, stored so that it is upright only if a viewer applies its Exif orientation."""
     image = quarters(width, height)
     for step in _UNDO[orientation]:
         image = image.transpose(Image.Transpose[step])
@@ -66,11 +66,11 @@ def oriented(orientation: int, width: int = 400, height: int = 300, kind: str = 
     exif[_ORIENTATION] = orientation
     return encoded(
         image, kind, exif=exif.tobytes()
-    )  # as bytes: only so a HEIC gets the `irot` and `imir` that phones write
+    )  # only from bytes a HEIC gets the `irot` and `imir` that phones write
 
 
 def located(kind: str = "jpeg", width: int = 400, height: int = 300) -> bytes:
-    """A photo that says where and with what it was taken, and some more."""
+    """A photo whose metadata tell where it was taken, with which camera, and more."""
     exif = Image.Exif()
     exif[_MAKE] = "SECRETCAMERA"
     exif.get_ifd(_GPS).update(GPS)
@@ -84,13 +84,13 @@ def located(kind: str = "jpeg", width: int = 400, height: int = 300) -> bytes:
 
 
 def profile() -> bytes:
-    """A colour profile whose red is green: it shows whether pixels were converted while the profile stayed."""
+    """A colour profile that swaps red and green: it shows whether pixels were converted although the profile stayed."""
     data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return data.replace(b"rXYZ", b"swap", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"swap", b"gXYZ", 1)
 
 
 def grey_profile() -> bytes:
-    """A profile of grey pixels whose light is linear: ICC.1:2001-04, 6.3.1.2."""
+    """A profile for grey pixels with linear light: ICC.1:2001-04, 6.3.1.2."""
     white = struct.pack(">4sI3i", b"XYZ ", 0, 0xF6D6, 0x10000, 0xD32D)
     curve = struct.pack(">4sII", b"curv", 0, 0)
     name = b"desc" + bytes(4) + struct.pack(">I", 5) + b"grey\0" + bytes(78) + bytes(1)
@@ -113,7 +113,7 @@ def grey_profile() -> bytes:
 
 
 def alpha_bmp(image: Image.Image) -> bytes:
-    """A BMP with a mask of alpha, of version 5, as GIMP writes it."""
+    """A BMP of version 5 with an alpha mask, as GIMP writes it."""
     pixels = image.tobytes("raw", "BGRA", 0, -1)
     sizes = struct.pack("<IiiHHIIiiII", 124, *image.size, 1, 32, 3, len(pixels), 0, 0, 0, 0)
     header = (sizes + struct.pack("<4I4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs")).ljust(124, b"\0")
@@ -122,7 +122,7 @@ def alpha_bmp(image: Image.Image) -> bytes:
 
 @cache
 def noise(kind: str = "jpeg", width: int = 300, height: int = 200) -> bytes:
-    """An image whose bytes all matter: for cutting and damaging."""
+    """An image of noise, for tests that cut or damage it: every byte matters."""
     return encoded(Image.effect_noise((width, height), 80).convert("RGB"), kind)
 
 
@@ -162,7 +162,7 @@ def film(container: str = "mp4", codec: str = "libx264", width: int = 320, heigh
 
 
 def sound(container: str = "mp4", codec: str = "aac") -> bytes:
-    """A container of films with nothing to see in it."""
+    """A film container that holds only sound."""
     out = io.BytesIO()
     with av.open(out, "w", format=container) as written:
         stream: Any = written.add_stream(codec, rate=48000)
@@ -176,7 +176,7 @@ def sound(container: str = "mp4", codec: str = "aac") -> bytes:
 
 
 def turned_film(degrees: int, width: int = 320, height: int = 180) -> bytes:
-    """An MP4 to be shown turned clockwise by so many degrees, as phones write it."""
+    """An MP4 that players must turn clockwise by these degrees, as phones write it."""
     matrix = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
     return with_matrix(film("mp4", width=width, height=height), *matrix)
 
@@ -190,7 +190,7 @@ def with_matrix(film: bytes, a: float, b: float, c: float, d: float) -> bytes:
 
 
 def cut_film(frame: int) -> bytes:
-    """An MP4 whose edit list begins at this frame, as editors cut without encoding again. What it hides is red."""
+    """An MP4 whose edit list begins at this frame, as editors cut without encoding again. The hidden frames are red."""
     frames = [Image.new("RGB", (320, 180), RED)] * frame + [quarters(320, 180)] * 10
     data = bytearray(film(frames=frames, muxer={"movie_timescale": "1000"}))
     timescale = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0]
@@ -204,7 +204,7 @@ PQ_QUARTERS = ((32768, 20800, 16192), (26176, 32320, 19968), (18944, 15488, 3500
 
 
 def wide_pixels(width: int, height: int, colours: Sequence[tuple[int, int, int]]) -> bytes:
-    """Quarters of these four colours, 16 bits each."""
+    """An image whose quarters have these four colours, of 16 bits per channel."""
     left, right = ([struct.pack("<3H", *colour) * (width // 2) for colour in colours[at::2]] for at in (0, 1))
     return b"".join((a + b) * (height // 2) for a, b in zip(left, right, strict=True))
 
@@ -220,7 +220,7 @@ def wide_heic(bits: int) -> bytes:
 
 def wide_film(transfer: str, colours: Sequence[tuple[int, int, int]], container: str = "mp4",
               codec: str = "libx264") -> bytes:  # fmt: skip
-    """A film of 10 bits, in BT.2020, whose quarters are these signals of 16 bits."""
+    """A film of 10 bits in BT.2020. Its quarters have these signals, given in 16 bits."""
     frame = av.VideoFrame(64, 64, "rgb48le")
     frame.planes[0].update(wide_pixels(64, 64, colours))
     frame = frame.reformat(format="yuv420p10le", dst_colorspace="bt2020", dst_color_range="MPEG")
@@ -244,13 +244,13 @@ def png_bomb(width: int, height: int) -> bytes:
 
 
 def png_lie(width: int, height: int) -> bytes:
-    """A header that promises what nobody has memory for, and nothing behind it."""
+    """A header that states a size too large for any memory, and nothing after it."""
     header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0"))
 
 
 def polyglot() -> bytes:
-    """An image that everything decodes, with a page behind it."""
+    """An image that every decoder accepts, with a web page after it."""
     return picture("gif") + HTML
 
 
@@ -261,7 +261,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-
 
 
 def pixel(image: Image.Image, at: tuple[int, int]) -> tuple[int, ...]:
-    """The values of one pixel, one of each band."""
+    """The values of one pixel, one for each channel."""
     seen = image.getpixel(at)
     return seen if isinstance(seen, tuple) else (round(seen or 0),)
 

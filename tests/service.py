@@ -1,4 +1,4 @@
-"""The real service as its own process, and users who speak HTTP to it."""
+"""The real service as its own process, and users that call it over HTTP."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ DEFAULTS = {"WORKERS": "1", "DEFAULT_QUOTA": str(50 * MIB), "MAX_FILE_SIZE": str
 
 
 def environment(**settings: Any) -> dict[str, str]:
-    """The process's environment with our settings alone."""
+    """The environment of this process, with only these settings of the service."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_GALLERY_")}
     return kept | {f"MEDIA_GALLERY_{name}": str(value) for name, value in settings.items()}
 
 
 def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run it in a loop of its own, also below a test that has one."""
+    """Run a coroutine in a new event loop, even if the test runs in one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
 
 @cache
 def empty_database() -> Path:
-    """A SQLite file with its tables. To make them takes as long as to start the service, so they are made once."""
+    """A SQLite file with its tables. They are made once, since that takes as long as to start the service."""
     directory = Path(tempfile.mkdtemp(prefix="gallery-empty-"))
     atexit.register(shutil.rmtree, directory)
     migrate.upgrade(settings := Settings.model_validate({"data_dir": directory}))
@@ -72,8 +72,8 @@ def empty_database() -> Path:
 
 
 def http_client(base_url: str = "", headers: dict[str, str] | None = None) -> httpx.Client:
-    """A client that is patient, and made at once: it does not read the certificates of the world, which take longer
-    than a request.
+    """A client with long timeouts. It does not load the certificates of public authorities, which takes longer than a
+    request.
     """
     return httpx.Client(base_url=base_url, headers=headers, timeout=PATIENCE, verify=False)
 
@@ -83,10 +83,10 @@ anyone = http_client()
 
 
 class Service:
-    """`media-gallery serve` on a free port, over a data directory of its own."""
+    """`media-gallery serve` on a free port, with its own data directory."""
 
     def __init__(self, directory: Path, command: Sequence[str] = (), **settings: Any) -> None:
-        """`command`: what starts it, for a test of that; else it runs in a fork of what has loaded it."""
+        """`command`: how to start it, for tests of that. By default, a fork of a process that has loaded it."""
         self.command = command
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -98,7 +98,7 @@ class Service:
         self.process: subprocess.Popen[bytes] | warm.Running | None = None
 
     def launch(self) -> None:
-        """Begin to start it; where there is nothing yet, on a database that has its tables."""
+        """Start it and do not wait. If there is no database yet, it gets one with its tables."""
         if not self.data_dir.exists() and not self.settings.get("DATABASE_URL"):
             self.data_dir.mkdir(parents=True)
             shutil.copy(empty_database(), self.data_dir)
@@ -117,14 +117,14 @@ class Service:
         return self
 
     def stop(self) -> int:
-        """Ask it to stop; its exit status."""
+        """Ask it to stop; return its exit status."""
         assert self.process
         self.process.terminate()
         return self.process.wait(PATIENCE)
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Connections are taken, and nothing is answered."""
+        """During the block the service accepts connections and answers nothing."""
         assert self.process
         os.killpg(self.process.pid, signal.SIGSTOP)
         try:
@@ -133,7 +133,7 @@ class Service:
             os.killpg(self.process.pid, signal.SIGCONT)
 
     def wait_until(self, condition: Callable[[], Any]) -> None:
-        """The same for a service that may not listen yet, and must not end."""
+        """`wait_until` for a service that may not listen yet. Fails if the service ends."""
 
         def reached() -> Any:
             assert not self.process or self.process.poll() is None, self.log()
@@ -151,13 +151,13 @@ class Service:
         return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
 
     def cli(self, *words: str, code: int = 0, **settings: Any) -> str:
-        """What a command of `media-gallery` prints; checks its exit status."""
+        """Run a command of `media-gallery`, check its exit status, and return what it prints."""
         done = warm.run(words, environment(**self.settings | settings), PATIENCE)
         assert done.status == code, (done.output, done.errors)
         return done.output if code == 0 else done.output + done.errors
 
     def within(self, work: Callable[[Gallery], Coroutine[Any, Any, Any]]) -> Any:
-        """Do something with the database and the store of the running service, from this process."""
+        """Use the database and the store of the running service from this process."""
 
         async def main() -> Any:
             async with running(self._assembled()) as gallery:
@@ -175,7 +175,7 @@ class Service:
 
     async def _token(self, jid: str, admin: bool) -> str:
         gallery = self._assembled()
-        await gallery.db.start()  # no store is asked
+        await gallery.db.start()  # the store is not needed
         try:
             return (await gallery.accounts.issue_token(Jid.parse(jid), "test", "pytest", admin)).token
         finally:
@@ -191,19 +191,19 @@ class Service:
         return found
 
     def stored_bytes(self) -> int:
-        """How many files there are, of those taken and those on their way."""
+        """The number of files, both stored and still arriving."""
         return len(self.stored("blobs", "staging"))
 
     @property
     def tree(self) -> Path:
-        """The data directory, for a test of what is in it; skips the test where files are in a bucket."""
+        """The data directory, for tests of its content. The test is skipped if files are in a bucket."""
         if self.settings.get("STORAGE_URL"):
             pytest.skip("files are in a bucket")
         return self.data_dir
 
 
 class User:
-    """An account's client: requests under `/api/v1/` with its token."""
+    """A client of one account: it makes requests under `/api/v1/` with the account's token."""
 
     def __init__(self, service: Service, jid: str, token: str) -> None:
         self.service, self.jid, self.token = service, jid, token
@@ -223,14 +223,14 @@ class User:
 
     def send(self, data: bytes, name: str = "photo.bin", part_type: str | None = None, path: str = "files/upload/",
              **fields: Any) -> httpx.Response:  # fmt: skip
-        """An upload, whatever its answer."""
+        """Upload; return the answer, whatever it is."""
         fields = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
         return self.http.post(path, data=fields, files={"file": (name, data, part_type)})
 
     def upload(
         self, data: bytes, name: str = "photo.bin", part_type: str | None = None, **fields: Any
     ) -> dict[str, Any]:
-        """An upload that must succeed; the file object."""
+        """Upload, which must succeed; return the file object."""
         answer = self.send(data, name, part_type, **fields)
         assert answer.status_code == 201, answer.text
         return dict(answer.json())
@@ -242,7 +242,7 @@ class User:
         return int(self.get("account/quota/").json()["used"])
 
     def everything(self) -> list[dict[str, Any]]:
-        """All of its file objects but avatars."""
+        """All file objects of the account except avatars."""
         pages = self.get("files/", obj_per_page=500).json()["total_pages"]
         return [item for page in range(1, pages + 1) for item in self.items(obj_per_page=500, page=page)]
 
@@ -253,7 +253,7 @@ class User:
 
 
 def assert_error(answer: httpx.Response, status: int, *fields: str) -> dict[str, Any]:
-    """The contract's error body; returns it."""
+    """Check that the answer is an error of the contract; return its body."""
     assert answer.status_code == status, answer.text
     body: dict[str, Any] = answer.json()
     assert body["status"] == status

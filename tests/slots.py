@@ -1,4 +1,4 @@
-"""What gives out slots of XEP-0363, as the component of a service does."""
+"""Gives out slots of XEP-0363, as the component of a service does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.service import Service, User
 
 
 class Slots:
-    """Those of one service."""
+    """The slots of one service."""
 
     def __init__(self, service: Service) -> None:
         self.service = service

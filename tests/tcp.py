@@ -1,4 +1,4 @@
-"""A way between a client and a server that a test can make bad."""
+"""A connection between a client and a server that a test can disturb."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 
 class Way:
-    """Passes bytes both ways between `port` and another port; counts those that go there, and those that come back."""
+    """Passes bytes both ways between `port` and another port, and counts them in each direction."""
 
     def __init__(self, target: int) -> None:
         self.target, self.sent, self.received = target, 0, 0

@@ -1,4 +1,4 @@
-"""Backups while the service runs, and what comes back of them."""
+"""Backups while the service runs, and what can be restored from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def back_up(service: Service, target: Path, *more: str) -> dict[str, Any]:
 
 @pytest.fixture
 def restored(backend: Callable[[], dict[str, Any]], tmp_path: Path) -> Iterator[Callable[[Path], Service]]:
-    """A service on what a backup holds, in a place of its own."""
+    """A service on a restored backup, in another place."""
     started: list[Service] = []
 
     def bring(source: Path) -> Service:
@@ -162,7 +162,7 @@ def test_bytes_are_on_disk_before_the_rows_that_name_them(
         assert re.search(".*".join(order), trace.read_text(), re.DOTALL), trace.read_text()
 
 
-def test_a_second_backup_forgets_what_has_gone(start_service: Callable[..., Service], tmp_path: Path) -> None:
+def test_a_second_backup_drops_what_was_deleted(start_service: Callable[..., Service], tmp_path: Path) -> None:
     service = start_service()
     user = service.user()
     file = user.upload(b"first")
@@ -173,7 +173,7 @@ def test_a_second_backup_forgets_what_has_gone(start_service: Callable[..., Serv
     assert len([path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]) == 1
 
 
-def test_only_into_what_is_empty(start_service: Callable[..., Service], tmp_path: Path) -> None:
+def test_a_restore_needs_an_empty_target(start_service: Callable[..., Service], tmp_path: Path) -> None:
     service = start_service()
     service.user().upload(b"x")
     back_up(service, tmp_path / "copy")

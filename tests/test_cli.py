@@ -16,7 +16,7 @@ from tests.service import Service, anyone
 
 @pytest.fixture(scope="module")
 def house(start_service: Callable[..., Service]) -> Service:
-    """A running service of this file's own, so that it can be counted and broken."""
+    """A running service for this file alone, so that its content can be counted and damaged."""
     return start_service()
 
 
@@ -68,7 +68,7 @@ def test_accounts_are_shown_and_given_quotas(house: Service) -> None:
     assert "JID" in house.cli("account", "show", "@", code=1)
 
 
-def test_an_account_is_deleted_only_when_said_twice(house: Service) -> None:
+def test_the_deletion_of_an_account_must_be_confirmed(house: Service) -> None:
     user = house.user(jid="frank@example.org")
     file = user.upload(b"frank's only file")
     assert "--yes" in house.cli("account", "delete", "frank@example.org", code=1)
@@ -94,7 +94,7 @@ def test_gc_removes_what_no_link_needs_and_nothing_else(house: Service) -> None:
     slot.mkdir()
     (slot / "name").symlink_to("../../../blobs/ab/ab")
     (house.data_dir / "staging" / "unfinished").write_bytes(b"half")
-    swept = json.loads(house.cli("gc", "--json"))  # an upload under way looks just like these
+    swept = json.loads(house.cli("gc", "--json"))  # a running upload looks the same as these
     assert (swept["orphans"], swept["slots"], swept["staged"]) == (0, 0, 0)
     assert "stop it first" in house.cli("gc", "--older-than", "59 min", code=1)
     assert "stop it first" in house.cli("gc", code=1, GC_GRACE="0")
@@ -121,7 +121,7 @@ def test_a_service_leaves_uploads_under_way_whatever_the_grace(start_service: Ca
     assert fresh.exists()
 
 
-def test_gc_leaves_what_was_just_touched(house: Service) -> None:
+def test_gc_leaves_what_was_just_changed(house: Service) -> None:
     fresh = house.data_dir / "staging" / "fresh"
     fresh.write_bytes(b"on its way")
     house.cli("gc", "--older-than", "1 h")
@@ -157,7 +157,7 @@ def test_fsck_finds_and_repairs(start_service: Callable[..., Service]) -> None:
     found = service.cli("fsck", code=1)
     for kind in ("lost", "damaged", "unpublished", "miscounted"):
         assert kind in found, found
-    assert "(repaired)" in service.cli("fsck", "--repair", code=1)  # damaged bytes cannot be repaired
+    assert "(repaired)" in service.cli("fsck", "--repair", code=1)  # fsck cannot repair damaged bytes
     report = json.loads(service.cli("fsck", "--json", code=1).partition("\n\n")[0])
     assert [finding["kind"] for finding in report["findings"]] == ["damaged"]
     assert (report["blobs"], report["links"], report["spare"]) == (2, 2, 0)
@@ -166,7 +166,7 @@ def test_fsck_finds_and_repairs(start_service: Callable[..., Service]) -> None:
     assert (links / unpublished["slot_id"][:2] / unpublished["slot_id"] / "2.bin").exists()
 
 
-def test_fsck_repairs_nothing_over_a_storage_that_is_not_there(start_service: Callable[..., Service]) -> None:
+def test_fsck_repairs_nothing_if_the_storage_is_missing(start_service: Callable[..., Service]) -> None:
     service = start_service()
     user = service.user()
     files = [user.upload(os.urandom(1000), f"{n}.bin") for n in range(3)]
@@ -185,7 +185,7 @@ def test_fsck_repairs_nothing_over_a_storage_that_is_not_there(start_service: Ca
     assert user.items() == [] and user.used() == 0
 
 
-def test_gc_removes_nothing_where_database_and_storage_belong_to_two_galleries(
+def test_gc_removes_nothing_if_database_and_storage_belong_to_two_galleries(
     start_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     service = start_service()
@@ -234,24 +234,24 @@ def test_an_address_that_cannot_be_read_is_not_shown(house: Service) -> None:
     assert "DATABASE_URL must be like" in told and "hunt" not in told and "er2" not in told
 
 
-def test_a_variable_that_is_no_setting_is_told(house: Service) -> None:
+def test_an_unknown_variable_is_reported(house: Service) -> None:
     assert "MEDIA_GALLERY_DENIED_DOMANS: is not a setting" in house.cli("serve", code=1, DENIED_DOMANS="evil.test")
 
 
 @pytest.mark.parametrize("place", ["/proc/nope", "/etc/passwd"])
-def test_a_data_directory_that_cannot_be_is_told(house: Service, place: str) -> None:
+def test_an_impossible_data_directory_is_an_error(house: Service, place: str) -> None:
     for command in ("serve", "stats"):
         told = house.cli(command, code=1, DATA_DIR=place, LISTEN=f"127.0.0.1:{free_port()}")
         assert place in told and "Traceback" not in told
 
 
-def test_what_is_piped_is_whole(house: Service) -> None:
+def test_piped_output_is_complete(house: Service) -> None:
     jid = f"{'a' * 150}@example.org"
     house.cli("token", "create", jid, "--device", "b" * 150)
     assert jid in house.cli("account", "list") and "b" * 150 in house.cli("token", "list", jid)
 
 
-def test_what_is_done_is_told_to_programs(house: Service) -> None:
+def test_programs_can_read_what_was_done(house: Service) -> None:
     user = house.user()
     [token] = json.loads(house.cli("token", "list", user.jid, "--json"))
     assert json.loads(house.cli("token", "revoke", user.jid, str(token["id"]), "--json"))["revoked"] == token["id"]
@@ -273,7 +273,7 @@ def test_a_settings_file(house: Service, tmp_path: Path) -> None:
     file.write_text('cors_origins = ["https://chat.example.org"]\nmax_file_size = "3 MiB"\n')
     shown = json.loads(house.cli("config", "--config", str(file), "--json"))
     assert shown["MEDIA_GALLERY_CORS_ORIGINS"] == ["https://chat.example.org"]
-    assert shown["MEDIA_GALLERY_MAX_FILE_SIZE"] == 20 * 1024 * 1024  # the environment stands over the file
+    assert shown["MEDIA_GALLERY_MAX_FILE_SIZE"] == 20 * 1024 * 1024  # the environment wins over the file
     assert "cannot be read" in house.cli("config", "--config", str(tmp_path / "none.toml"), code=1)
 
 

@@ -1,4 +1,4 @@
-"""The documentation names everything there is, and what it tells a reader to type works."""
+"""The documentation names everything that exists, and the commands that it shows work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_table_of_settings_is_up_to_date() -> None:
 
 
 def test_defaults_are_told_as_they_are() -> None:
-    """What the table says is what an operator may type."""
+    """An operator may type each default as the table shows it."""
     told = dict(re.findall(r"^\| `MEDIA_GALLERY_(\w+)` \| `([^`]*)` \|", PAGE.read_text(), re.MULTILINE))
     typed = load_settings(**{name.lower(): value for name, value in told.items()})
     assert typed == load_settings() and "1 GiB" in told.values()
@@ -57,13 +57,13 @@ def test_every_metric_is_explained() -> None:
     assert named == {name if name == "gallery_request_seconds" else f"{name}_total" for name in kept}
 
 
-def test_the_map_names_what_is_there() -> None:
-    """Every file that its tables name is there, and every file and folder of the package has its row."""
+def test_the_map_names_files_that_exist() -> None:
+    """Every file that its tables name exists, and every file and folder of the package has its row."""
     package, rows = ROOT / "media_gallery", re.findall(r"^\| .+ \|$", MAP.read_text(), re.MULTILINE)
     named = set()
     for row in rows:
         files = re.findall(r"`([\w./-]*(?:/|\.\w+))`", row)
-        folder = package / files[0].rpartition("/")[0] if files else package  # the next ones stand in it, or beside it
+        folder = package / files[0].rpartition("/")[0] if files else package  # the next ones are in it or beside it
         for file in files:
             found = [place / file for place in (folder, package, ROOT) if (place / file).exists()]
             assert found, file
@@ -78,7 +78,7 @@ def test_the_map_names_what_is_there() -> None:
     "page", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.md") if ".venv" not in str(path))
 )
 def test_links_between_pages_lead_somewhere(page: str) -> None:
-    """And so do the paths that a page names."""
+    """So do the paths that a page names."""
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (ROOT / page).parent.joinpath(target).exists(), target
@@ -87,7 +87,7 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.ru.md"])
-def test_the_tour_works_as_it_is_pasted(start_service: Callable[..., Service], tmp_path: Path, page: str) -> None:
+def test_the_tour_works_when_it_is_pasted(start_service: Callable[..., Service], tmp_path: Path, page: str) -> None:
     text = (ROOT / page).read_text().split("\n## ")[2]
     service = start_service()
     request, *rest = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The schema is brought up to date, from nothing and from each earlier one, whatever happens meanwhile."""
+"""Migrations from nothing and from each earlier schema, even if they are interrupted."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from media_gallery.settings import Settings
 from tests.postgres import Postgres
 from tests.service import PROGRAM, Service, environment
 
-# On both databases, whatever the run is about.
+# These tests run on both databases, whatever the options of the run name.
 pytestmark = pytest.mark.same_everywhere
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
-    """The address of an empty database; none is a file in the data directory."""
+    """Makes an empty database and returns its address. An empty address is a file in the data directory."""
     if request.param == "sqlite":
         yield str
         return
@@ -65,7 +65,7 @@ def test_two_may_migrate_at_once(new_database: Callable[[], str], tmp_path: Path
 
 
 def test_a_migration_that_was_cut_short_is_made_again(new_database: Callable[[], str], tmp_path: Path) -> None:
-    """Killed after each of its statements, one after the other: nothing of it is there, and the last one does all."""
+    """It is killed after each statement in turn, and then leaves nothing. The last, complete run does everything."""
     url = new_database()
     cut = f"""
 import os, signal
@@ -94,14 +94,14 @@ print(last)
 """
     done = subprocess.run([sys.executable, "-c", cut], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 20  # there were so many statements
+    assert int(done.stdout) > 20  # the migration had at least this many statements
     done = subprocess.run([PROGRAM, "db", "upgrade"], env=environment(DATA_DIR=tmp_path, DATABASE_URL=url),
                           capture_output=True, text=True)  # fmt: skip
     assert "up to date" in done.stdout, done.stderr
 
 
 def test_migrations_lead_to_the_tables_that_are_described(new_database: Callable[[], str], tmp_path: Path) -> None:
-    """From the first schema on, as from nothing."""
+    """All migrations from the first schema, as for a new database."""
     url = new_database()
     settings = Settings(data_dir=tmp_path, database_url=url)
 

@@ -1,4 +1,4 @@
-"""Moving house: from one database or store to another, and back."""
+"""Moving from one database or store to another, and back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def furnished(service: Service) -> tuple[User, dict[str, Any]]:
-    """An account with a bit of everything, and what it looks like to its owner."""
+    """An account with some data of each kind, and what its owner sees of it."""
     user = service.user()
     for number in range(30):
         user.upload(os.urandom(500 + number), f"файл {number}.bin", metadata={"n": number})
@@ -148,7 +148,7 @@ def test_other_bytes_of_the_same_size_are_copied_anew(bucket: S3, start_service:
     assert moved(service, goal)["known"] == 1
 
 
-def test_damaged_files_do_not_come_along_unnoticed(bucket: S3, start_service: Callable[..., Service]) -> None:
+def test_damaged_files_are_noticed_when_they_are_copied(bucket: S3, start_service: Callable[..., Service]) -> None:
     there = bucket.settings()
     goal = there.pop("STORAGE_URL")
     service = start_service(**there, STORAGE_URL="")

@@ -1,4 +1,4 @@
-"""Every package that gets installed is pinned, so that two machines have the same, and an audit sees them all."""
+"""Every installed package is pinned, so that all machines have the same, and an audit checks all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PINS = Path(__file__).parents[1] / "requirements.txt"
 
 
 def needed(name: str, extras: frozenset[str], seen: dict[tuple[str, frozenset[str]], None]) -> set[str]:
-    """The installed packages that one needs, and those that they need."""
+    """The installed packages that one needs, directly or indirectly."""
     if (name, extras) in seen:
         return set()
     seen[name, extras] = None
@@ -24,12 +24,12 @@ def needed(name: str, extras: frozenset[str], seen: dict[tuple[str, frozenset[st
         try:
             if wanted and version(requirement.name):
                 names |= needed(requirement.name, frozenset(requirement.extras), seen)
-        except PackageNotFoundError:  # of `audit`, which is installed when it is asked for
+        except PackageNotFoundError:  # a package of `audit`, which only `make audit` installs
             names.add(canonicalize_name(requirement.name))
     return names
 
 
-def test_all_that_is_needed_is_pinned() -> None:
+def test_every_needed_package_is_pinned() -> None:
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", PINS.read_text(), re.MULTILINE))
     pinned = {canonicalize_name(name) for name in pins}
     assert len(pinned) == len([line for line in PINS.read_text().splitlines() if line and not line.startswith("#")])

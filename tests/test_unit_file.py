@@ -1,4 +1,4 @@
-"""The systemd unit of contrib/, as systemd reads it."""
+"""The systemd unit of contrib/ as systemd reads it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ told.send(" ".join(confine(1 << 30)).encode())
 
 
 def enforced(*prefix: str) -> list[str]:
-    """The parts of the confinement that a process gets enforced."""
+    """The parts of the confinement that are enforced on a process."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         subprocess.run([*prefix, sys.executable, "-c", CONFINE], stdin=theirs.fileno(), check=True)
@@ -65,7 +65,7 @@ def test_under_the_unit_the_service_serves(start_service: Callable[..., Service]
     user = service.user()
     picture = user.upload(samples.picture("png", 600, 400), "picture.png", "image/png")
     assert service.http.get(picture["thumbnail"]["url"]).headers["Content-Type"] == "image/webp"
-    assert "ETag" in service.http.get(picture["thumbnail"]["url"]).headers  # made, no placeholder
+    assert "ETag" in service.http.get(picture["thumbnail"]["url"]).headers  # so it is a thumbnail and not a placeholder
     film = user.upload(samples.film(), "film.mp4", "video/mp4")
     assert service.http.get(film["file"]).content == samples.film()
     assert user.delete("files/", id=film["id"]).status_code == 204

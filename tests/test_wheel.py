@@ -1,4 +1,4 @@
-"""What is released: the wheel installs into an empty environment, and runs there with all that the checkout has."""
+"""The release: the wheel installs into an empty environment, and runs there with all files of the package."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def tracked(*paths: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the sdist and with the wheel that was made of it, from a copy of what is tracked."""
+    """The folder with the sdist, made from a copy of the tracked files, and with the wheel made from the sdist."""
     copy = tmp_path_factory.mktemp("source")
     for name in tracked():
-        if (ROOT / name).exists():  # not one that was just removed
+        if (ROOT / name).exists():  # a tracked file may just have been removed
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
     subprocess.run([sys.executable, "-m", "build", "--no-isolation"], cwd=copy, check=True, stdout=subprocess.DEVNULL)
@@ -40,14 +40,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def programs(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a new environment with nothing in it but the wheel; what that needs is borrowed from ours."""
+    """The programs of a new environment with only the wheel in it. Its dependencies come from our environment."""
     place = tmp_path_factory.mktemp("installed")
     venv.create(place, symlinks=True)
     [wheel] = built.glob("*.whl")
     install = ["install", "-q", "--no-index", "--no-deps", str(wheel)]
     subprocess.run([sys.executable, "-m", "pip", "--python", str(place / "bin/python"), *install], check=True)
     [packages] = place.glob("lib/python*/site-packages")
-    # A folder that is named so is searched, but what its own .pth files name is not: so the checkout is not found.
+    # Python searches a folder that a .pth file names, but ignores .pth files in it: the checkout is not found.
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     return place / "bin"
 

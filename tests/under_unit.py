@@ -1,6 +1,6 @@
 """Runs a command as the unit of contrib/ confines it, without systemd: `python -m tests.under_unit COMMAND…`.
 
-Of the unit it takes what decoders could trip over: calls, namespaces, address families, writable code, capabilities.
+It applies what could stop the decoders: limits on calls, namespaces, address families, writable code, capabilities.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Argument(ctypes.Structure):
 
 
 def values(name: str) -> list[str]:
-    """What the unit says under a name, a line each."""
+    """The values that the unit has under a name, one for each line."""
     lines = (line.partition("=") for line in UNIT.read_text().splitlines())
     return [value for key, _, value in lines if key == name]
 
 
 @cache
 def sets() -> dict[str, set[str]]:
-    """systemd's named sets of system calls."""
+    """The named sets of system calls of systemd."""
     told = subprocess.run(["systemd-analyze", "syscall-filter"], capture_output=True, text=True, check=True).stdout
     found: dict[str, set[str]] = {}
     for line in told.splitlines():
@@ -56,7 +56,7 @@ def expanded(words: list[str]) -> set[str]:
 
 
 def allowed_calls() -> set[str]:
-    """Lines of `SystemCallFilter=` add to the list, or take from it with `~`, in their order."""
+    """The calls that the unit allows: each line of `SystemCallFilter=` in turn adds calls, or removes them with `~`."""
     allowed: set[str] = set()
     for line in values("SystemCallFilter"):
         calls = expanded(line.removeprefix("~").split())
@@ -65,7 +65,7 @@ def allowed_calls() -> set[str]:
 
 
 class Filter:
-    """A seccomp filter; several hold together."""
+    """A seccomp filter. If there are several, all of them apply."""
 
     def __init__(self, otherwise: int) -> None:
         self.library = ctypes.CDLL("libseccomp.so.2")
@@ -98,7 +98,7 @@ def confine_as_the_unit() -> None:
 
 
 def _forbid_arguments(rules: Filter) -> None:
-    """As systemd does for `RestrictNamespaces`, `RestrictAddressFamilies` and `MemoryDenyWriteExecute`."""
+    """Forbid what systemd forbids for `RestrictNamespaces`, `RestrictAddressFamilies` and `MemoryDenyWriteExecute`."""
     [namespaces], [families] = values("RestrictNamespaces"), values("RestrictAddressFamilies")
     for name, flag in NAMESPACES.items():
         if name not in namespaces.split():

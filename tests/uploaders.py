@@ -1,4 +1,4 @@
-"""Clients of others, which send a body in their own way. Each run gives a line: `STATUS BODY`, or `broken: …`."""
+"""Common HTTP clients; each sends a body in its own way. Each run yields a line: `STATUS BODY`, or `broken: …`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CURL = shutil.which("curl")
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is sent, by whom, and how: `whole` (with its length), `chunked`, or another way that a client knows."""
+    """What is sent, with which token, and how: `whole` (with its length), `chunked`, or another mode of a client."""
 
     url: str
     token: str
@@ -53,7 +53,7 @@ def connected(upload: Upload) -> http.client.HTTPConnection:
 
 
 def by_http_client(upload: Upload, runs: int) -> Iterator[str]:
-    """Python's own: it sends everything before it reads anything."""
+    """Python's own client: it sends everything before it reads the answer."""
     headers = {"Authorization": f"Bearer {upload.token}", "Content-Type": "multipart/form-data; boundary=b"}
     if upload.mode == "whole":
         headers["Content-Length"] = str(len(HEAD) + upload.size + len(TAIL))
@@ -69,7 +69,7 @@ def by_http_client(upload: Upload, runs: int) -> Iterator[str]:
 
 
 def by_curl(upload: Upload, runs: int) -> Iterator[str]:
-    """It reads while it sends. `expect`: it waits a second for `100` before it sends."""
+    """curl reads while it sends. Mode `expect`: it waits a second for `100` before it sends."""
     more = ["--cacert", str(upload.ca_file)] if upload.ca_file else []
     more += ["-H", "Transfer-Encoding: chunked"] if upload.mode == "chunked" else []
     more += ["-H", "Expect: 100-continue" if upload.mode == "expect" else "Expect:"]

@@ -1,4 +1,4 @@
-"""Waiting for what comes sooner or later, on however slow and busy a machine. No test asks how long it took."""
+"""Waiting for a condition, on a slow or busy machine, too. No test measures how long it took."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 DEADLINE = 60.0
-"""Seconds after which what a test waits for is taken not to come."""
+"""Seconds after which a test stops waiting and fails."""
 
 
 def wait_until(
     condition: Callable[[], Any], told: Callable[[], str] = str, *, pause: float = 0.02, deadline: float = DEADLINE
 ) -> Any:
-    """What is true of a condition's values, as soon as there is one; `told` says what was wrong where there is none."""
+    """Call `condition` until its value is true; return that value. If it never is, the failure shows `told()`."""
     end = time.monotonic() + deadline
     while True:
         if value := condition():

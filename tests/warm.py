@@ -1,4 +1,4 @@
-"""`media-gallery` in forks of a process that has loaded it: to load it all takes longer than most commands run."""
+"""`media-gallery` in forks of a process that has loaded it, since loading takes longer than most commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Done:
 
 
 class Running:
-    """A command that runs in a session of its own, with what the tests ask of `subprocess.Popen`."""
+    """A command that runs in its own session, with the part of `subprocess.Popen` that the tests use."""
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path) -> None:
         self._process = _forks.Process(target=_command, args=(list(words), dict(environment), output, errors))
@@ -62,7 +62,7 @@ class Running:
 
 
 def run(words: Sequence[str], environment: Mapping[str, str], seconds: float) -> Done:
-    """Run `media-gallery` with these words in this environment alone. Raises subprocess.TimeoutExpired."""
+    """Run `media-gallery` with these words in exactly this environment. Raises subprocess.TimeoutExpired."""
     with tempfile.TemporaryDirectory(prefix="gallery-command-") as directory:
         output, errors = Path(directory, "output"), Path(directory, "errors")
         command = Running(words, environment, output, errors)
