@@ -116,7 +116,7 @@ def downloads(run: Run) -> Iterator[Figure]:
         ("GET 1 MB, 16 connections", MIDDLE, 16, "MB/s"),
         ("GET 100 MB, 4 connections", BIG, 4, "MB/s"),
     ):
-        places: dict[str, Callable[[], str]] = {"ours": lambda size=size: _placed(run.ours, size)}  # type: ignore[misc]
+        places: dict[str, Callable[[], str]] = {"ours": partial(_placed, run.ours, size)}
         places |= {peer.name: partial(peer.place, size) for peer in run.peers}
         yield run.figure(name, unit, _reading(places, connections, run.seconds, unit))
 
@@ -152,7 +152,7 @@ def fronts(run: Run, directory: Path) -> Iterator[Figure]:
     for name, size, unit in (("4 KB", SMALL, "1/s"), ("1 MB", MIDDLE, "MB/s")):
         path = urlsplit(_placed(gallery, size)).path
         for way, front in started.items():
-            places: dict[str, Callable[[], str]] = {"ours": lambda front=front, path=path: front.url + path}  # type: ignore[misc]
+            places: dict[str, Callable[[], str]] = {"ours": partial(str, front.url + path)}
             places |= {peer.name: partial(peer.place, size) for peer in peers}
             measures = _reading(places, 16, run.seconds, unit)
             yield run.figure(f"GET {name}, 16 connections, behind nginx, {way}", unit, measures)

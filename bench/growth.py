@@ -41,8 +41,8 @@ def furnished(directory: Path, links: int, database: str) -> Service:
             return
         for first in range(0, links, step):
             last = min(links, first + step)
-            await gallery.db.write(lambda c, first=first, last=last: fill(c, first, last), long=True)  # type: ignore[misc]
-        await gallery.db.write(lambda c: ready(c), long=True)
+            await gallery.db.write(partial(fill, first=first, last=last), long=True)
+        await gallery.db.write(ready, long=True)
 
     service.within(work)
     return service.start()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -32,9 +33,9 @@ def furnish(service: Service, files: int) -> None:
     async def work(gallery: Gallery) -> None:
         for first in range(0, files, STEP):
             last = min(files, first + STEP)
-            await gallery.db.write(lambda c, first=first, last=last: fill(c, first, last), long=True)  # type: ignore[misc]
+            await gallery.db.write(partial(fill, first=first, last=last), long=True)
         after = -1
-        while links := await gallery.db.scan(lambda c, after=after: upkeep.links_after(c, after)):  # type: ignore[misc]
+        while links := await gallery.db.scan(partial(upkeep.links_after, link_id=after)):
             after = links[-1].id
             for link in links:
                 path = blob_path(gallery.settings.data_dir, link.blob.key)

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from PIL import Image
@@ -170,17 +170,17 @@ def _images() -> Iterator[Case]:
     for kind, ext in FORMATS.items():
         name, stored = f"photo.{ext}", f"image/{kind}"
         shown = DOWNLOAD if kind == "tiff" else INLINE
-        yield Case(f"{kind}: more pixels than allowed", lambda k=kind: bomb(k), name, stored, stored, shown)  # type: ignore[misc]
+        yield Case(f"{kind}: more pixels than allowed", partial(bomb, kind), name, stored, stored, shown)
         if kind != "gif":  # for a GIF, the size of the frame counts
-            yield Case(f"{kind}: a header that lies", lambda k=kind: lie(k), name, stored, stored, shown)  # type: ignore[misc]
-        yield Case(f"{kind}: cut in the middle", lambda k=kind: cut(k), name, stored, stored, shown,  # type: ignore[misc]
+            yield Case(f"{kind}: a header that lies", partial(lie, kind), name, stored, stored, shown)
+        yield Case(f"{kind}: cut in the middle", partial(cut, kind), name, stored, stored, shown,
                    thumbnail=kind in SHOWN_WHEN_CUT)  # fmt: skip
-        yield Case(f"{kind}: its head alone", lambda k=kind: samples.noise(k)[:24], name, stored, stored, shown)  # type: ignore[misc]
+        yield Case(f"{kind}: its head alone", partial(cut, kind, 24), name, stored, stored, shown)
 
 
-def cut(kind: str) -> bytes:
+def cut(kind: str, length: int = 0) -> bytes:
     data = samples.noise(kind)
-    return data[: len(data) // 2]
+    return data[: length or len(data) // 2]
 
 
 PICTURE: dict[str, Any] = {"thumbnail": True, "avatar": (201,)}

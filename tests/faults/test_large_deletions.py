@@ -40,7 +40,7 @@ def test_what_is_uploaded_meanwhile_stays(
             deleted.append(len(keys))
             await delete(keys)
 
-        gallery.store.delete = late  # type: ignore[method-assign]
+        monkeypatch.setattr(gallery.store, "delete", late)
         account = (await gallery.accounts.get(Jid.parse(user.jid))).id
         if how == "filter":
             assert await gallery.files.delete(account, Filter(name="old")) == 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ async def test_an_account_s_own_limit_wins_over_the_default(db: Database, accoun
     policy = Policy(Allowance(100, 10))
     assert await db.read(lambda c: policy.get_quota(c, account)) == Quota(100, 0)
     for own in (0, 7, 1000):
-        await db.write(lambda c, own=own: accounts.set_quota(c, JID, own))  # type: ignore[misc]
+        await db.write(partial(accounts.set_quota, jid=JID, quota=own))
         assert policy.allowance(await found(db)) == Allowance(own, 10)
         assert await db.read(lambda c: policy.get_quota(c, account)) == Quota(own, 0)
 
