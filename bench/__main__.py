@@ -35,9 +35,9 @@ from tests.service import Service
 SECRET = "the secret of slots in benchmarks"
 BIG, SMALL, MIDDLE = 100 * MB, 4096, MB
 FIGURES = 24
-"""How many share the time of a run."""
+"""The number of figures that share the time of a run."""
 TROUBLE = (OSError, RuntimeError, ValueError, subprocess.SubprocessError)
-"""What a server that cannot do a measurement makes of it."""
+"""The exceptions of a server that cannot do a measurement."""
 console = Console(width=None if sys.stdout.isatty() else 150)
 
 
@@ -312,7 +312,7 @@ BACKENDS: dict[str, Callable[[ExitStack], dict[str, Any]]] = {
     "postgres+local": _postgres,
     "postgres+s3": lambda stack: _postgres(stack) | _s3(stack),
 }
-"""Settings of a service on real servers of these kinds, which end with the stack."""
+"""Start real servers of these kinds, which end with the stack; return the settings of a service on them."""
 
 
 def _peers(stack: ExitStack, names: list[str], directory: Path) -> Iterator[Peer]:

@@ -23,7 +23,7 @@ CALLS = 200
 DRIP = 1.0
 """Seconds between two bytes of a slow client."""
 USERS = 50
-"""Accounts whose uploads drip: each may have a limited number under way."""
+"""Accounts whose uploads come slowly. There are several, since each may have only some uploads at once."""
 
 
 def lines(path: str, token: str, length: int) -> bytes:

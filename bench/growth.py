@@ -65,7 +65,7 @@ CALLS_MADE: dict[str, Callable[[_Owner], Any]] = {
     "media, a miss": lambda user: user.service.http.get(f"/media/{os.urandom(16).hex()}/a"),
     "delete by id": lambda user: user.delete("files/", id=user.oldest.pop()),
 }
-"""What is timed; each call is of another account."""
+"""The calls that are timed, each by another account."""
 
 
 def _owners(service: Service, links: int) -> list[_Owner]:

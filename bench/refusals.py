@@ -51,10 +51,10 @@ WAYS: dict[str, tuple[Client, tuple[str, ...]]] = {
     "node": (by_program(program("node"), str(CLIENTS / "upload.mjs")), ("whole", "chunked")),
     "java": (by_program(program("java"), str(CLIENTS / "Upload.java")), ("whole", "fixed", "chunked")),
 }
-"""Who sends, and in which ways. `java` (HttpURLConnection) needs a JDK, `node` (fetch) version 18."""
+"""The modes of each client. `java` (HttpURLConnection) needs a JDK, `node` (fetch) version 18."""
 
 Refused = Callable[[Service, int], str]
-"""Gives a token whose uploads a service refuses for so many runs."""
+"""Returns a token whose uploads a service refuses for this number of runs."""
 
 
 def nobody(service: Service, runs: int) -> str:

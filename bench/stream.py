@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 UPLOAD = "urn:xmpp:http:upload:0"
 WINDOW = 8
-"""Requests that wait for their answer at once."""
+"""How many requests wait for an answer at the same time."""
 Slot = tuple[str, str, dict[str, str]]
 """Path and query to PUT at, path to GET from, headers to send."""
 

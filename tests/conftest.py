@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 ORDER = ("unit", "api", "attack", "xmpp", "front", "storage", "faults", "torture")
-"""What is quick and tells most comes first; files beside these folders come before the last three."""
+"""Quick tests that find most faults come first. Files outside of these folders come before the last three."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

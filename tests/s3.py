@@ -25,7 +25,7 @@ KEY, SECRET, BUCKET = "gallery-key", "gallery-secret", "gallery"
 PORTS = 10
 """One for the gateway, one for the monitor, the rest for the disk's daemon."""
 QUESTIONS = 32
-"""Objects that together lie in every part of the disk, as good as surely."""
+"""So many objects that almost certainly some are in every part of the disk."""
 
 
 @cache

@@ -144,7 +144,7 @@ def film(container: str = "mp4", codec: str = "libx264", width: int = 320, heigh
          colour: tuple[int, int, int] | None = None, *, frames: Sequence[Image.Image | av.VideoFrame] = (),
          pixels: str = "yuv420p", aspect: Fraction | None = None, options: dict[str, str] | None = None,
          muxer: dict[str, str] | None = None) -> bytes:  # fmt: skip
-    """A short film of `quarters`, of one colour, or of these frames: 10 a second, or 25 where a codec knows no 10.
+    """A short film of `quarters`, of one colour, or of these frames: 10 a second, or 25 if a codec does not allow 10.
 
     `aspect`: width of a pixel by its height. `options`, `muxer`: FFmpeg's, of the codec and of the container.
     """

@@ -34,7 +34,7 @@ PROGRAM = str(Path(sys.executable).with_name("media-gallery"))
 MIB = 1024 * 1024
 T = TypeVar("T")
 PATIENCE = 2 * DEADLINE
-"""Seconds for one answer, or for one command: what they wait for has a deadline itself."""
+"""Seconds for one answer or command. It is long, since what they wait for has its own deadline."""
 RATES = (
     "UPLOAD",
     "SLOT",
@@ -79,7 +79,7 @@ def http_client(base_url: str = "", headers: dict[str, str] | None = None) -> ht
 
 
 anyone = http_client()
-"""Somebody without a token."""
+"""A client without a token."""
 
 
 class Service:

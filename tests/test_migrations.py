@@ -121,7 +121,7 @@ INSERT INTO links (id, account_id, blob_id, slot_id, name, folded, size, media_t
                    thumbnails, created_at)
 VALUES (1, 1, 1, '{slot}', 'kept.txt', 'kept.txt', 4, 'text/plain', 'file', 'file', '{{}}', TRUE, 1)
 """
-"""As each schema so far could have it."""
+"""Rows that each earlier schema could hold."""
 
 
 @pytest.mark.parametrize("revision", migrate.revisions()[:-1])

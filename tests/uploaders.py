@@ -28,13 +28,13 @@ class Upload:
     size: int
     mode: str = "whole"
     ca_file: Path | None = None
-    """Whom to trust besides the system, where `url` is https."""
+    """A certificate to trust, besides those of the system, if `url` is https."""
     pause: float = 0.0
     """Seconds before each piece of 64 KiB, for a client on a slow line."""
 
 
 Client = Callable[[Upload, int], Iterator[str]]
-"""Makes so many uploads one after another, and tells of each."""
+"""Makes this number of uploads one after another, and yields a line for each."""
 
 
 def pieces(upload: Upload) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ ALWAYS = {
 }
 FOREVER = "public, max-age=31536000, immutable"
 SIZES = (0, 1, 4096, 64 * 1024, 64 * 1024 + 1, MIB, 5 * MIB)
-"""Around the ways a file is sent: at once, by path, in pieces."""
+"""Sizes around the limits between the ways to send a file: at once, by path, in pieces."""
 
 
 @pytest.fixture(scope="module")

@@ -74,12 +74,12 @@ WAYS: dict[str, Callable[[Target], dict[str, Any]]] = {
     "its address": lambda t: {"jid": f"{t.user.jid.upper()}/phone", "value": 1},
     "token": lambda t: {"token_id": t.token_id},
 }
-"""How Anna names what Boris has."""
+"""How Anna can name what Boris has."""
 
 NAMED = ("id", "ids", "avatar", "url", "avatar's url")
 NO_SUCH = dict.fromkeys(NAMED, 404)
 UNFIT = dict.fromkeys(("hash", "sha-256", "avatar's hash", "name", "url", "avatar's url"), 400)
-"""An upload's size and digest are those of its own bytes, and its file comes once."""
+"""Refused: an upload's size and digest are those of its own bytes, and its file comes once."""
 FOREIGN: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "account/tokens"): {"": 200},
     ("DELETE", "account/tokens"): {"": 400, "token": 404},
@@ -98,7 +98,7 @@ FOREIGN: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "avatar"): {"": 200},
     ("DELETE", "avatar"): {"": 400, "id": 404, "avatar": 404},
 }  # fmt: skip
-"""What each call answers to each of these ways; `""` stands for the ways that are not named."""
+"""The status of each call for each of these ways. `""` stands for all ways that are not listed."""
 CALLS = sorted(FOREIGN)
 
 

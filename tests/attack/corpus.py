@@ -184,7 +184,7 @@ def cut(kind: str, length: int = 0) -> bytes:
 
 
 PICTURE: dict[str, Any] = {"thumbnail": True, "avatar": (201,)}
-"""What a good picture gets, and one that only carries something beside it."""
+"""The answers for a good picture, and for one that only carries something else, too."""
 SHOWN_WHEN_CUT = ("jpeg", "png", "gif", "tiff")
 JPEG, PNG, GIF, SVG, MP4, WEBM = "image/jpeg", "image/png", "image/gif", "image/svg+xml", "video/mp4", "video/webm"
 PAGE, XML, SCRIPT, PDF = "text/html", "application/xhtml+xml", "text/javascript", "application/pdf"

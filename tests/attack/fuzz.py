@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["media_gallery.http", "media_gallery.mo
     from tests.attack.targets import Parsers
 
 FAULTS = Path(".hypothesis")
-"""Where the bytes that made a fault are kept, beside those of hypothesis."""
+"""The folder for bytes that caused a fault, beside those of hypothesis."""
 SEEDS = {
     "multipart": [
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nx\r\n--b--\r\n',

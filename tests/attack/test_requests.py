@@ -230,7 +230,7 @@ LABELS: dict[str, set[str]] = {
     "kind": {"image", "video", "avatar"},
     "outcome": {"made", "failed", "sent", "unsent", "used", "refused"},
 }
-"""All values of the labels of metrics: each is kept for good, so nothing that anybody may invent must become one."""
+"""All values of the labels of metrics. Each stays in memory, so no value that a client invents may become one."""
 
 
 def invented(service: Service) -> set[tuple[str, str]]:

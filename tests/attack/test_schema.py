@@ -22,7 +22,7 @@ from tests.service import Service, User
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
-"""Requests a call is asked with; `make fuzz` sets more."""
+"""Requests for each call; `make fuzz` sets more."""
 SCHEMA = schemathesis.openapi.from_dict(document(API, "http://gallery"))
 SCHEMA.config.generation.update(modes=list(schemathesis.GenerationMode))
 

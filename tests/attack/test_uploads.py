@@ -21,7 +21,7 @@ HEADERS = {
     "X-Robots-Tag": "noindex",
 }
 CARRIED = (b"<script", b"Set-Cookie", b"PK\x03\x04", b"index.html")
-"""What hostile pictures carry, and no picture of ours does."""
+"""Content of hostile pictures that must not be in any picture that we make."""
 
 
 @pytest.fixture(scope="module")

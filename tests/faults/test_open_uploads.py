@@ -26,7 +26,7 @@ from tests.faults.raw import END, Raw, part
 from tests.service import MIB, Service, User, assert_error
 
 BODY = part("file", os.urandom(3 * MIB), "held.bin")[:-2]
-"""All of an upload but its end."""
+"""An upload without its end."""
 
 
 @pytest.fixture(scope="module")

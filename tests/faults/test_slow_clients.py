@@ -18,7 +18,7 @@ from tests.waiting import DEADLINE, wait_until
 pytestmark = pytest.mark.same_everywhere
 
 IDLE = 2500
-"""Connections held for nothing: more than wait to be accepted."""
+"""The number of idle connections: more than can wait to be accepted."""
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ from tests.slots import Slots
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
 OWN = {"date", "server", "connection", "transfer-encoding"}
-"""Headers that belong to whoever speaks, not to what is said."""
+"""Headers that depend on the server that answers, not on the file."""
 KNOWN = ("Cache-Control", "X-Content-Type-Options", "Content-Security-Policy", "Cross-Origin-Resource-Policy",
          "X-Robots-Tag", "Accept-Ranges", "Content-Type", "Content-Length", "Access-Control-Allow-Origin",
          "Access-Control-Expose-Headers")  # fmt: skip
-"""What nginx says of a file that it finds by itself."""
+"""Headers that nginx makes itself for a file that it serves from the tree."""
 
 
 @pytest.fixture(scope="module")

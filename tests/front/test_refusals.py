@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(PROGRAM is None or CURL is None, reason="nginx or curl is not installed"),
 ]
 SIZE = 8 * MIB
-"""More than lies in the buffers of two systems, so that who is not read any more cannot send it."""
+"""More than the buffers of two systems hold, so a client cannot send it if nobody reads."""
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from tests.tcp import Way
 from tests.waiting import DEADLINE
 
 TIMEOUT = 3
-"""Seconds for which the store of a shaky service may stand still. A busy machine may stand still for as long: what
-shall be taken is sent until it is.
+"""Seconds for which the store of a shaky service may pause. A busy machine may pause for as long, so tests send
+an upload again until it is taken.
 """
 LIMITS = {"MAX_FILE_SIZE": "60 MiB", "DEFAULT_QUOTA": "500 MiB"}
 

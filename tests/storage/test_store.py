@@ -23,7 +23,7 @@ from media_gallery.storage.staging import BATCH, CACHED
 from tests.service import anyone
 
 INTERFACES = {"local": {"tree", "files"}, "s3": {"addresses"}}
-"""The stores, and which of the further interfaces each has."""
+"""The stores, and which of the optional interfaces each has."""
 
 
 @pytest.fixture(params=INTERFACES)

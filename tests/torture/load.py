@@ -15,9 +15,9 @@ from tests import samples
 from tests.torture.ledger import Arriving, Ending, Leaving, Ledger
 
 LARGE = 700_000
-"""Bytes that pass through staging, where smaller ones stay in memory."""
+"""A size that passes through staging; smaller files stay in memory."""
 MANY = 25
-"""Files of an account above which deletions become likelier, so that reading all of them stays quick."""
+"""If an account has more files, deletions become more likely, so that reading all files stays quick."""
 
 
 class Unanswered(Exception):

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(0)  # the long forms take long; each single wai
 CLIENTS = 6
 GRACE = "1 h"
 _XMPP = {"XMPP_JID": "gallery.localhost", "XMPP_COMPONENT_SECRET": "none", "XMPP_COMPONENT_PORT": "1"}
-"""A courier whose server is never there: it is killed with the others."""
+"""Settings for a courier without a server, so that it is killed with the other processes."""
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ report.send(json.dumps(told).encode())
 """
 HARMLESS = {"compute", "thread"}
 ANYHOW = {"overwrite", "grow", "descriptors", "loosen"}
-"""What limits forbid, whatever the machine lacks; with them nothing is written to a file either."""
+"""What limits forbid on every machine. With them, no file can be written, either."""
 EVERYTHING = ANYHOW | {"read", "list", "write", "truncate", "remove", "connect", "local", "fork", "start", "signal"}
 EVERYTHING |= {"share", "stack", "bind", "slow"}
 

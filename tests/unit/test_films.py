@@ -114,7 +114,7 @@ TURNED = {
     (0.7071, 0.7071, -0.7071, 0.7071): (RED, GREEN, BLUE, WHITE), (0, 0, 0, 0): (RED, GREEN, BLUE, WHITE),
     (0.9999, 0.01, -0.01, 0.9999): (RED, GREEN, BLUE, WHITE),
 }  # fmt: skip
-"""Display matrices, and the corners that players show; none where a film is not turned by quarters."""
+"""Display matrices, and the corners that players show. Only quarter turns count; other angles are ignored."""
 
 
 @pytest.mark.parametrize(("matrix", "corners"), TURNED.items())

@@ -31,9 +31,9 @@ from tests.service import empty_database
 
 SOURCE = Path(media_gallery.__file__).parent
 MANY, NEAR, PAGE = 1000, 20, 10
-"""Links of the account that has many; those that a list may pass over in the loop here; and on a page."""
+"""Links of the account that has many; links that a list may skip in the loop; links on a page."""
 STEPS = 60 * NEAR
-"""Steps that one call may take in the loop, some for each link that it may pass over: MANY would take thousands."""
+"""Steps that one call may take in the loop. It needs some for each link that it skips, thousands for MANY."""
 
 
 @dataclass

@@ -36,7 +36,7 @@ modules:
 
 
 READY = "ready"
-"""A file that is there once a node has its accounts."""
+"""A file that exists once a node has its accounts."""
 
 
 def node(directory: Path, accounts: dict[str, str]) -> tuple[list[Any], dict[str, str]]:

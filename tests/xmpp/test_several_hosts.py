@@ -23,7 +23,7 @@ from tests.xmpp.test_sign_in import ask
 from tests.xmpp.test_slots import asked, put_of, wanted
 
 DENIED = "Second component attempted to connect"
-"""What Prosody says of a component whose place is taken."""
+"""The error of Prosody if a component is already connected."""
 
 
 @pytest.fixture(scope="module")
