@@ -89,7 +89,7 @@ class Run:
     def uploads(
         self, name: str, unit: str, size: int, count: int, measure: Callable[[Target], float]
     ) -> Iterator[Figure]:
-        """By our form, and by PUT as the peers."""
+        """Two figures: ours by our form and by PUT, each beside the peers."""
 
         def prepared(peer: Peer) -> float:
             peer.prepare(size, count)

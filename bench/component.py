@@ -1,4 +1,4 @@
-"""A bare XMPP server for one component (XEP-0114), which asks it for upload slots as fast as it gives them."""
+"""A bare XMPP server for one component (XEP-0114). It asks for upload slots as fast as the component gives them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.stream import UPLOAD, WINDOW
 COMPONENT = "upload.localhost"
 SECRET = "bench"
 PATIENCE = 60
-"""Seconds until the component must have come, and for each answer."""
+"""Seconds to wait for the component, and for each answer."""
 
 
 class Server:
-    """Listens at `port` from the start on. Raises RuntimeError if the component says anything but what it should."""
+    """Listens at `port` from the start. Raises RuntimeError if the component says anything unexpected."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -33,12 +33,12 @@ class Server:
                 one.close()
 
     def settings(self) -> dict[str, object]:
-        """Those of a service that is to connect here."""
+        """The settings of a service that connects here."""
         return {"SLOTS": "true", "XMPP_JID": COMPONENT, "XMPP_COMPONENT_SECRET": SECRET,
                 "XMPP_COMPONENT_HOST": "127.0.0.1", "XMPP_COMPONENT_PORT": self.port}  # fmt: skip
 
     def accept(self) -> None:
-        """Wait for the component, and let it in, whatever its secret."""
+        """Wait for the component, and accept it with any secret."""
         self._stream, _ = self._listening.accept()
         self._stream.settimeout(PATIENCE)
         self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -51,7 +51,7 @@ class Server:
         self._stream.sendall(b"<handshake/>")
 
     def _came(self, mark: bytes) -> int:
-        """Read what is there; how many times `mark` came with it."""
+        """Read what has come; return how many times it has `mark`."""
         assert self._stream
         piece = self._stream.recv(65536)
         if not piece:
@@ -66,7 +66,7 @@ class Server:
             pass
 
     def slots_per_second(self, size: int, count: int) -> float:
-        """How fast it answers so many requests, of which WINDOW wait for their answers at once."""
+        """How many requests it answers per second, if up to WINDOW of them wait at the same time."""
         assert self._stream
         asked = [
             f"<iq type='get' to='{COMPONENT}' from='bench@localhost/x' id='{number}'><request xmlns='{UPLOAD}'"

@@ -58,7 +58,7 @@ class Gallery:
 
 @dataclass
 class Slots:
-    """Our PUT, to slots that are signed here instead of asked for."""
+    """Our PUT, to slots that are signed here without a request."""
 
     port: int
     jid: str
