@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 
 FIRST = 10_000
 _given: list[socket.socket] = []
@@ -75,4 +75,4 @@ def wait_for_ports(
         assert process.poll() is None, log()
         return all(map(listens, ports)) and (ready is None or ready.exists())
 
-    wait_until(there, log)
+    wait_until(there, log, deadline=3 * DEADLINE)  # some need most of a minute of processor for it
