@@ -235,7 +235,7 @@ async def _publish_all(db: Database, store: BlobStore, progress: Progress) -> No
     while batch := await db.scan(lambda c, after=after: upkeep.links_after(c, after)):  # type: ignore[misc]
         after = batch[-1].id
         for link in batch:
-            if tree:
+            if tree and link.belongs_in_tree:
                 await tree.publish(link.blob.key, Slot.of(link, link.blob))
         progress("links", len(batch))
 

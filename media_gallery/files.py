@@ -62,9 +62,15 @@ class Content:
     """What to send: a link's file, or `thumbnail` with its bytes; `placeholder` if the thumbnail could not be made."""
 
     link: Link
+    now: int
     thumbnail: str | None = None
     data: bytes | None = None
     placeholder: bool = False
+
+    @property
+    def left(self) -> int | None:
+        """Whole seconds until it is gone; None: it stays."""
+        return None if self.link.expires_at is None else (self.link.expires_at - self.now) // 1_000_000
 
 
 class Files:
@@ -79,16 +85,17 @@ class Files:
 
     async def find(self, slot_id: str, name: str) -> Content:
         """What is at a public address. Raises NotFound."""
-        link = await self.db.read(lambda c: links.find_by_slot(c, slot_id)) if SLOT_ID.fullmatch(slot_id) else None
+        now = self.clock()
+        link = await self.db.read(lambda c: links.find_by_slot(c, slot_id, now)) if SLOT_ID.fullmatch(slot_id) else None
         if link is None:
             raise NotFound
         cleaned = name if OWN_SLOT_ID.fullmatch(slot_id) else clean_name(name)  # others do not clean names in slots
         for spelled in dict.fromkeys((name, unquote(name), cleaned)):  # COMPAT: iOS encodes names twice
             if spelled == link.name:
-                return Content(link)
+                return Content(link, now)
             if stored := link.thumbnail_files(link.blob).get(spelled):
                 data = await self._thumbnail(link, stored)
-                return Content(link, thumbnail=stored, data=data, placeholder=data is None)
+                return Content(link, now, thumbnail=stored, data=data, placeholder=data is None)
         raise NotFound
 
     async def address(self, link: Link, disposition: str) -> tuple[str, float] | None:
@@ -262,6 +269,14 @@ class Files:
 
     async def _ids_after(self, account: AccountId, wanted: Filter, after: int, last: int) -> Sequence[int]:
         return await self.db.scan(lambda c: links.select_ids(c, account, wanted, after, last))
+
+    async def delete_expired(self, until: int) -> int:
+        """Remove the links of all accounts that expire until then, in microseconds since 1970; how many."""
+        count = 0
+        while expired := await self.db.scan(lambda c: upkeep.list_expired(c, until)):
+            for account, ids in expired.items():
+                count += await self.delete_ids(account, ids)
+        return count
 
     async def delete_ids(self, account: AccountId, ids: Sequence[int]) -> int:
         """Remove the account's links among `ids`, and the bytes that no other link needs; how many links."""

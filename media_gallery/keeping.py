@@ -174,7 +174,7 @@ class Keeper:
         return await self.db.write(transaction)
 
     async def _publish(self, link: NewLink, blob: NewBlob) -> None:
-        if self.store.tree:
+        if self.store.tree and link.belongs_in_tree:
             await self.store.tree.publish(blob.key, Slot.of(link, blob))
 
     async def _take_back(self, entry: Entry, slots: list[str], keys: Sequence[str] = ()) -> None:

@@ -44,6 +44,7 @@ class Swept:
     """What a sweep removed."""
 
     expired: int = 0
+    links: int = 0
     trashed: int = 0
     accounts: int = 0
     staged: int = 0
@@ -131,11 +132,13 @@ class Maintenance:
             log.info("the tree of links was looked over", links=report.links, published_anew=report.repaired)
 
     async def _sweep(self, at_once: bool) -> Swept:
-        """Expired codes and tokens, bytes in the trash, accounts whose deletion was cut short."""
+        """Expired codes, tokens and links, bytes in the trash, accounts whose deletion was cut short."""
         swept = Swept()
         swept.expired = await self.db.write(
             lambda c: account_queries.delete_expired(c, self.clock()), long=True, frees=True
         )
+        # Those of the next round, too: they must be gone at their time, and may be gone before it.
+        swept.links = await self.files.delete_expired(self.clock() + int(PERIOD * 1_000_000))
         swept.accounts = await self.accounts.finish_all_closing(at_once)
         while keys := await self.db.scan(upkeep.list_trash):
             await self._empty(keys)
@@ -311,7 +314,7 @@ class Maintenance:
         while links := await self._after(upkeep.links_after, after):
             after = links[-1].id
             for link in links:
-                if tree:
+                if tree and link.belongs_in_tree:
                     await self._check_link(tree, link, report, repair)
             report.links += len(links)
             progress("links", len(links))
@@ -328,7 +331,7 @@ class Maintenance:
 
     async def _is_there(self, link: Link) -> bool:
         """Whether the link still exists."""
-        return await self.db.read(lambda c: find_by_slot(c, link.slot_id)) is not None
+        return await self.db.read(lambda c: find_by_slot(c, link.slot_id, self.clock())) is not None
 
     async def _check_counts(self, report: Report, repair: bool, progress: Progress) -> None:
         async def recount_blob(c: Connection, blob: int) -> None:

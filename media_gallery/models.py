@@ -232,7 +232,10 @@ class Blob(NewBlob):
 
 @dataclass(frozen=True, slots=True)
 class NewLink:
-    """A link that is about to be made: its public directory, and what it says of its file."""
+    """A link that is about to be made: its public directory, and what it says of its file.
+
+    `expires_at`: from when on it is gone, in microseconds since 1970; None: it stays.
+    """
 
     slot_id: str
     name: str
@@ -240,6 +243,12 @@ class NewLink:
     context: Context
     metadata: dict[str, Any]
     thumbnails: bool
+    expires_at: int | None = field(default=None, kw_only=True)
+
+    @property
+    def belongs_in_tree(self) -> bool:
+        """Whether other web servers may serve it: they do not know when a file is gone."""
+        return self.expires_at is None
 
     @property
     def category(self) -> Category:

@@ -17,6 +17,7 @@ class Offer:
     """What a client says about a file. `part_type` is the type that the transport tells; `media_type` is preferred.
 
     `slot_id`: the slot, if one was given out for the file before. `unchanged`: an avatar, too, is kept as it came.
+    `expires_at`: when the file is to be gone, in microseconds since 1970.
     """
 
     name: str = "_"
@@ -29,6 +30,7 @@ class Offer:
     thumbnails: bool = True
     slot_id: str = ""
     unchanged: bool = False
+    expires_at: int | None = None
 
     @property
     def says_type(self) -> bool:
@@ -52,7 +54,9 @@ class Offer:
     def link(self, media_type: str, context: Context) -> NewLink:
         """The link that the file gets, with this type and context."""
         slot_id = self.slot_id or new_slot_id()
-        return NewLink(slot_id, self.name, media_type, context, self.metadata, self.thumbnails)
+        return NewLink(
+            slot_id, self.name, media_type, context, self.metadata, self.thumbnails, expires_at=self.expires_at
+        )
 
 
 def new_slot_id() -> str:

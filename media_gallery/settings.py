@@ -159,6 +159,10 @@ class Settings(BaseSettings):
         " and keeps in its database",
     )
 
+    ephemeral_lifetime: Seconds = Field(
+        30 * 86400, ge=1, description="How long a file is kept at most that a client uploads as ephemeral (XEP-0363)"
+    )
+
     rates_url: str = Field(
         "",
         description="Where rates are counted; empty: in a file, for one host. `redis://host:6379/0` for several hosts"

@@ -49,7 +49,7 @@ def stats(*, config: Config = None, as_json: AsJson = False) -> None:
 def gc(
     *, older_than: str | None = None, all_lost: bool = False, config: Config = None, as_json: AsJson = False
 ) -> None:
-    """Remove what no link needs: unfinished uploads, bytes and links without a row, expired codes and tokens.
+    """Remove what no link needs: unfinished uploads, bytes and links without a row, expired codes, tokens and links.
 
     Parameters
     ----------

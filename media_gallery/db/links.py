@@ -39,7 +39,8 @@ IDS = 10_000
 _ORDER_COLUMNS = {order: f"l.{order}" for order in LINK_ORDERS} | {"name": "l.folded"}
 _BLOB = "b.id, b.key, b.size, b.sha256, b.sha1, b.width, b.height, b.decodable"
 _LINK = (
-    f"l.id, l.account_id, l.slot_id, l.name, l.media_type, l.context, l.metadata, l.thumbnails, l.created_at, {_BLOB}"
+    "l.id, l.account_id, l.slot_id, l.name, l.media_type, l.context, l.metadata, l.thumbnails, l.created_at,"
+    f" l.expires_at, {_BLOB}"
 )
 _FROM = "FROM links l JOIN blobs b ON b.id = l.blob_id"
 
@@ -50,9 +51,11 @@ def _blob(row: Row) -> Blob:
 
 
 def _link(row: Row) -> Link:
-    id_, account, slot_id, name, media_type, context, metadata, thumbnails, created_at, *blob = row
-    known, thumbnails = _metadata(metadata), bool(thumbnails)
-    return Link(slot_id, name, media_type, context, known, thumbnails, id_, account, created_at, _blob(blob))
+    id_, account, slot_id, name, media_type, context, metadata, thumbnails, created_at, expires_at, *blob = row
+    return Link(
+        slot_id, name, media_type, context, _metadata(metadata), bool(thumbnails), id_, account, created_at,
+        _blob(blob), expires_at=expires_at,
+    )  # fmt: skip
 
 
 def _metadata(text: str) -> dict[str, Any]:
@@ -100,17 +103,19 @@ async def insert_link(
     """
     row = await c.one(
         "INSERT INTO links (account_id, blob_id, slot_id, name, folded, size, media_type, context, category, metadata,"
-        " thumbnails, created_at, awaited_until)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+        " thumbnails, created_at, awaited_until, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
         " ON CONFLICT (slot_id) DO NOTHING RETURNING id",
         account, blob.id, new.slot_id, new.name, folded(new.name), blob.size, new.media_type, new.context,
         new.category, msgspec.json.encode(new.metadata).decode(), new.thumbnails, now, awaited_until,
+        new.expires_at,
     )  # fmt: skip
     if row is None:
         raise Conflict
     return Link(
-        new.slot_id, new.name, new.media_type, new.context, new.metadata, new.thumbnails, row[0], account, now, blob
-    )
+        new.slot_id, new.name, new.media_type, new.context, new.metadata, new.thumbnails, row[0], account, now, blob,
+        expires_at=new.expires_at,
+    )  # fmt: skip
 
 
 async def find_awaited(
@@ -170,12 +175,15 @@ async def read_links(c: Connection, rest: str, *args: Any) -> list[Link]:
     return [_link(row) for row in await c.all(f"SELECT {_LINK} {_FROM} {rest}", *args)]
 
 
-async def find_by_slot(c: Connection, slot_id: str) -> Link | None:
-    """The link at a public address: the only look-up without an account. Links of closed accounts are not found."""
+async def find_by_slot(c: Connection, slot_id: str, now: int) -> Link | None:
+    """The link at a public address: the only look-up without an account. Links of closed accounts are not found, nor
+    those that have expired.
+    """
     row = await c.one(
-        f"SELECT {_LINK} {_FROM} JOIN accounts a ON a.id = l.account_id WHERE l.slot_id = $1 AND a.jid IS NOT NULL",
-        slot_id,
-    )
+        f"SELECT {_LINK} {_FROM} JOIN accounts a ON a.id = l.account_id"
+        " WHERE l.slot_id = $1 AND a.jid IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > $2)",
+        slot_id, now,
+    )  # fmt: skip
     return _link(row) if row else None
 
 

@@ -99,10 +99,13 @@ links = Table(
     Column("thumbnails", Boolean, nullable=False),  # whether the link offers any
     Column("created_at", Big, nullable=False),
     Column("awaited_until", Big),  # for a slot hit: until when an upload may take it over
+    Column("expires_at", Big),  # NULL: it stays
     sqlite_autoincrement=True,
 )
 _awaited = text("awaited_until IS NOT NULL")
 Index("links_awaited", links.c.account_id, links.c.blob_id, sqlite_where=_awaited, postgresql_where=_awaited)
+_expiring = text("expires_at IS NOT NULL")
+Index("links_expiring", links.c.expires_at, sqlite_where=_expiring, postgresql_where=_expiring)
 # Each ends with the category, so that a list without avatars is read from the index alone, in order.
 Index("links_by_time", links.c.account_id, links.c.created_at, links.c.id, links.c.category)
 Index("links_by_id", links.c.account_id, links.c.id, links.c.category)

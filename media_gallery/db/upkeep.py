@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from media_gallery.db import Connection, Row
 from media_gallery.db.links import read_links
-from media_gallery.models import Link
+from media_gallery.models import AccountId, Link
 
 STEP = 1000
 """Rows read at a time."""
@@ -22,6 +22,16 @@ async def list_trash(c: Connection) -> list[str]:
 
 async def empty_trash(c: Connection, keys: Sequence[str]) -> None:
     await c.run(f"DELETE FROM trash WHERE key {c.among('$1')}", list(keys))
+
+
+async def list_expired(c: Connection, until: int) -> dict[AccountId, list[int]]:
+    """Ids of links that expire until then, by account: as many as are removed at a time."""
+    found: dict[AccountId, list[int]] = defaultdict(list)
+    for account, link in await c.all(
+        "SELECT account_id, id FROM links WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2", until, STEP
+    ):
+        found[AccountId(account)].append(link)
+    return found
 
 
 async def needed_keys(c: Connection, keys: Sequence[str]) -> set[str]:

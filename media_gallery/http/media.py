@@ -20,7 +20,8 @@ from media_gallery.media_types import THUMBNAIL_TYPES, is_safe_inline
 PLACEHOLDER = (Path(__file__).parent / "placeholder.webp").read_bytes()
 AT_ONCE = 64 * 1024
 """Up to so many bytes are read and sent as one message: that is faster than to hand over a file."""
-_FOREVER = "public, max-age=31536000, immutable"
+_YEAR = 31_536_000
+_FOREVER = f"public, max-age={_YEAR}, immutable"
 
 
 async def media(call: Call) -> Response:
@@ -53,7 +54,8 @@ async def media(call: Call) -> Response:
     if data is not None:
         return Response(data[start:end], status, headers)
     if address := await files.address(link, headers["Content-Disposition"]):
-        return _redirect(*address)
+        url, lifetime = address
+        return _redirect(url, lifetime if content.left is None else min(lifetime, content.left))
     pieces = files.read(link, start, end)
     if end - start <= AT_ONCE:
         return Response(b"".join([piece async for piece in pieces]), status, headers)
@@ -90,7 +92,7 @@ def _headers(content: Content) -> dict[str, str]:
         "Content-Disposition": "inline" if thumbnail else disposition(link.media_type, link.name),
         "ETag": f'"{link.blob.sha256}{"-" + thumbnail if thumbnail else ""}"',
         "Last-Modified": formatdate(link.created_at // 1_000_000, usegmt=True),
-        "Cache-Control": _FOREVER,
+        "Cache-Control": _FOREVER if content.left is None else f"public, max-age={min(content.left, _YEAR)}",
         "Accept-Ranges": "bytes",
     }
 

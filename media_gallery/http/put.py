@@ -12,6 +12,7 @@ from media_gallery.http.request import Call, chunks
 from media_gallery.models import Jid
 from media_gallery.names import clean_name
 from media_gallery.offers import Offer
+from media_gallery.quantities import LAST
 from media_gallery.slot_tokens import Claims
 
 
@@ -36,7 +37,7 @@ async def put(call: Call) -> Response:
             if upload.received.size + len(chunk) > size:
                 raise TooLarge(_OTHER_SIZE)
             await upload.write(chunk)
-        await upload.finish(_offer(request, claims))
+        await upload.finish(_offer(call, claims))
     return Response(None, 201, PRIVATE)
 
 
@@ -57,7 +58,16 @@ def _check_head(request: Request, claims: Claims) -> None:
         raise BadRequest("The media type is not the one that the slot was asked for")
 
 
-def _offer(request: Request, claims: Claims) -> Offer:
+def _end(call: Call, claims: Claims) -> int | None:
+    """When the file is to be gone, in microseconds since 1970: as the slot says, and if it is ephemeral, as we do."""
+    ends = [] if claims.expires is None else [min(claims.expires, LAST // 1_000_000) * 1_000_000]
+    if claims.purpose == "ephemeral":
+        ends.append(claims.iat * 1_000_000 + int(call.services.settings.ephemeral_lifetime * 1_000_000))
+    return min(ends, default=None)
+
+
+def _offer(call: Call, claims: Claims) -> Offer:
+    request = call.request
     return Offer(
         name=clean_name(claims.filename),
         size=claims.filesize,
@@ -66,4 +76,5 @@ def _offer(request: Request, claims: Claims) -> Offer:
         context="avatar" if claims.purpose == "profile" else None,
         slot_id=claims.slot,
         unchanged=True,
+        expires_at=_end(call, claims),
     )

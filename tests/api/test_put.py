@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,9 +18,10 @@ from PIL import Image
 
 from media_gallery.app import Gallery
 from media_gallery.db import Connection, links
-from media_gallery.errors import Conflict
+from media_gallery.errors import Conflict, NotFound
 from media_gallery.models import Jid, NewLink
 from media_gallery.offers import Offer
+from media_gallery.slot_tokens import Purpose
 from tests import samples
 from tests.service import MIB, Service, User, anyone, assert_error
 from tests.slots import Slots
@@ -222,6 +225,46 @@ def test_only_an_image_can_be_an_avatar(slots: Slots, anna: User) -> None:
     url, token = slots.give(anna, b"secret", "face.bin", filetype="application/octet-stream", purpose="profile")
     kept(put(url, token, b"secret"))
     assert anna.items("avatar/") == [] and [item["file"] for item in anna.items()] == [url]
+
+
+def test_what_expires_is_gone_at_its_time(slots: Slots, anna: User) -> None:
+    data, end = samples.picture("jpeg"), int(time.time()) + 3600
+    url, token = slots.give(anna, data, "photo.jpg", expires=end)
+    kept(put(url, token, data))
+    [item] = anna.items()
+    assert not [name for name in slots.service.stored("links") if item["slot_id"] in name]
+    assert anyone.get(anna.upload(data)["file"]).headers["Cache-Control"].endswith("immutable")
+    for address in (url, item["thumbnail"]["url"]):
+        answer = anyone.get(address, follow_redirects=True)
+        told = re.search(r"max-age=(\d+)", answer.headers.get("Cache-Control", "max-age=0"))
+        assert answer.status_code == 200 and told and int(told[1]) <= 3600
+        assert "immutable" not in answer.headers.get("Cache-Control", "")
+
+    async def later(gallery: Gallery) -> None:
+        gallery.files.clock = gallery.maintenance.clock = lambda: (end + 1) * 1_000_000
+        with pytest.raises(NotFound):
+            await gallery.files.find(item["slot_id"], "photo.jpg")
+        await gallery.maintenance.tidy()
+
+    slots.service.within(later)
+    assert_error(anyone.get(url), 404)
+    assert anna.used() == len(data)
+    [left] = anna.items()
+    assert anyone.get(left["file"], follow_redirects=True).content == data
+
+
+@pytest.mark.parametrize(("purpose", "expires", "days"), [("ephemeral", None, 30), ("ephemeral", 86400, 1),
+                                                         ("ephemeral", 100 * 86400, 30), ("message", 86400, 1),
+                                                         ("permanent", None, None)])  # fmt: skip
+def test_how_long_a_file_is_kept(
+    slots: Slots, anna: User, purpose: Purpose, expires: int | None, days: int | None
+) -> None:
+    now = int(time.time())
+    url, token = slots.give(anna, b"bytes", iat=now, purpose=purpose, expires=expires and now + expires)
+    kept(put(url, token, b"bytes"))
+    slot_id = url.split("/")[-2]
+    found = slots.service.within(lambda gallery: gallery.files.find(slot_id, "photo.bin"))
+    assert found.link.expires_at == (days and (now + days * 86400) * 1_000_000)
 
 
 def test_web_clients_may_put(slots: Slots, anna: User) -> None:

@@ -295,7 +295,7 @@ def test_a_wrong_type_does_not_unmake_an_avatar(start_service: Callable[..., Ser
     film = boris.upload(data, "film.mp4", media_type="video/mp4", create_thumbnails="false")
 
     async def race(gallery: Gallery) -> None:
-        stale = await gallery.db.read(lambda c: links.find_by_slot(c, film["slot_id"]))
+        stale = await gallery.db.read(lambda c: links.find_by_slot(c, film["slot_id"], 0))
         assert stale
         anna.avatar(data)
         await gallery.files.decode(replace(stale, thumbnails=True))

@@ -100,7 +100,7 @@ def test_a_link_not_yet_committed_is_counted_too(start_service: Callable[..., Se
     _spoil(service)
 
     async def race(gallery: Gallery) -> None:
-        known = await gallery.db.read(lambda c: links.find_by_slot(c, file["slot_id"]))
+        known = await gallery.db.read(lambda c: links.find_by_slot(c, file["slot_id"], 0))
         assert known
         new = NewLink("ab" * 16, "late", "text/plain", "file", {}, False)
         if gallery.store.tree:
