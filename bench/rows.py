@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from media_gallery.app import Gallery
 from media_gallery.db import Connection
 from media_gallery.models import Jid
@@ -23,11 +25,12 @@ async def fill(c: Connection, first: int, last: int, account: int | None = None)
     """
     series, hexadecimal = _SERIES[c.dialect], _HEX[c.dialect].format
     if account is None:
-        await c.run(
-            f"{series} INSERT INTO accounts (jid, vhost, created_at)"
-            " SELECT 'user' || n || '@example.org', 'example.org', n FROM s",
-            first // OWN, last // OWN - 1,
-        )  # fmt: skip
+        for number in range(first // OWN, last // OWN):
+            jid = f"user{number}@example.org"
+            await c.run(
+                "INSERT INTO accounts (jid, vhost, created_at, jid_sha1) VALUES ($1, 'example.org', $2, $3)",
+                jid, number, hashlib.sha1(jid.encode()).hexdigest(),
+            )  # fmt: skip
     await c.run(
         f"{series} INSERT INTO blobs (id, key, size, sha256, sha1, links, created_at)"
         f" SELECT n, {hexadecimal(32)}, 1000 + n % 100000, {hexadecimal(64)}, {hexadecimal(40)}, 1, n FROM s",

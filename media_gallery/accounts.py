@@ -243,6 +243,12 @@ class Accounts:
             return found.id
         return await self.db.write(lambda c: queries.ensure_account(c, jid.bare, jid.domain, now))
 
+    async def ensure_unnamed(self, jid_sha1: str) -> AccountId:
+        """The account of a bare JID of which only the SHA-1 is known, in hex; it is made if there is none, and its
+        owner's from the first sign-in on.
+        """
+        return await self.db.write(lambda c: queries.ensure_unnamed(c, jid_sha1, self.clock()))
+
     # --- Quota ---
 
     async def get(self, jid: Jid) -> Account:

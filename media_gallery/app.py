@@ -27,6 +27,7 @@ from media_gallery.policy import Allowance, Policy
 from media_gallery.rates import Rates, make_rates
 from media_gallery.settings import Settings
 from media_gallery.slot_tokens import SlotTokens
+from media_gallery.slots import Slots
 from media_gallery.storage import BlobStore, make_store
 from media_gallery.thumbnails import Thumbnailer
 from media_gallery.uploads import Limits, Uploads
@@ -72,7 +73,7 @@ class Gallery:
     accounts: Accounts
     arrivals: Arrivals
     uploads: Uploads
-    slot_tokens: SlotTokens
+    slots: Slots
     maintenance: Maintenance
 
     async def check(self) -> None:
@@ -131,7 +132,8 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
         clock=clock,
         limits=limits,
     )
-    slot_tokens = SlotTokens(db, clock, settings.slot_secret.get_secret_value())
+    tokens = SlotTokens(db, clock, settings.slot_secret.get_secret_value())
+    slots = Slots(signing, uploads, tokens, settings.public_url, clock)
     maintenance = Maintenance(
         db=db,
         store=store,
@@ -143,7 +145,7 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
         grace=settings.gc_grace,
     )
     return Gallery(
-        settings, db, store, thumbnailer, courier, rates, clock, files, signing, arrivals, uploads, slot_tokens,
+        settings, db, store, thumbnailer, courier, rates, clock, files, signing, arrivals, uploads, slots,
         maintenance,
     )  # fmt: skip
 
@@ -190,7 +192,7 @@ async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
 def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
     """The ASGI application; its lifespan starts and stops the parts."""
     gallery = assemble(settings, **replaced)
-    services = Services(settings, gallery.accounts, gallery.files, gallery.uploads, gallery.slot_tokens, gallery.check)
+    services = Services(settings, gallery.accounts, gallery.files, gallery.uploads, gallery.slots, gallery.check)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -212,9 +214,7 @@ async def answering(settings: Settings) -> AsyncIterator[Room]:
     """The room that answers over XMPP. It decodes nothing; it asks the store only whether there is room."""
     gallery = assemble(settings)
     hosts = tuple(settings.slot_hosts) if settings.slots else ()
-    services = XmppServices(
-        settings, gallery.accounts, gallery.uploads, gallery.slot_tokens, gallery.clock, slot_hosts=hosts
-    )
+    services = XmppServices(settings, gallery.slots, gallery.clock, slot_hosts=hosts)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gallery.rates.close)
         await stack.enter_async_context(started(gallery.db, gallery.store))

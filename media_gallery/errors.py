@@ -89,6 +89,16 @@ class Unauthorized(GalleryError):
     russian = "Нужен действительный токен"
 
 
+class LimitReached(GalleryError):
+    """For ejabberd, which asks for slots over HTTP, and tells its users of a limit by this status alone."""
+
+    status = 402
+    error_type = "wait"
+    condition = "resource-constraint"
+    sentence = "A limit is reached"
+    russian = "Достигнут предел"
+
+
 class Forbidden(GalleryError):
     status = 403
     error_type = "auth"
@@ -141,6 +151,14 @@ class Conflict(GalleryError):
     condition = "conflict"
     sentence = "This file has been uploaded already"
     russian = "Этот файл уже загружен"
+
+
+class LengthRequired(GalleryError):
+    status = 411
+    error_type = "modify"
+    condition = "bad-request"
+    sentence = "The upload must tell its length"
+    russian = "Нужно указать длину"
 
 
 class TooLarge(GalleryError):

@@ -159,6 +159,24 @@ class Settings(BaseSettings):
         " and keeps in its database",
     )
 
+    prosody_upload_secret: LongSecret = Field(
+        SecretStr(""),
+        description="The same as `http_upload_external_secret` of Prosody's `mod_http_upload_external`, to take the"
+        " uploads to its slots; 32 characters at least; empty: none",
+    )
+    prosody_upload_owner: str = Field(
+        "", description="JID of the account that gets those uploads, since that module does not tell who uploads"
+    )
+    ejabberd_upload_secret: LongSecret = Field(
+        SecretStr(""),
+        description="The same as `external_secret` of ejabberd's `mod_http_upload`, to take the uploads to its slots;"
+        " 32 characters at least; empty: none",
+    )
+    slot_service_secret: LongSecret = Field(
+        SecretStr(""),
+        description="Part of the address at which ejabberd's `mod_http_upload` may ask for slots (`service_url`); 32"
+        " characters at least; empty: it may not",
+    )
     ephemeral_lifetime: Seconds = Field(
         30 * 86400, ge=1, description="How long a file is kept at most that a client uploads as ephemeral (XEP-0363)"
     )

@@ -27,8 +27,10 @@ accounts = Table(
     Column("used", Big, nullable=False, server_default="0"),
     Column("files", Big, nullable=False, server_default="0"),
     Column("created_at", Big, nullable=False),
+    Column("jid_sha1", Text),  # hex, of the bare JID: all that ejabberd tells of who uploads; NULL with the JID
     sqlite_autoincrement=True,
 )
+Index("accounts_jid_sha1", accounts.c.jid_sha1, unique=True)
 Index("accounts_vhost", accounts.c.vhost, accounts.c.jid)
 
 usage = Table(  # what an account holds by category, changed with the links in one transaction

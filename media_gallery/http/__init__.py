@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from media_gallery.http import account, files, media, multipart, openapi, parameters, put, shapes, status
+from media_gallery.http import account, files, media, multipart, openapi, parameters, put, shapes, slots, status
 from media_gallery.http.middleware import PRIVATE, Cors, Errors, Linger, Observe
 from media_gallery.http.operations import Need, Operation
 from media_gallery.http.request import Call, Services, read_parameters
@@ -65,6 +65,8 @@ API = (
 
 PLAIN: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
     "/media/{slot_id}/{name}": {"GET": media.media, "PUT": put.put},
+    "/media/{before}/{slot_id}/{name}": {"GET": media.media, "PUT": put.put},
+    "/slots/{secret}": {"GET": slots.give},
     "/healthz": {"GET": status.healthz},
     "/readyz": {"GET": status.readyz},
     "/metrics": {"GET": status.metrics_page},

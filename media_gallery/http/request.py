@@ -21,7 +21,7 @@ from media_gallery.files import Files
 from media_gallery.http.proxies import client_address
 from media_gallery.models import Caller
 from media_gallery.settings import Settings
-from media_gallery.slot_tokens import SlotTokens
+from media_gallery.slots import Slots
 from media_gallery.uploads import Uploads
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -38,7 +38,7 @@ class Services:
     accounts: Accounts
     files: Files
     uploads: Uploads
-    slot_tokens: SlotTokens
+    slots: Slots
     check: Callable[[], Awaitable[None]]
 
 

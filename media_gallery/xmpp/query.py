@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, quoteattr
 
-from media_gallery.accounts import Accounts
 from media_gallery.errors import GalleryError
 from media_gallery.settings import Settings
-from media_gallery.slot_tokens import SlotTokens
-from media_gallery.uploads import Uploads
+from media_gallery.slots import Slots
 
 _STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 _PLAIN = re.compile(r"[\w .:/@%#?=+-]*")
@@ -25,9 +23,7 @@ class Services:
     """What the handlers use; made by `app.answering`."""
 
     settings: Settings
-    accounts: Accounts
-    uploads: Uploads
-    slot_tokens: SlotTokens
+    slots: Slots
     clock: Callable[[], int]
     slot_hosts: tuple[str, ...]
     """Domains whose users get slots."""

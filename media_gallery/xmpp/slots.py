@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from xml.etree.ElementTree import Element
@@ -13,9 +13,9 @@ from xml.sax.saxutils import escape
 from media_gallery import media_types
 from media_gallery.errors import BadRequest, GalleryError, TooLarge, TooManyRequests
 from media_gallery.models import Jid
-from media_gallery.names import clean_name, media_url
-from media_gallery.offers import new_slot_id
-from media_gallery.slot_tokens import PURPOSES, VALID, Claims, Purpose
+from media_gallery.names import clean_name
+from media_gallery.slot_tokens import PURPOSES, Purpose
+from media_gallery.slots import Wanted
 from media_gallery.xmpp.query import Query, Refused, written
 
 UPLOAD, OLD_UPLOAD = "urn:xmpp:http:upload:0", "urn:xmpp:http:upload"
@@ -28,17 +28,6 @@ _LONGEST_NAME, _LONGEST_TYPE = 4096, 255
 """Characters of a name before it is shortened, and of a media type."""
 _DIGITS = 30
 """Digits of a size that are read: a number with so many is too large anyway."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file that somebody wants to upload: its size in bytes, `expires` in seconds since 1970."""
-
-    name: str
-    size: int
-    media_type: str
-    purpose: Purpose = "message"
-    expires: int | None = None
 
 
 async def request(query: Query) -> str:
@@ -63,19 +52,10 @@ async def _slot(query: Query, namespace: str, read: Callable[[Element, int], Wan
     services = query.services
     try:
         jid = _sender(query.sender.partition("/")[0])
-        services.accounts.check_allowed(jid, services.slot_hosts)
-        now = services.clock() // 1_000_000
-        wanted = read(query.element, now)
-        await services.uploads.permit(jid.bare, wanted.size)
-        slot = new_slot_id()
-        claims = Claims(
-            sub=jid.bare, slot=slot, filename=wanted.name, filesize=wanted.size, filetype=wanted.media_type, iat=now,
-            exp=now + VALID, expires=wanted.expires, purpose=wanted.purpose,
-        )  # fmt: skip
-        token = await services.slot_tokens.sign(claims)
+        wanted = read(query.element, services.clock() // 1_000_000)
+        return await services.slots.give(jid, wanted, services.slot_hosts)
     except GalleryError as error:
         raise Refused.by(error, query.language, _hint(error, namespace, services.clock())) from error
-    return media_url(services.settings.public_url, slot, wanted.name), token
 
 
 @lru_cache(maxsize=1024)

@@ -140,7 +140,8 @@ def test_every_other_path_is_known(tmp_path: Any) -> None:
     beside = {getattr(route, "path", "") for route in app.routes} - {f"/api/v1{operation.path}" for operation in API}
     assert beside == {*PLAIN, DOCUMENT, DOCUMENT_PAGE}
     assert beside == {
-        "/media/{slot_id}/{name}", "/healthz", "/readyz", "/metrics", "/api/docs", "/api/v1/openapi.json",
+        "/media/{slot_id}/{name}", "/media/{before}/{slot_id}/{name}", "/slots/{secret}", "/healthz", "/readyz",
+        "/metrics", "/api/docs", "/api/v1/openapi.json",
     }  # fmt: skip
 
 

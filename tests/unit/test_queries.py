@@ -179,7 +179,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
         await (use(someone, code, "", "", "192.0.2.1") if use == accounts.sign_in else use(someone, code, "192.0.2.1"))  # type: ignore[call-arg]
     for owner in (caller.jid, f"nobody-{name}@example.org"):
         await uploads.permit(owner, 1)
-    await gallery.slot_tokens.sign(
+    await gallery.slots.tokens.sign(
         Claims(sub=caller.jid, slot="a" * 22, filename="a", filesize=1, filetype="", iat=1, exp=2)
     )
     await gallery.maintenance.tidy()

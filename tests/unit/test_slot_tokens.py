@@ -160,9 +160,9 @@ async def test_all_hosts_sign_with_one_secret(tmp_path: Path) -> None:
     try:
         now = hosts[0].clock() // 1_000_000
         said = Claims(**SAID | {"iat": now, "exp": now + VALID, "purpose": "profile"})
-        token = await hosts[0].slot_tokens.sign(said)
-        assert await hosts[1].slot_tokens.verify(token, SLOT, NAME) == said
-        shared = assemble(Settings(data_dir=tmp_path, slot_secret=SECRET)).slot_tokens
+        token = await hosts[0].slots.tokens.sign(said)
+        assert await hosts[1].slots.tokens.verify(token, SLOT, NAME) == said
+        shared = assemble(Settings(data_dir=tmp_path, slot_secret=SECRET)).slots.tokens
         with pytest.raises(Forbidden):
             await shared.verify(token, SLOT, NAME)
         assert verify(SECRET, await shared.sign(said), SLOT, NAME, now) == said

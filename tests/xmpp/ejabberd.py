@@ -1,5 +1,5 @@
-"""A real ejabberd for one test run, without its own node name: one virtual host with TLS, two components, our module.
-It listens on the loopback only.
+"""A real ejabberd for one test run, without its own node name, with TLS, two components, our module and its own one for
+uploads, which sends files to us. It listens on the loopback only.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.ports import free_port, wait_for_ports
-from tests.xmpp.prosody import COMPONENT, HOST, SECRET, UPLOADS, make_certificate
+from tests.xmpp.prosody import COMPONENT, EXTERNAL_SECRET, HOST, SECRET, UPLOADS, make_certificate
 
 MODULE = Path(__file__).parents[2] / "contrib" / "ejabberd" / "mod_media_gallery.erl"
 _CONFIGURATION = """
-hosts: [{host}]
+hosts: [{host}, {asking}]
 loglevel: info
 auth_method: internal
-certfiles: ["{directory}/{host}.crt", "{directory}/{host}.key"]
+certfiles: ["{directory}/*.crt", "{directory}/*.key"]
 listen:
   - {{port: {c2s_port}, ip: "127.0.0.1", module: ejabberd_c2s, starttls_required: true}}
   - port: {component_port}
@@ -32,9 +32,20 @@ access_rules: {{local: [allow]}}
 modules:
   mod_disco: {{}}
   mod_media_gallery: {{url: "https://gallery.example.org/api/"}}
+append_host_config:
+  {host}:
+    modules:
+      mod_http_upload: {{host: {signed}, put_url: "{gallery}/media", external_secret: "{external_secret}"}}
+  {asking}:
+    modules:
+      mod_http_upload: {{host: "upload.{asking}", service_url: "{gallery}/slots/{external_secret}"}}
 """
 
 
+ASKING = "asking.test"
+"""A virtual host whose upload service asks us for each slot."""
+SIGNED = "signed.localhost.test"
+"""The upload service of the other one. It signs the address of an upload to us."""
 READY = "ready"
 """A file that exists once a node has its accounts."""
 
@@ -53,22 +64,22 @@ def node(directory: Path, accounts: dict[str, str]) -> tuple[list[Any], dict[str
 
 
 class Ejabberd:
-    """Debian's ejabberd with the accounts `gallery` and `romeo`."""
+    """Debian's ejabberd with `gallery` and `romeo`, and `juliet` on `ASKING`. It sends files to `gallery`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, gallery: str) -> None:
         self.directory, self.c2s_port = directory, free_port()
         self.component_port, self.uploads_port = free_port(), free_port()
-        self.ca_file = make_certificate(directory, HOST)
+        self.ca_file, _ = (make_certificate(directory, host) for host in (HOST, ASKING))
         headers = next(Path("/usr/lib/erlang/lib").glob("p1_xmpp-*/include"))
         subprocess.run(["erlc", "-I", headers, "-o", directory, MODULE], check=True, capture_output=True)
         (directory / "ejabberd.yml").write_text(
             _CONFIGURATION.format(
                 host=HOST, directory=directory, c2s_port=self.c2s_port, component_port=self.component_port,
-                uploads_port=self.uploads_port,
-                component=COMPONENT, uploads=UPLOADS, secret=SECRET,
+                uploads_port=self.uploads_port, component=COMPONENT, uploads=UPLOADS, secret=SECRET, asking=ASKING,
+                signed=SIGNED, gallery=gallery, external_secret=EXTERNAL_SECRET,
             )
         )  # fmt: skip
-        command, environment = node(directory, {"gallery": HOST, "romeo": HOST})
+        command, environment = node(directory, {"gallery": HOST, "romeo": HOST, "juliet": ASKING})
         self.process = subprocess.Popen(
             command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

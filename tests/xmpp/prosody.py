@@ -15,8 +15,17 @@ UPLOADS = "upload.localhost.test"
 OWN_UPLOADS = "share.localhost.test"
 """Prosody's own upload service, which sends files to us: it signs with the secret of our slots."""
 SLOT_SECRET = "a secret of thirty-two characters"
+EXTERNAL_SECRET = "a-secret-of-slots-that-are-signed-in-their-address"
+SIGNED = {"v": "signed.localhost.test", "v2": "signed2.localhost.test"}
+"""Components whose module signs the address of an upload to us, by the version of the signature."""
 HANDED_OVER = "hosts.localhost.test"
 """Another component, which several hosts take over from each other."""
+_SIGNED = """
+Component "{component}" "http_upload_external"
+    http_upload_external_base_url = "https://gallery.example.org/media/"
+    http_upload_external_secret = "{secret}"
+    http_upload_external_protocol = "{protocol}"
+"""
 PROGRAM = shutil.which("prosody", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "prosody"
 PLUGINS = Path(__file__).parents[2] / "contrib" / "prosody"
 _CONFIGURATION = """
@@ -47,6 +56,7 @@ Component "{uploads}"
 Component "{own_uploads}" "http_file_share"
     http_file_share_base_url = "https://gallery.example.org/media/"
     http_file_share_secret = "{slot_secret}"
+{signed}
 Component "{handed_over}"
     component_secret = "{secret}"
 Component "0.{handed_over}"
@@ -78,11 +88,16 @@ class Prosody:
         (directory / "data").mkdir()
         for host in (HOST, "denied.test"):
             make_certificate(directory, host)
+        signed = [
+            _SIGNED.format(component=component, secret=EXTERNAL_SECRET, protocol={"v": "v1"}.get(version, version))
+            for version, component in SIGNED.items()
+        ]
         self.config.write_text(
             _CONFIGURATION.format(
                 directory=directory, c2s_port=self.c2s_port, component_port=self.component_port, host=HOST,
                 component=COMPONENT, uploads=UPLOADS, handed_over=HANDED_OVER,
-                own_uploads=OWN_UPLOADS, slot_secret=SLOT_SECRET, secret=SECRET, plugins=PLUGINS,
+                own_uploads=OWN_UPLOADS, slot_secret=SLOT_SECRET, secret=SECRET, signed="".join(signed),
+                plugins=PLUGINS,
                 tls="true" if tls else "false",
             )
         )  # fmt: skip

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from media_gallery.slot_tokens import verify
-from tests.service import Service
+from tests.service import MIB, Service, anyone
 from tests.xmpp.conftest import ChatClient, client_settings, component_settings, signed_in
-from tests.xmpp.ejabberd import Ejabberd
-from tests.xmpp.prosody import COMPONENT, HOST, SLOT_SECRET, UPLOADS
+from tests.xmpp.ejabberd import ASKING, SIGNED, Ejabberd
+from tests.xmpp.prosody import COMPONENT, EXTERNAL_SECRET, HOST, SLOT_SECRET, UPLOADS
 from tests.xmpp.test_connection import check_announced, check_answers
 from tests.xmpp.test_sign_in import check_iq
-from tests.xmpp.test_slots import asked, put_of, wanted
+from tests.xmpp.test_slots import CONDITIONS, ERROR, NOW, asked, put, put_of, wanted
 
 
 @pytest.fixture(scope="module")
-def ejabberd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ejabberd]:
-    server = Ejabberd(tmp_path_factory.mktemp("ejabberd"))
+def without_xmpp(start_service: Callable[..., Service]) -> Service:
+    """A service that ejabberd's own upload module sends files to."""
+    return start_service(
+        EJABBERD_UPLOAD_SECRET=EXTERNAL_SECRET, SLOT_SERVICE_SECRET=EXTERNAL_SECRET, SLOT_DOMAINS=ASKING
+    )
+
+
+@pytest.fixture(scope="module")
+def ejabberd(tmp_path_factory: pytest.TempPathFactory, without_xmpp: Service) -> Iterator[Ejabberd]:
+    server = Ejabberd(tmp_path_factory.mktemp("ejabberd"), without_xmpp.url)
     yield server
     server.stop()
 
@@ -59,3 +68,32 @@ async def test_two_hosts_as_one_component_give_out_slots_in_turn(
         assert verify(SLOT_SECRET, token, slot, name, 0).sub == romeo.boundjid.bare
         asking.add(url.partition("/media/")[0])
     assert asking == {host.url for host in hosts}
+
+
+async def sent(service: Service, client: ChatClient, to: str) -> None:
+    """Upload a photo to a slot of that upload service; it must be fetched there, and be found by its sender."""
+    slot = (await asked(client, wanted("très cool.jpg", 5), to=to)).find(f"{{{NOW}}}slot")
+    assert slot is not None
+    there, back = (part.get("url", "") for name in ("put", "get") for part in slot.iter(f"{{{NOW}}}{name}"))
+    assert there.startswith(f"{service.url}/media/")
+    assert await put(there, b"photo", media_type="image/jpeg") == 201
+    assert await put(there, b"photo", media_type="image/jpeg") == 409
+    assert (await asyncio.to_thread(anyone.get, back)).content == b"photo"
+    user = await asyncio.to_thread(service.user, jid=client.boundjid.bare)
+    [item] = await asyncio.to_thread(user.items)
+    assert item["slot_id"] == back.split("/")[-2]
+
+
+async def test_its_module_signs_the_address_and_tells_who_uploads(without_xmpp: Service, romeo: ChatClient) -> None:
+    await sent(without_xmpp, romeo, SIGNED)
+
+
+async def test_its_module_asks_us_for_a_slot(without_xmpp: Service, ejabberd: Ejabberd) -> None:
+    async with signed_in(f"juliet@{ASKING}", ejabberd) as juliet:
+        await sent(without_xmpp, juliet, f"upload.{ASKING}")
+        admin = await asyncio.to_thread(without_xmpp.user, jid="admin@example.org")
+        refusals = {4097: "resource-constraint", 21 * MIB: "not-acceptable"}
+        await asyncio.to_thread(admin.put, "account/quota/", jid=f"juliet@{ASKING}", value=4096)
+        for size, condition in refusals.items():
+            error = (await asked(juliet, wanted(size=size), to=f"upload.{ASKING}")).find(ERROR)
+            assert error is not None and error.find(CONDITIONS + condition) is not None

@@ -69,7 +69,7 @@ async def test_a_component_is_connected_by_one_host_and_another_takes_over(
     for slot in slots:  # each host takes tokens that the other has signed
         url, token = put_of(slot)
         slot_id, name = url.split("/")[-2:]
-        claims = await asyncio.to_thread(two.within, lambda g: g.slot_tokens.verify(token, slot_id, name))  # noqa: B023
+        claims = await asyncio.to_thread(two.within, lambda g: g.slots.tokens.verify(token, slot_id, name))  # noqa: B023
         assert claims.sub == romeo.boundjid.bare
 
 

@@ -16,7 +16,7 @@ from media_gallery.slot_tokens import Claims, verify
 from tests.service import MIB, Service, anyone
 from tests.waiting import DEADLINE
 from tests.xmpp.conftest import ChatClient, component_settings, signed_in
-from tests.xmpp.prosody import HOST, OWN_UPLOADS, SLOT_SECRET, UPLOADS, Prosody
+from tests.xmpp.prosody import EXTERNAL_SECRET, HOST, OWN_UPLOADS, SIGNED, SLOT_SECRET, UPLOADS, Prosody
 from tests.xmpp.test_connection import form_of
 from tests.xmpp.test_sign_in import ask as ask_for_code
 
@@ -29,6 +29,7 @@ CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
 @pytest.fixture(scope="module")
 def gallery(connected: Callable[..., Service], prosody: Prosody) -> Service:
     said = {"SLOTS": "true", "SLOT_SECRET": SLOT_SECRET, "DENIED_DOMAINS": "denied.test", "DEFAULT_QUOTA": 30 * MIB}
+    said |= {"PROSODY_UPLOAD_SECRET": EXTERNAL_SECRET, "PROSODY_UPLOAD_OWNER": f"everybody@{HOST}"}
     return connected(**component_settings(prosody, UPLOADS), **said)
 
 
@@ -123,7 +124,8 @@ async def test_an_upload_to_a_slot_belongs_to_who_asked_for_it(gallery: Service,
 
 
 async def put(url: str, data: bytes, token: str = "", media_type: str = "") -> int:
-    headers = {"Content-Type": media_type, **({"Authorization": f"Bearer {token}"} if token else {})}
+    said = {"Content-Type": media_type, "Authorization": token and f"Bearer {token}"}
+    headers = {name: value for name, value in said.items() if value}
     return (await asyncio.to_thread(anyone.put, url, content=data, headers=headers)).status_code
 
 
@@ -140,6 +142,27 @@ async def test_a_server_may_give_out_the_slots(gallery: Service, juliet: ChatCli
     user = await asyncio.to_thread(gallery.user, jid=f"juliet@{HOST}")
     newest = (await asyncio.to_thread(user.items))[0]
     assert (newest["name"], newest["slot_id"]) == (kept, urlsplit(here).path.split("/")[2])
+
+
+@pytest.mark.parametrize("version", SIGNED)
+@pytest.mark.parametrize("media_type", ["", "image/jpeg"])
+async def test_a_module_may_sign_the_address(
+    gallery: Service, juliet: ChatClient, version: str, media_type: str
+) -> None:
+    """Prosody's `mod_http_upload_external` does not tell who uploads."""
+    more = f"content-type='{media_type}'" if media_type else ""
+    iq = await asked(juliet, wanted("très cool.jpg", 5, more), to=SIGNED[version])
+    slot = iq.find(f"{{{NOW}}}slot")
+    assert slot is not None, ET.tostring(iq)
+    there, back = (part.get("url", "").replace("https://gallery.example.org", gallery.url) for part in reversed(slot))
+    assert there.startswith(f"{back}?{version}=")
+    assert await put(there, b"other size", media_type=media_type) == 403
+    assert await put(there, b"photo", media_type=media_type) == 201
+    assert await put(there, b"photo", media_type=media_type) == 409
+    assert (await asyncio.to_thread(anyone.get, back)).content == b"photo"
+    everybody = await asyncio.to_thread(gallery.user, jid=f"everybody@{HOST}")
+    newest = (await asyncio.to_thread(everybody.items))[0]
+    assert (newest["slot_id"], newest["name"]) == (urlsplit(back).path.split("/")[2], "très cool.jpg")
 
 
 @pytest.mark.parametrize(
