@@ -52,7 +52,7 @@ torture: $(STAMP)
 # Tests the parsers and the published document for as long as you like: `make fuzz FUZZ_SECONDS=3600 FUZZ_EXAMPLES=10000`.
 fuzz: $(STAMP)
 	$(BIN)/pip install -q -e '.[fuzz]' -c requirements.txt
-	for target in multipart parameters words; do \
+	for target in multipart parameters stanzas permissions words; do \
 	    $(BIN)/python -m tests.attack.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; done
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest --timeout 7200 tests/attack/test_parsers.py tests/attack/test_schema.py
 

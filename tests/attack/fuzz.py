@@ -12,7 +12,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["media_gallery.http", "media_gallery.models", "multipart", "urllib.parse"]):
+OURS = ("http", "models", "names", "xmpp", "slots", "slot_tokens", "external_slots")
+with atheris.instrument_imports(include=[*(f"media_gallery.{name}" for name in OURS), "multipart", "urllib.parse"]):
     from tests.attack.targets import Parsers
 
 FAULTS = Path(".hypothesis")
@@ -29,6 +30,18 @@ SEEDS = {
         b'{"id": [1, 2], "contexts": ["file"], "date_gte": "2024-01-01", "size_lte": 5}',
         b"jid=anna@example.org&code=123456&page=2&order_by=-size&contexts[]=voice&media_type=image/*",
         b'--b\r\nContent-Disposition: form-data; name="id"\r\n\r\n1\r\n--b--\r\n',
+    ],
+    "stanzas": [
+        b"<iq type='get' from='anna@example.org/x' id='1'><request xmlns='urn:xmpp:http:upload:0' filename='a.jpg'"
+        b" size='5' content-type='image/jpeg'><ephemeral xmlns='urn:xmpp:http:upload:purpose:0'"
+        b" expire-before='2030-01-01T00:00:00Z'/></request></iq>",
+        b"<iq type='get' from='anna@example.org/x' xml:lang='ru'><request xmlns='urn:xmpp:http:upload'>"
+        b"<filename>a</filename><size>5</size><content-type>a/b</content-type></request></iq>",
+        b"<iq type='get' from='a@b' id='1'><query xmlns='http://jabber.org/protocol/disco#info' node='n'/></iq>",
+    ],
+    "permissions": [
+        b'{"sub":"a@b","slot":"slot","filename":"name","filesize":5,"filetype":"","iat":1,"exp":2,"purpose":"profile"}',
+        b"eyJhbGciOiJub25lIn0.e30.AAAA",
     ],
     "words": [b"anna@example.org/phone", "Анна@пример.рф".encode(), b"bytes=0-1", b"image/png; a=b", b"photo.jpg"],
 }

@@ -6,16 +6,21 @@ A parser returns a value, or raises a `GalleryError` that has a body. Anything e
 from __future__ import annotations
 
 import asyncio
+import hmac
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
 
 import msgspec
 from starlette.requests import Request
 
-from media_gallery.errors import GalleryError
+from media_gallery import external_slots
+from media_gallery.errors import Forbidden, GalleryError, TooLarge
 from media_gallery.http import API, multipart, parameters
 from media_gallery.http.account import _code
 from media_gallery.http.media import _not_modified, _range, disposition, parse_range
@@ -25,9 +30,16 @@ from media_gallery.models import AccountId, Jid
 from media_gallery.names import clean_name, thumbnail_name
 from media_gallery.offers import Offer, decide_type
 from media_gallery.settings import Settings
+from media_gallery.slot_tokens import SlotTokens, verify
+from media_gallery.slots import Slots
 from media_gallery.uploads import Received
+from media_gallery.xmpp import Room
+from media_gallery.xmpp.query import Services
 
-SETTINGS = Settings()
+SECRET = "a secret of thirty-two characters"
+SETTINGS = Settings.model_validate(
+    {"slots": True, "xmpp_jid": "upload.example.org", "xmpp_component_secret": "x", "slot_secret": SECRET}
+)
 FORM, JSON, PAIRS = "multipart/form-data; boundary=b", "application/json", "application/x-www-form-urlencoded"
 KINDS = tuple(dict.fromkeys((operation.params, operation.strict) for operation in API))
 
@@ -55,6 +67,28 @@ class _Uploads:
         yield _Upload(account, whole)
 
 
+class _Anyone:
+    """Lets everybody upload what is not too large."""
+
+    def check_allowed(self, jid: Jid, domains: object) -> None:
+        assert Jid.parse(jid.bare) == jid
+
+    async def permit(self, jid: str, size: int) -> None:
+        assert size > 0
+        if size > SETTINGS.max_file_size:
+            raise TooLarge(max_file_size=SETTINGS.max_file_size)
+
+
+def _encoded(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _room() -> Room:
+    anyone: Any = _Anyone()
+    tokens = SlotTokens(db=None, clock=lambda: 0, secret=SECRET)  # type: ignore[arg-type]
+    return Room(Services(SETTINGS, Slots(anyone, anyone, tokens, "https://x", tokens.clock), tokens.clock, ()))
+
+
 def call_of(method: str, query: bytes, content_type: str, pieces: list[bytes], *more: tuple[bytes, bytes]) -> Call:
     """A request whose body comes in these pieces; `more` are further headers."""
     scope = {"type": "http", "method": method, "path": "/", "scheme": "http", "server": ("x", 80), "root_path": "",
@@ -75,6 +109,7 @@ class Parsers:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.room = _room()
 
     def close(self) -> None:
         self.loop.close()
@@ -138,6 +173,35 @@ class Parsers:
         except GalleryError as error:
             assert error.status == 416
 
+    def stanzas(self, data: bytes) -> None:
+        """An IQ as a server hands it on: with a type, a sender and an address."""
+        try:
+            iq = ET.fromstring(data)
+        except (ET.ParseError, ValueError, LookupError):  # an unknown encoding
+            return
+        if iq.get("type") not in ("get", "set") or not iq.get("from"):
+            return
+        answer = self.loop.run_until_complete(self.room.answer(iq))
+        told = ET.fromstring(answer or "")
+        assert (told.get("id"), told.get("to")) == (iq.get("id", ""), iq.get("from"))
+        assert told.get("type") in ("result", "error") and "internal-server-error" not in (answer or "")
+        for put in told.iter("{urn:xmpp:http:upload:0}put"):
+            slot, kept = put.attrib["url"].split("/")[-2:]
+            verify(SECRET, (put[0].text or "").removeprefix("Bearer "), slot, name(unquote(kept)), 0)
+
+    def permissions(self, data: bytes) -> None:
+        """A token or a signature in an address: of anything, and of anything that is signed."""
+        text = data.decode("latin-1")
+        said = ".".join(map(_encoded, (b'{"alg":"HS256"}', data)))
+        for token in (text, f"{said}.{_encoded(hmac.digest(SECRET.encode(), said.encode(), 'sha256'))}"):
+            with suppress(Forbidden):
+                claims = verify(SECRET, token, "slot", "name", 0)
+                assert (claims.slot, claims.filename) == ("slot", "name") and 0 < claims.filesize < 2**63
+        for version in external_slots.VERSIONS:
+            with suppress(Forbidden):
+                external_slots.check(SECRET, text, text, text, {version: text})
+                raise AssertionError(text)
+
     def words(self, data: bytes) -> None:
         """JIDs, names, types and ranges."""
         text = data.decode("utf-8", "replace")
@@ -157,12 +221,13 @@ class Parsers:
             assert error.status == 400
 
 
-def name(kept: str) -> None:
-    """Check a name that is kept: it and its thumbnail's name are each one component of a path."""
+def name(kept: str) -> str:
+    """Check a name that is kept, and return it: it and its thumbnail's name are each one component of a path."""
     for one in (kept, thumbnail_name(kept)):
         assert one and one not in (".", "..") and not set(one) & set("/\\\0\r\n\u202e"), one
         assert len(one.encode()) <= 255, one
     assert clean_name(kept) == kept, kept
+    return kept
 
 
 def header(value: str) -> None:

@@ -70,6 +70,20 @@ _FORM = (
 )
 
 
+BITS = ["<request xmlns='urn:xmpp:http:upload:0'", "<request xmlns='urn:xmpp:http:upload'>", " filename='", "'", ">",
+        "/>", " size='", "0", "-1", "9" * 400, "<filename>", "</filename>", "<size>5</size>", "</request>", "&#0;",
+        "&lt;", "<ephemeral xmlns='urn:xmpp:http:upload:purpose:0' expire-before='", "2030-01-01T00:00:00Z", "..",
+        " content-type='image/png", "<x/>", "\u202e",
+        "<query xmlns='http://jabber.org/protocol/disco#info'/>"]  # fmt: skip
+
+
+@often
+@given(st.lists(st.one_of(st.sampled_from(BITS), st.text(max_size=5)), max_size=12))
+def test_stanzas_of_anything(parsers: Parsers, bits: list[str]) -> None:
+    inner = "".join(bits).encode("utf-8", "replace")
+    parsers.stanzas(b"<iq type='get' from='anna@example.org/x' id='1'>" + inner + b"</iq>")
+
+
 @pytest.mark.parametrize("before", [b"", b"\r\n", b"\r\n\r\n", b"for mail programs of old\r\n"])
 @pytest.mark.parametrize("behind", [b"", b"\r\n", b"\r\nfor them, too: --b--\r\n--b\r\n"])
 def test_a_form_is_the_same_wherever_it_is_cut(parsers: Parsers, before: bytes, behind: bytes) -> None:
@@ -106,6 +120,16 @@ ANYTHING = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)),
     max_leaves=12,
 )
+
+
+CLAIMS = {"sub": "a@b", "slot": "slot", "filename": "name", "filesize": 5, "filetype": "", "iat": 1, "exp": 2}
+
+
+@often
+@given(st.dictionaries(st.sampled_from([*CLAIMS, "purpose", "expires"]), ANYTHING, max_size=3), st.binary(max_size=40))
+def test_permissions_of_anything(parsers: Parsers, other: dict[str, object], data: bytes) -> None:
+    parsers.permissions(json.dumps(CLAIMS | other).encode())
+    parsers.permissions(data)
 
 
 @often
