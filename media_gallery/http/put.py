@@ -18,7 +18,7 @@ from media_gallery.errors import (
     Unauthorized,
 )
 from media_gallery.http.middleware import PRIVATE
-from media_gallery.http.request import Call, chunks
+from media_gallery.http.request import Call, chunks, declared_length
 from media_gallery.models import SLOT_ID, AccountId, Jid
 from media_gallery.names import clean_name
 from media_gallery.offers import Offer
@@ -90,17 +90,12 @@ def _check_head(request: Request, claims: Claims) -> None:
 
     Parameters of a media type do not count; types that say nothing, such as an empty one, do not count, either.
     """
-    length = _length(request)
+    length = declared_length(request)
     if length is not None and length != claims.filesize:
         raise TooLarge(_OTHER_SIZE)
     types = {media_types.parse(said)[0] for said in (claims.filetype, request.headers.get("content-type", "")) if said}
     if len(types - {None}) > 1:
         raise BadRequest("The media type is not the one that the slot was asked for")
-
-
-def _length(request: Request) -> int | None:
-    """Bytes of the body as its head says; None if it comes in chunks."""
-    return None if "transfer-encoding" in request.headers else int(request.headers.get("content-length", "0"))
 
 
 def _end(call: Call, claims: Claims) -> int | None:
@@ -114,7 +109,7 @@ def _end(call: Call, claims: Claims) -> int | None:
 async def _by_signature(call: Call) -> Granted:
     """A slot of Prosody's `mod_http_upload_external`, or one of ejabberd's, whose path begins with the uploader."""
     request, settings = call.request, call.services.settings
-    path, length = request.path_params, _length(request)
+    path, length = request.path_params, declared_length(request)
     if length is None:
         raise LengthRequired
     user, media_type = path.get("before"), request.headers.get("content-type", "")

@@ -88,12 +88,11 @@ class Call:
         return best
 
 
-def declared_length(request: Request) -> int:
-    """Bytes of the body as the head tells; 0 if it comes in chunks, since then a length does not count (RFC 9112,
+def declared_length(request: Request) -> int | None:
+    """Bytes of the body as the head tells; None if it comes in chunks, since then a length does not count (RFC 9112,
     section 6.3).
     """
-    chunked = "transfer-encoding" in request.headers
-    return 0 if chunked else int(request.headers.get("content-length", "0"))
+    return None if "transfer-encoding" in request.headers else int(request.headers.get("content-length", "0"))
 
 
 async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
@@ -139,7 +138,7 @@ def query_parameters(request: Request) -> Raw:
 
 
 async def _body_parameters(call: Call) -> Raw:
-    if declared_length(call.request) > BODY:
+    if (declared_length(call.request) or 0) > BODY:
         raise TooLarge("The request is too large")
     body = b""
     async for chunk in chunks(call.request, call.services.settings):
