@@ -194,6 +194,8 @@ osd pool default min size = 1
 osd pool default pg num = 4
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
+# Without a copy elsewhere, a disk that stood still for longer than this never answers again.
+osd heartbeat grace = 3600
 mon allow pool size one = true
 
 [mon]
