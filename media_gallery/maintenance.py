@@ -113,14 +113,15 @@ class Maintenance:
                 log.exception("upkeep failed")
             await asyncio.sleep(SOON if self.accounts.closed_before else PERIOD)
 
-    async def tidy(self) -> None:
-        """Remove what has expired, unless another process is doing this."""
+    async def tidy(self) -> bool:
+        """Remove what has expired, unless another process is doing this; whether it was our turn."""
         await self.db.keep_reserve()
         async with self.db.turn() as ours:
             if ours:
                 await self._sweep(at_once=False)
                 await self._settle(at_once=False)
                 await self._mend_tree()
+            return ours
 
     async def _mend_tree(self) -> None:
         """Publish what a power cut may have taken out of the tree."""

@@ -56,6 +56,13 @@ def environment(**settings: Any) -> dict[str, str]:
     return kept | {f"MEDIA_GALLERY_{name}": str(value) for name, value in settings.items()}
 
 
+async def tidied(gallery: Gallery) -> None:
+    """Wait for the turn of upkeep, which the processes of a service have, too, and do it."""
+    async with asyncio.timeout(DEADLINE):
+        while not await gallery.maintenance.tidy():  # noqa: ASYNC110, another process has the turn
+            await asyncio.sleep(0.05)
+
+
 def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a new event loop, even if the test runs in one."""
     with ThreadPoolExecutor(1) as thread:
@@ -155,6 +162,10 @@ class Service:
         done = warm.run(words, environment(**self.settings | settings), PATIENCE)
         assert done.status == code, (done.output, done.errors)
         return done.output if code == 0 else done.output + done.errors
+
+    def tidy(self) -> None:
+        """Do the upkeep of the service now, after what the service itself may be doing of it."""
+        self.within(tidied)
 
     def within(self, work: Callable[[Gallery], Coroutine[Any, Any, Any]]) -> Any:
         """Use the database and the store of the running service from this process."""

@@ -23,7 +23,7 @@ from media_gallery.models import Jid, NewLink
 from media_gallery.offers import Offer
 from media_gallery.slot_tokens import Purpose
 from tests import samples
-from tests.service import MIB, Service, User, anyone, assert_error
+from tests.service import MIB, Service, User, anyone, assert_error, tidied
 from tests.slots import Slots
 
 
@@ -244,7 +244,7 @@ def test_what_expires_is_gone_at_its_time(slots: Slots, anna: User) -> None:
         gallery.files.clock = gallery.maintenance.clock = lambda: (end + 1) * 1_000_000
         with pytest.raises(NotFound):
             await gallery.files.find(item["slot_id"], "photo.jpg")
-        await gallery.maintenance.tidy()
+        await tidied(gallery)
 
     slots.service.within(later)
     assert_error(anyone.get(url), 404)

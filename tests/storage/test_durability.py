@@ -140,7 +140,7 @@ def test_people_can_delete_on_a_disk_without_any_free_room(
     else:
         (small_disk / "filler").unlink()
     assert user.upload(os.urandom(MIB))["used"] == MIB + 9 * 20_000
-    service.within(lambda gallery: gallery.maintenance.tidy())
+    service.tidy()
     assert reserve.stat().st_size
     assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
 
@@ -163,7 +163,7 @@ def test_a_deletion_does_not_wait_for_a_store_that_can_only_be_read(
         assert user.delete("files/", id=gone["id"]).status_code == 204
         assert user.http.get(gone["file"]).status_code == 404
         assert len(user.items()) == 1
-    service.within(lambda gallery: gallery.maintenance.tidy())
+    service.tidy()
     assert len(service.stored("blobs")) == 1 and user.http.get(kept["file"]).is_success
     assert not service.stored("links") or gone["slot_id"] not in str(service.stored("links"))
     assert user.upload(os.urandom(1000))["used"] == 2000
