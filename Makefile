@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-DATA ?= data
 BACKENDS ?= sqlite+local postgres+local postgres+s3
 # Three processes, since one of them waits most of the time. tests/conftest.py sets the order of the files.
 TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder --durations 20
@@ -30,7 +29,7 @@ $(SERVICE): pyproject.toml requirements.txt contrib/setup
 	touch $@
 
 run: $(SERVICE)
-	MEDIA_GALLERY_DATA_DIR=$${MEDIA_GALLERY_DATA_DIR:-$(DATA)} $(BIN)/media-gallery serve
+	$(BIN)/media-gallery serve
 
 test: $(STAMP)
 	$(BIN)/pytest $(TOGETHER) $(ARGS)

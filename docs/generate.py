@@ -19,9 +19,15 @@ _HEAD = """# Settings
 
 <!-- Made by `make docs` from media_gallery/settings.py; change it there. -->
 
-Every setting is an environment variable, or a key of the file given with `--config gallery.toml`: there without the
-prefix and in small letters (`max_file_size = "200 MiB"`). The environment wins over the file. `media-gallery config`
-prints the values that are in force, and tells what is wrong with them.
+Every setting is an environment variable, or a key of the settings file: there without the prefix and in small letters
+(`max_file_size = "200 MiB"`). The environment wins over the file. `media-gallery config` prints the values that are in
+force and where each comes from, and tells what is wrong with them.
+
+The settings file (TOML) is the one that `--config` names, else `MEDIA_GALLERY_CONFIG`, else `/etc/media-gallery.toml`,
+else `gallery.toml` in the current directory; at most one is read. `MEDIA_GALLERY_CONFIG=/dev/null` means none. Commands
+read the same settings as the service only if they are in a file that both find. A relative path is taken from the
+current directory, so name `data_dir` in full. Only `serve`, `db upgrade` and `restore` make a gallery where none is;
+every other command says where it has looked.
 
 Sizes are bytes or such as `100 MiB`, `2 GB`; times are seconds or such as `10 min`, `12 h`, `30 days`; lists are
 separated by commas, in the file they are lists; rates are such as `10/minute` or `5/10 minute; 50/day`, or `none`.

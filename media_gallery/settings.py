@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,7 +39,11 @@ from media_gallery.setting_types import (
 
 PREFIX = "MEDIA_GALLERY_"
 OWN_VARIABLES = frozenset(["CONFIG", "COURIER"])
-"""Variables with this prefix that are no settings: the processes of the service use them among themselves."""
+"""Variables with this prefix that are no settings: the settings file, and what the service tells its processes."""
+PLACES = (Path("/etc/media-gallery.toml"), Path("gallery.toml"))
+"""Where a settings file is looked for if none is named: the first one that is there is taken."""
+NO_FILE = Path(os.devnull)
+"""Named as the settings file, it means that there is none."""
 
 
 class Settings(BaseSettings):
@@ -333,11 +338,35 @@ class Settings(BaseSettings):
 
 
 def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
-    """Settings from the environment and `config` (TOML). Raises pydantic's ValidationError, or OSError for the file."""
-    if config is not None and not config.is_file():
+    """Settings from the environment and `config` (TOML).
+
+    Raises pydantic's ValidationError; OSError if the file cannot be read, ValueError if it is no TOML.
+    """
+    if config is not None and config != NO_FILE and not config.is_file():
         raise FileNotFoundError(f"there is no settings file {config}")
     chosen: type[Settings] = type("Settings", (Settings,), {"config_file": config}) if config else Settings
-    return chosen(**_mistyped(), **overrides)
+    try:
+        return chosen(**_mistyped(), **overrides)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{config}: {error}") from None
+
+
+def find_config() -> Path | None:
+    """The settings file to take if none is named; None if there is none."""
+    return next((place.absolute() for place in PLACES if place.exists()), None)
+
+
+def origins(config: Path | None) -> dict[str, str]:
+    """Where the value of each setting comes from: `environment`, the path of the settings file, or `default`."""
+    filed = tomllib.loads(config.read_text()) if config else {}
+    given = {name.upper() for name, value in os.environ.items() if value}
+
+    def origin(name: str) -> str:
+        if PREFIX + name.upper() in given:
+            return "environment"
+        return str(config) if name in filed else "default"
+
+    return {name: origin(name) for name in Settings.model_fields}
 
 
 def _mistyped() -> dict[str, Any]:

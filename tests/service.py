@@ -51,8 +51,11 @@ DEFAULTS = {"WORKERS": "1", "DEFAULT_QUOTA": str(50 * MIB), "MAX_FILE_SIZE": str
 
 
 def environment(**settings: Any) -> dict[str, str]:
-    """The environment of this process, with only these settings of the service."""
+    """The environment of this process, with only these settings of the service, and without a settings file of the
+    machine.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_GALLERY_")}
+    settings = {"CONFIG": os.devnull, **settings}
     return kept | {f"MEDIA_GALLERY_{name}": str(value) for name, value in settings.items()}
 
 

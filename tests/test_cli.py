@@ -208,7 +208,7 @@ def test_config_masks_secrets_and_names_mistakes(house: Service) -> None:
     text = house.cli("config", XMPP_JID="gallery.example.org", XMPP_COMPONENT_SECRET="s3cret")
     assert "s3cret" not in text and "********" in text and "MEDIA_GALLERY_DEFAULT_QUOTA" in text
     shown = json.loads(house.cli("config", "--json"))
-    assert shown["MEDIA_GALLERY_DEFAULT_QUOTA"] == 50 * 1024 * 1024
+    assert shown["MEDIA_GALLERY_DEFAULT_QUOTA"]["value"] == 50 * 1024 * 1024
     wrong = house.cli("config", code=1, MAX_FILE_SIZE="huge", ADMINS="@", XMPP_PORT="99999")
     for name in ("MEDIA_GALLERY_MAX_FILE_SIZE", "MEDIA_GALLERY_ADMINS", "MEDIA_GALLERY_XMPP_PORT"):
         assert name in wrong
@@ -272,8 +272,8 @@ def test_a_settings_file(house: Service, tmp_path: Path) -> None:
     assert "COLOUR: is not a setting" in house.cli("config", "--config", str(file), code=1)
     file.write_text('cors_origins = ["https://chat.example.org"]\nmax_file_size = "3 MiB"\n')
     shown = json.loads(house.cli("config", "--config", str(file), "--json"))
-    assert shown["MEDIA_GALLERY_CORS_ORIGINS"] == ["https://chat.example.org"]
-    assert shown["MEDIA_GALLERY_MAX_FILE_SIZE"] == 20 * 1024 * 1024  # the environment wins over the file
+    assert shown["MEDIA_GALLERY_CORS_ORIGINS"] == {"value": ["https://chat.example.org"], "from": str(file)}
+    assert shown["MEDIA_GALLERY_MAX_FILE_SIZE"] == {"value": 20 * 1024 * 1024, "from": "environment"}  # it wins
     assert "cannot be read" in house.cli("config", "--config", str(tmp_path / "none.toml"), code=1)
 
 

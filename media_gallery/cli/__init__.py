@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import NoReturn
 
@@ -10,8 +9,9 @@ from cyclopts import App
 from pydantic import SecretStr
 
 from media_gallery import __version__
-from media_gallery.cli.common import AsJson, Complaint, Config, err, load, print_json, show
+from media_gallery.cli.common import AsJson, Complaint, Config, err, load, print_json, show, without_secrets
 from media_gallery.errors import GalleryError
+from media_gallery.settings import find_config, origins
 
 app = App(name="media-gallery", version=__version__, help="File sharing and media gallery for XMPP chat.")
 for _name, _place, _help in (
@@ -35,13 +35,13 @@ def serve(*, config: Config = None) -> None:
     settings = load(config)
     from media_gallery import serve as server
 
-    server.serve(settings, config)
+    server.serve(settings, config or find_config())
 
 
 @app.command(name="config")
 def show_config(*, config: Config = None, as_json: AsJson = False) -> None:
-    """Print the settings in force, secrets masked; tell what is wrong with them."""
-    settings = load(config)
+    """Print the settings in force and where each comes from, secrets masked; tell what is wrong with them."""
+    settings, comes_from = load(config), origins(config or find_config())
     rows = []
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -49,33 +49,21 @@ def show_config(*, config: Config = None, as_json: AsJson = False) -> None:
             value = "********" if value.get_secret_value() else ""
         elif isinstance(value, str):
             value = without_secrets(value)
-        rows.append({"setting": f"MEDIA_GALLERY_{name.upper()}", "value": value})
+        elif not isinstance(value, int | float | list):
+            value = str(value or "")
+        rows.append({"setting": f"MEDIA_GALLERY_{name.upper()}", "value": value, "from": comes_from[name]})
     if as_json:
-        print_json(
-            {
-                row["setting"]: row["value"]
-                if isinstance(row["value"], int | float | list)
-                else str(row["value"] or "")
-                for row in rows
-            }
-        )
+        print_json({row.pop("setting"): row for row in rows})
         return
-    show(
-        [{**row, "value": ", ".join(row["value"]) if isinstance(row["value"], list) else row["value"]} for row in rows],
-        False,
-    )
-
-
-def without_secrets(address: str) -> str:
-    """An address without the password it may carry, before its host or in its query."""
-    hidden = re.sub(r"(://[^:@/?#]*:).*@", r"\1********@", address)
-    return re.sub(r"([?&]password=)[^&]*", r"\1********", hidden)
+    for row in rows:
+        row["value"] = ", ".join(row["value"]) if isinstance(row["value"], list) else row["value"]
+    show(rows, False)
 
 
 def main() -> None:
     """The entry point of `media-gallery`."""
     try:
-        app()
+        app(sys.argv[1:])
     except OSError as error:
         if error.filename is None:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +20,17 @@ from rich.table import Table
 from media_gallery.app import Gallery, assemble, running
 from media_gallery.db import migrate
 from media_gallery.quantities import readable
-from media_gallery.settings import Settings, load_settings
+from media_gallery.settings import PLACES, Settings, find_config, load_settings
 
 T = TypeVar("T")
 
 Config = Annotated[
-    Path | None, Parameter(name="--config", env_var="MEDIA_GALLERY_CONFIG", help="Settings file (TOML).")
+    Path | None,
+    Parameter(
+        name="--config",
+        env_var="MEDIA_GALLERY_CONFIG",
+        help=f"Settings file (TOML); if none is named, {' or '.join(map(str, PLACES))}.",
+    ),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
 out = Console(width=None if sys.stdout.isatty() else 1000)  # output to a pipe is not cut to a width
@@ -36,8 +42,9 @@ class Complaint(Exception):
 
 
 def load(config: Path | None) -> Settings:
+    """The settings of the environment and of the settings file, which is looked for if `config` names none."""
     try:
-        return load_settings(config)
+        return load_settings(config or find_config())
     except ValidationError as error:
         raise Complaint("The settings are wrong:\n" + "\n".join(complaints(error))) from None
     except (OSError, ValueError) as error:
@@ -61,16 +68,35 @@ def complaints(error: ValidationError) -> Iterator[str]:
         yield f"  {where}{'is not a setting' if wrong['type'] == 'extra_forbidden' else message}"
 
 
-def offline(config: Path | None, work: Callable[[Gallery], Awaitable[T]]) -> T:
-    """Do `work` with the database and the store of the settings; the service may run or not."""
+def existing(config: Path | None) -> Settings:
+    """The settings of a gallery that is there. Raises Complaint if there is none: a new one in a wrong place would look
+    as if everything were lost.
+    """
     settings = load(config)
     current = migrate.current(settings)
-    if current is None:
-        migrate.upgrade(settings)
-    elif current != migrate.newest():
+    if current is None or not settings.data_dir.is_dir():
+        database, file = without_secrets(settings.database_url) or "in it", config or find_config() or "none"
+        raise Complaint(
+            f"There is no gallery here: data directory {settings.data_dir.absolute()}, database {database}, settings"
+            f" file {file}.\n"
+            "Name the settings file of the service with --config, or make a gallery with `media-gallery db upgrade`."
+        )
+    if current != migrate.newest():
         raise Complaint(
             f"The database has schema {current}, this version needs {migrate.newest()}: run `media-gallery db upgrade`"
         )
+    return settings
+
+
+def without_secrets(address: str) -> str:
+    """An address without the password it may carry, before its host or in its query."""
+    hidden = re.sub(r"(://[^:@/?#]*:).*@", r"\1********@", address)
+    return re.sub(r"([?&]password=)[^&]*", r"\1********", hidden)
+
+
+def offline(config: Path | None, work: Callable[[Gallery], Awaitable[T]]) -> T:
+    """Do `work` with the database and the store of the settings; the service may run or not."""
+    settings = existing(config)
 
     async def main() -> T:
         async with running(assemble(settings)) as gallery:

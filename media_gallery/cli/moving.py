@@ -10,7 +10,18 @@ import msgspec
 
 from media_gallery.app import Gallery, hold, started
 from media_gallery.backup import Copied, Moved, back_up, is_backup, move_files, restore
-from media_gallery.cli.common import AsJson, Complaint, Config, changed, load, offline, out, progress_bars, show
+from media_gallery.cli.common import (
+    AsJson,
+    Complaint,
+    Config,
+    changed,
+    existing,
+    load,
+    offline,
+    out,
+    progress_bars,
+    show,
+)
 from media_gallery.db import migrate, started_database, upkeep
 from media_gallery.db.move import copy_database
 from media_gallery.storage import make_store
@@ -51,7 +62,10 @@ def restore_backup(source: Path, *, config: Config = None, as_json: AsJson = Fal
             raise Complaint("The database is not empty: restore into an empty one")
         return await restore(source, gallery.settings, gallery.db, gallery.store, progress)
 
-    with hold(load(config).data_dir, alone=True), progress_bars() as progress:
+    settings = load(config)
+    with hold(settings.data_dir, alone=True), progress_bars() as progress:
+        if migrate.current(settings) is None:
+            migrate.upgrade(settings)
         copied = offline(config, work)
     show([msgspec.to_builtins(copied)], as_json, sizes=("bytes",))
 
@@ -94,7 +108,7 @@ def move_database(target: str, *, config: Config = None) -> None:
     ----------
     target: Such as postgresql://user:password@host/database.
     """
-    settings = load(config)
+    settings = existing(config)
     goal = changed(settings, database_url=target)
 
     async def work(progress: Callable[[str, int], None]) -> int:
@@ -102,7 +116,6 @@ def move_database(target: str, *, config: Config = None) -> None:
             return await copy_database(source, destination, progress)
 
     with hold(settings.data_dir, alone=True), progress_bars() as progress:
-        migrate.upgrade(settings)
         migrate.upgrade(goal)
         rows = asyncio.run(work(progress))
     out.print(f"{rows} rows copied and compared. Now set MEDIA_GALLERY_DATABASE_URL to the new database.")

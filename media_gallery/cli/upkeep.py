@@ -13,6 +13,7 @@ from media_gallery.cli.common import (
     AsJson,
     Complaint,
     Config,
+    existing,
     load,
     offline,
     out,
@@ -57,7 +58,7 @@ def gc(
         than an hour the service must be stopped: what an upload has brought is on disk before the database knows it.
     all_lost: Remove even if storage and database seem to belong to two galleries.
     """
-    settings = load(config)
+    settings = existing(config)
     try:
         grace = settings.gc_grace if older_than is None else float(parse_seconds(older_than))
     except ValueError as error:
@@ -110,7 +111,9 @@ def fsck(*, repair: bool = False, all_lost: bool = False, config: Config = None,
 
 @database.command(name="upgrade")
 def upgrade_database(*, config: Config = None, as_json: AsJson = False) -> None:
-    """Bring the database to the schema that this version needs."""
-    before, after = migrate.upgrade(load(config))
+    """Bring the database to the schema that this version needs; make a gallery if there is none."""
+    settings = load(config)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    before, after = migrate.upgrade(settings)
     text = "The database is up to date." if before == after else f"Migrated from {before or 'nothing'} to {after}."
     tell(as_json, text, before=before, after=after)
