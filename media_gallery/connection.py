@@ -8,10 +8,12 @@ import asyncio
 import json
 import os
 import random
+import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from xml.etree import ElementTree as ET
@@ -20,6 +22,7 @@ from xml.sax.saxutils import quoteattr
 import structlog
 
 from media_gallery.courier import FRAME, SENT_WITHIN
+from media_gallery.models import Jid
 
 log = structlog.get_logger()
 KEEPALIVE = 60.0
@@ -73,6 +76,20 @@ async def run_courier(config: XmppConfig, path: Path, answers: Answers) -> None:
         await courier.stay_connected()
 
 
+async def try_connection(config: XmppConfig) -> str | None:
+    """Connect once, as the courier does, and leave; None if the server took us, else why it did not."""
+    courier = _Courier(config, _Silence())
+    return None if await courier.try_once() else courier.reason
+
+
+class _Silence:
+    """Answers nothing."""
+
+    async def answer(self, iq: ET.Element) -> None: ...
+
+    def refuse(self, iq: ET.Element) -> None: ...
+
+
 class _Courier:
     """Holds the session and sends stanzas over it."""
 
@@ -81,6 +98,8 @@ class _Courier:
         self._session: Any = None
         """The stream while it is connected, else None."""
         self._started, self._lost = asyncio.Event(), asyncio.Event()
+        self.reason = ""
+        """Why the last try to connect failed."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one worker: send its stanzas in the order they come, and confirm each once the server has it."""
@@ -145,13 +164,14 @@ class _Courier:
 
     async def stay_connected(self) -> None:
         """Connect, and connect again when the connection is lost; after each failure, wait longer."""
-        stream, failures = self._stream(), 0
+        stream, failures, told = self._stream(), 0, set[str]()
         try:
             while True:
                 if await self._hold(stream):
-                    failures = 0
-                elif failures == 0:
-                    log.warning("no connection to the XMPP server, trying on", jid=self.config.jid)
+                    failures, told = 0, set()
+                elif self.reason not in told:
+                    told.add(self.reason)
+                    log.warning("no connection to the XMPP server, trying on", jid=self.config.jid, reason=self.reason)
                 pause = PAUSES[min(failures, len(PAUSES) - 1)]
                 failures += 1
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311, spreads hosts, guards nothing
@@ -162,19 +182,40 @@ class _Courier:
         stream = _new_stream(self.config)
         _Answering(self.answers, stream, lambda: self._started.is_set() and not self._lost.is_set())
         stream.add_event_handler("session_start", lambda _: self._started.set())
-        stream.add_event_handler("failed_auth", lambda _: log.error("the XMPP server refuses our password"))
+        for event in _REASONS:
+            stream.add_event_handler(event, partial(self._note, event))
         stream.add_event_handler("disconnected", lambda _: self._lost.set())
         # Every address failed. slixmpp would now try again by itself, but with pauses of its own.
         stream.add_event_handler("reconnect_delay", lambda _: self._lost.set())
         return stream
 
+    def _note(self, event: str, told: Any) -> None:
+        self.reason = _REASONS[event](told, self.config)
+        if event == "ssl_invalid_chain":  # slixmpp leaves it to us to end the connection
+            self._lost.set()
+
+    async def try_once(self) -> bool:
+        """Begin a session and end it at once; whether it began, else `reason` tells why not."""
+        stream = self._stream()
+        try:
+            return await self._begin(stream)
+        finally:
+            stream.cancel_connection_attempt()
+            stream.abort()
+            await stream.disconnect()
+
+    async def _begin(self, stream: Any) -> bool:
+        """Connect and sign in; whether that was done."""
+        self._started, self._lost = asyncio.Event(), asyncio.Event()
+        self.reason = "it does not answer"
+        stream.connect(*_address(self.config))
+        await self._first(self._started, self._lost, within=CONNECT_WITHIN)
+        return self._started.is_set()
+
     async def _hold(self, stream: Any) -> bool:
         """Hold one session from its beginning to its end; whether it began."""
-        self._started, self._lost = asyncio.Event(), asyncio.Event()
         try:
-            stream.connect(*_address(self.config))
-            await self._first(self._started, self._lost, within=CONNECT_WITHIN)
-            if not self._started.is_set():
+            if not await self._begin(stream):
                 return False
             if not self.config.component_secret:
                 stream.send_presence(ppriority=-1)  # reachable at its full JID, but messages of people do not come here
@@ -283,6 +324,40 @@ def _weigh(xml: ET.Element) -> int:
         200 + len(part.tag) + len(part.text or "") + sum(len(value) for value in part.attrib.values())
         for part in xml.iter()
     )
+
+
+def _unreachable(told: Any, config: XmppConfig) -> str:
+    """slixmpp tells the error, or a text if the name of the server has no address."""
+    host, port = _address(config) or (Jid.parse(config.jid).domain, config.port)
+    if isinstance(told, str):
+        return f"the name {host} is not found in DNS"
+    if isinstance(told, ssl.SSLError):
+        return _untrusted(told, config)
+    return f"nothing answers at {host} port {port}: {told.strerror or told}"
+
+
+def _untrusted(told: ssl.SSLError, _: XmppConfig) -> str:
+    return f"its certificate is not trusted: {getattr(told, 'verify_message', '') or told.reason or told}"
+
+
+def _refused(told: Any, config: XmppConfig) -> str:
+    """What a stream error says (RFC 6120, section 4.9.3; XEP-0114, section 3)."""
+    condition = told["condition"]
+    meaning = {
+        "not-authorized": "it refuses our secret",
+        "host-unknown": f"it knows no component {config.jid}",
+        "conflict": f"another connection has the place of {config.jid}",
+    }.get(condition)
+    return f"{meaning or 'it ends the stream'} ({condition}{told['text'] and ': '}{told['text'][:200]})"
+
+
+_REASONS: dict[str, Callable[[Any, XmppConfig], str]] = {
+    "connection_failed": _unreachable,
+    "ssl_invalid_chain": _untrusted,
+    "failed_auth": lambda *_: "it refuses our password",
+    "stream_error": _refused,
+}
+"""Events of slixmpp that tell why there is no connection."""
 
 
 def _address(config: XmppConfig) -> tuple[str, int] | tuple[()]:

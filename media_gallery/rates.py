@@ -172,7 +172,7 @@ class Rates:
     """Counts events against rates such as `5/10 minute; 20/day`; `none` is no limit."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+        self._storage, self._away = storage, False
         self._limiter = FixedWindowRateLimiter(storage)
 
     async def sweep(self) -> None:
@@ -188,7 +188,7 @@ class Rates:
         """Raise Unavailable or NoSpace if nothing can be counted now."""
         with self._translated():
             if not await self._storage.check():
-                raise Unavailable(UNCOUNTED)
+                raise self._lost("no answer")
 
     async def hit(self, what: str, rate: str, who: str | int) -> None:
         """Count one event. Raises TooManyRequests if that is one too many, NoSpace, Unavailable."""
@@ -260,7 +260,17 @@ class Rates:
         except sqlite3.Error as error:
             raise translate(error) from error
         except self._storage.base_exceptions as error:
-            raise Unavailable(UNCOUNTED) from error
+            raise self._lost(str(error)) from error
+        if self._away:
+            self._away = False
+            log.info("rates are counted again")
+
+    def _lost(self, reason: str) -> Unavailable:
+        """The refusal if nothing can be counted. The log says so once, until something is counted again."""
+        if not self._away:
+            self._away = True
+            log.warning("rates cannot be counted, so calls that have one are refused", reason=reason)
+        return Unavailable(UNCOUNTED)
 
     async def _refuse(self, item: RateLimitItem, what: str, who: str | int) -> None:
         stats = await self._limiter.get_window_stats(item, what, str(who))

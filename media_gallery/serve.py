@@ -26,7 +26,7 @@ from media_gallery import logs
 from media_gallery.app import COURIER_SOCKET, answering, build, hold
 from media_gallery.connection import XmppConfig, run_courier
 from media_gallery.db import migrate, started_database
-from media_gallery.errors import Unavailable
+from media_gallery.errors import NoSpace, Unavailable
 from media_gallery.metrics import MULTIPROCESS
 from media_gallery.rates import make_rates
 from media_gallery.settings import Settings, load_settings
@@ -144,6 +144,8 @@ def serve(settings: Settings, config: Path | None) -> None:
     """
     logs.set_up(settings)
     _check_address(settings)
+    for text in settings.warnings():
+        log.warning(text)
     with hold(settings.data_dir, alone=False):
         before, after = migrate.upgrade(settings)
         if before != after:
@@ -155,7 +157,10 @@ def serve(settings: Settings, config: Path | None) -> None:
 async def _try_out(settings: Settings) -> None:
     """Open once what each worker will open: a worker that cannot start would be started again and again, silently."""
     async with started_database(settings):
-        await make_rates(settings).close()
+        rates = make_rates(settings)
+        with suppress(Unavailable, NoSpace):  # not counted now: it is in the log
+            await rates.check()
+        await rates.close()
 
 
 def _let_children_begin_clean() -> None:
@@ -181,7 +186,14 @@ def _serve(settings: Settings, config: Path | None) -> None:
             keeper = _CourierKeeper(runtime / "courier")
         else:
             log.warning("DEVELOPMENT MODE: no XMPP is configured, one-time codes are written to this log")
-        log.info("listening", address=settings.listen, url=settings.public_url, workers=settings.worker_count)
+        log.info(
+            "listening",
+            address=settings.listen,
+            url=settings.public_url,
+            workers=settings.worker_count,
+            data=str(settings.data_dir.absolute()),
+            settings=str(config or "environment"),
+        )
         _server(settings).serve()
     finally:
         if keeper is not None:
@@ -197,7 +209,9 @@ def _check_address(settings: Settings) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise Unavailable(f"{settings.listen} cannot be listened on: {error.strerror}") from error
+            raise Unavailable(
+                f"{settings.listen} cannot be listened on: {error.strerror}. MEDIA_GALLERY_LISTEN names another address"
+            ) from error
 
 
 def _connections() -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +33,17 @@ def _check_seconds(value: float) -> float:
 
 def _split(value: Any) -> Any:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _account(text: str) -> str:
+    jid = _jid(text)
+    if not jid.local:
+        raise ValueError(f"{text!r} is not the JID of an account, such as anna@example.org")
+    return jid.bare
 
 
 def _jid(text: str) -> Jid:
@@ -111,6 +124,20 @@ def own_url(listen: str) -> str:
     return f"http://{ip if ip.version == 4 else f'[{ip}]'}:{port}"
 
 
+def port_of(url: str) -> int:
+    """The port of an address of http or https, named or not."""
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on the same machine reach this host."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _check_domain(value: str) -> str:
     try:
         return prepared_domain(value)
@@ -130,6 +157,16 @@ def _check_jid(value: str) -> str:
     return value
 
 
+def _check_certificates(path: Path) -> Path:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificates in PEM") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return path
+
+
 def _check_secret(value: SecretStr) -> SecretStr:
     if 0 < len(value.get_secret_value()) < 32:  # with a token, secrets can be guessed offline
         raise ValueError("must have 32 characters at least")
@@ -142,12 +179,14 @@ def _check_prefix(value: str) -> str:
     return value.rstrip("/")
 
 
+Choice = BeforeValidator(_lower)
+"""With a Literal in small letters: capital letters are taken, too."""
 Url = Annotated[str, AfterValidator(_check_optional_url)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0), AfterValidator(_check_seconds)]
 Number = Annotated[int, Field(le=_MANY)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-Jids = Annotated[Words, AfterValidator(lambda jids: [_jid(jid).bare for jid in jids])]
+Jids = Annotated[Words, AfterValidator(lambda jids: [_account(jid) for jid in jids])]
 Domains = Annotated[Words, AfterValidator(lambda domains: [_check_domain(domain) for domain in domains])]
 Origins = Annotated[Words, AfterValidator(lambda origins: [_check_origin(origin) for origin in origins])]
 Networks = Annotated[Words, AfterValidator(lambda networks: [_check_network(network) for network in networks])]
@@ -155,4 +194,5 @@ Rate = Annotated[str, AfterValidator(_check_rate)]
 LongSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Listen = Annotated[str, AfterValidator(_check_listen)]
 JidText = Annotated[str, AfterValidator(_check_jid)]
+Certificates = Annotated[Path, AfterValidator(_check_certificates)]
 PathPrefix = Annotated[str, AfterValidator(_check_prefix)]

@@ -6,9 +6,10 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, FilePath, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +20,8 @@ from pydantic_settings import (
 from media_gallery.models import Jid
 from media_gallery.setting_types import (
     Bytes,
+    Certificates,
+    Choice,
     Domains,
     Jids,
     JidText,
@@ -32,9 +35,11 @@ from media_gallery.setting_types import (
     Seconds,
     Url,
     is_address,
+    is_loopback,
     is_url,
     own_url,
     parse_listen,
+    port_of,
 )
 
 PREFIX = "MEDIA_GALLERY_"
@@ -44,6 +49,9 @@ PLACES = (Path("/etc/media-gallery.toml"), Path("gallery.toml"))
 """Where a settings file is looked for if none is named: the first one that is there is taken."""
 NO_FILE = Path(os.devnull)
 """Named as the settings file, it means that there is none."""
+
+
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Choice]
 
 
 class Settings(BaseSettings):
@@ -85,7 +93,7 @@ class Settings(BaseSettings):
         description="How long the S3 store may be silent before it counts as away; a part of 5 MiB may take 40"
         " seconds longer",
     )
-    s3_delivery: Literal["through", "redirect"] = Field(
+    s3_delivery: Annotated[Literal["through", "redirect"], Choice] = Field(
         "through", description="Downloads pass `through` the service, or clients get a `redirect` to the S3 store"
     )
     s3_public_endpoint: Url = Field("", description="Address of the S3 store in redirects; empty: `S3_ENDPOINT`")
@@ -136,10 +144,10 @@ class Settings(BaseSettings):
     xmpp_password: SecretStr = Field(SecretStr(""), description="Password of the client account")
     xmpp_host: str = Field("", description="Server of the client account, if DNS does not name it")
     xmpp_port: int = Field(5222, ge=1, le=65535, description="Its port, used with `XMPP_HOST`")
-    xmpp_tls: Literal["required", "off"] = Field(
+    xmpp_tls: Annotated[Literal["required", "off"], Choice] = Field(
         "required", description="STARTTLS with a checked certificate, or `off` (loopback only)"
     )
-    xmpp_ca_file: FilePath | None = Field(
+    xmpp_ca_file: Certificates | None = Field(
         None, description="Certificates to trust for the XMPP server, in PEM; empty: the system's"
     )
     xmpp_component_host: str = Field("127.0.0.1", description="XMPP server that takes the component (XEP-0114)")
@@ -264,10 +272,10 @@ class Settings(BaseSettings):
         description="Unfinished uploads, and bytes that no row names, are removed when they have not been touched for"
         " so long; an hour at least while the service runs",
     )
-    log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for programs")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Level of the least important lines that are logged"
+    log_format: Annotated[Literal["text", "json"], Choice] = Field(
+        "text", description="Log lines for people or for programs"
     )
+    log_level: LogLevel = Field("info", description="Level of the least important lines that are logged")
 
     @classmethod
     def settings_customise_sources(
@@ -304,6 +312,23 @@ class Settings(BaseSettings):
             raise ValueError("RATES_URL must be like redis://host:6379/0 or rediss://host:6379/0")
         self.public_url = self.public_url or own_url(self.listen)
         return self
+
+    def warnings(self) -> list[str]:
+        """What is allowed, but probably not meant."""
+        told = []
+        host, port = urlsplit(self.public_url).hostname or "", port_of(self.public_url)
+        ip, listens = parse_listen(self.listen)
+        if self.xmpp_jid and not self.allowed_domains:
+            told.append("ALLOWED_DOMAINS is empty: users of every XMPP server may sign in, each with DEFAULT_QUOTA")
+        if self.xmpp_jid and is_loopback(host):
+            told.append(f"PUBLIC_URL is {self.public_url}: links work on this machine alone")
+        if (is_loopback(host) or host == str(ip)) and port != listens:
+            told.append(
+                f"PUBLIC_URL names port {port} of this machine, LISTEN port {listens}: is a proxy between them?"
+            )
+        elif self.public_url.startswith("https:") and port == listens:
+            told.append(f"PUBLIC_URL asks for TLS at port {port}, but LISTEN has no TLS: put a proxy in front")
+        return told
 
     @property
     def address(self) -> tuple[str, int]:
@@ -371,5 +396,6 @@ def origins(config: Path | None) -> dict[str, str]:
 
 def _mistyped() -> dict[str, Any]:
     """Variables that look like settings and are none: they are refused, since they may be a mistyped deny list."""
-    names = {name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)} - OWN_VARIABLES
+    typed = {name.upper() for name in os.environ}  # as pydantic takes them, too
+    names = {name.removeprefix(PREFIX) for name in typed if name.startswith(PREFIX)} - OWN_VARIABLES
     return {name.lower(): "" for name in names if name.lower() not in Settings.model_fields}

@@ -262,7 +262,8 @@ def test_programs_can_read_what_was_done(house: Service) -> None:
 
 
 def test_a_second_service_at_the_same_address_is_refused(house: Service, tmp_path: Path) -> None:
-    assert "cannot be listened on" in house.cli("serve", code=1, DATA_DIR=tmp_path)
+    told = house.cli("serve", code=1, DATA_DIR=tmp_path)
+    assert "cannot be listened on" in told and "MEDIA_GALLERY_LISTEN" in told
     assert "cannot be listened on" in house.cli("serve", code=1, DATA_DIR=tmp_path, LISTEN="192.0.2.1:80")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import NoReturn
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 from pydantic import SecretStr
 
 from media_gallery import __version__
@@ -42,6 +43,8 @@ def serve(*, config: Config = None) -> None:
 def show_config(*, config: Config = None, as_json: AsJson = False) -> None:
     """Print the settings in force and where each comes from, secrets masked; tell what is wrong with them."""
     settings, comes_from = load(config), origins(config or find_config())
+    for text in settings.warnings():
+        err.print(f"Warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     rows = []
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -62,18 +65,26 @@ def show_config(*, config: Config = None, as_json: AsJson = False) -> None:
 
 def main() -> None:
     """The entry point of `media-gallery`."""
+    words = sys.argv[1:]
+    as_json = any(word.partition("=")[0] == "--json" for word in words)
     try:
-        app(sys.argv[1:])
+        app(words, exit_on_error=False, print_error=not as_json)
+    except CycloptsError as error:  # a word that no command takes
+        _end(str(error) if as_json else "", as_json, status=2)
     except OSError as error:
-        if error.filename is None:
-            raise
-        _end(f"{error.filename}: {error.strerror}")
-    except (Complaint, GalleryError) as error:
-        fields = error.fields if isinstance(error, GalleryError) else {}
-        details = ", ".join(f"{name} {what}" for name, what in fields.items())
-        _end(f"{error} ({details})" if details else str(error))
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), as_json)
+    except Complaint as error:
+        _end(str(error), as_json)
+    except GalleryError as error:
+        _end(str(error), as_json, error.fields)
 
 
-def _end(text: str) -> NoReturn:
-    err.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(1)
+def _end(text: str, as_json: bool, fields: Mapping[str, str] | None = None, status: int = 1) -> NoReturn:
+    """Tell on standard error why the command failed, and end it."""
+    if as_json:
+        print_json({"error": text} | ({"fields": fields} if fields else {}), sys.stderr)
+    elif text:
+        details = ", ".join(f"{name} {what}" for name, what in (fields or {}).items())
+        text = f"{text} ({details})" if details else text
+        err.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(status)

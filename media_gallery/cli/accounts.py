@@ -28,13 +28,14 @@ def create_token(
     admin: Let the token make the calls of administrators.
     device: Its name in the list of tokens that the account's owner can read.
     """
-    issued = offline(
-        config, lambda gallery: gallery.accounts.issue_token(Jid.parse(jid), device, "media-gallery", admin)
-    )
+    owner = Jid.parse(jid)
+    if not owner.local:
+        raise Complaint(f"{jid} is not the JID of an account, such as anna@example.org")
+    issued = offline(config, lambda gallery: gallery.accounts.issue_token(owner, device, "media-gallery", admin))
     if as_json:
         print_json({"token": issued.token, "expires": iso(issued.expires)})
         return
-    err.print(f"A token of {Jid.parse(jid).bare}, valid until {iso(issued.expires)}:", highlight=False)
+    err.print(f"A token of {owner.bare}, valid until {iso(issued.expires)}:", highlight=False)
     sys.stdout.write(issued.token + "\n")
 
 

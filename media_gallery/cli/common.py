@@ -7,8 +7,9 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TextIO, TypeVar
 
 import msgspec
 from cyclopts import Parameter
@@ -65,7 +66,10 @@ def complaints(error: ValidationError) -> Iterator[str]:
         name = ".".join(str(part) for part in wrong["loc"][:1])
         where = f"MEDIA_GALLERY_{name.upper()}: " if name else ""
         message = wrong["msg"].removeprefix("Value error, ")
-        yield f"  {where}{'is not a setting' if wrong['type'] == 'extra_forbidden' else message}"
+        if wrong["type"] == "extra_forbidden":
+            near = get_close_matches(name.lower(), Settings.model_fields, 1)
+            message = "is not a setting" + (f"; is MEDIA_GALLERY_{near[0].upper()} meant?" if near else "")
+        yield f"  {where}{message}"
 
 
 def existing(config: Path | None) -> Settings:
@@ -105,8 +109,8 @@ def offline(config: Path | None, work: Callable[[Gallery], Awaitable[T]]) -> T:
     return asyncio.run(main())
 
 
-def print_json(value: Any) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+def print_json(value: Any, file: TextIO | None = None) -> None:
+    (file or sys.stdout).write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
 
 
 def tell(as_json: bool, text: str, **found: Any) -> None:

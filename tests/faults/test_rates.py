@@ -45,12 +45,14 @@ def test_two_hosts_count_together(redis: Redis, start_service: Callable[..., Ser
     redis.stop()
     assert_error(first.send(b"x"), 503)
     assert_error(one.http.get("/readyz"), 503)
+    assert one.log().count("rates cannot be counted") == 1
     assert first.get("files/").status_code == 200
 
 
 def test_a_redis_that_hangs_stops_nobody(start_service: Callable[..., Service]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and answers nothing
         service = start_service(RATES_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        assert "rates cannot be counted" in service.log()
         user = service.user()
         for ask in (
             partial(user.send, b"x"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,3 +67,74 @@ def test_a_gallery_is_found_again(typed: Typed, tmp_path: Path) -> None:
     assert "There is no gallery here" in typed(
         "stats", code=1, DATA_DIR="wrong", DATABASE_URL="sqlite:///right/gallery.sqlite"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("MAX_FILESIZE", "3", "MEDIA_GALLERY_MAX_FILE_SIZE meant?"),
+        ("DENIED_DOMANS", "evil.test", "MEDIA_GALLERY_DENIED_DOMAINS meant?"),
+        ("COLOUR", "blue", "MEDIA_GALLERY_COLOUR: is not a setting\n"),
+        ("ADMINS", "example.org", "'example.org' is not the JID of an account"),
+        ("DENIED_JIDS", "@evil.test", "is not a valid JID"),
+        ("CORS_ORIGINS", "example.org", "is not an origin"),
+        ("XMPP_CA_FILE", "none.pem", "none.pem cannot be read: No such file"),
+        ("XMPP_CA_FILE", "gallery.toml", "gallery.toml holds no certificates in PEM"),
+        ("PUBLIC_URL", "https://[", "must be an address such as https://"),
+        ("DATABASE_URL", "banana", "must start with sqlite:/// or postgresql://"),
+    ],
+)
+def test_a_mistaken_setting_is_told(typed: Typed, tmp_path: Path, name: str, value: str, told: str) -> None:
+    (tmp_path / "gallery.toml").touch()
+    assert told in typed("config", code=1, **{name: value})
+    assert told.strip() in json.loads(typed("config", "--json", code=1, **{name: value}))["error"]
+
+
+def test_mistakes_in_a_settings_file_are_told(typed: Typed, tmp_path: Path) -> None:
+    file = tmp_path / "gallery.toml"
+    file.write_text("max_filesize = 3\n")
+    assert "MEDIA_GALLERY_MAX_FILE_SIZE meant?" in typed("config", code=1)
+    file.write_text("max_file_size: 3\n")
+    assert f"{file}: " in typed("config", code=1)
+
+
+def test_words_may_have_capital_letters(typed: Typed) -> None:
+    typed("config", LOG_LEVEL="INFO", LOG_FORMAT="JSON", XMPP_TLS="Required", S3_DELIVERY="Through")
+
+
+def test_errors_are_json_for_programs(typed: Typed) -> None:
+    typed("db", "upgrade")
+    for words, status in (
+        (["account", "show", "nobody@example.org"], 1),
+        (["token", "create", "notajid"], 1),
+        (["account", "list", "--order-by", "banana"], 1),
+        (["move-storage", "banana"], 1),
+        (["restore", "nothing"], 1),
+        (["gc", "--older-than", "soon"], 1),
+        (["gc", "--bananas"], 2),
+        (["token", "create"], 2),
+        (["nothing"], 2),
+    ):
+        assert json.loads(typed(*words, "--json", code=status))["error"]
+        assert typed(*words, code=status)
+    assert json.loads(typed("account", "show", "@", "--json", code=1))["fields"]["jid"]
+    assert "must start with" in typed("move-database", "banana", code=1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, []),
+        ({"PUBLIC_URL": "https://gallery.example.org"}, []),
+        ({"PUBLIC_URL": "http://localhost:8081"}, ["PUBLIC_URL names port 8081 of this machine, LISTEN port 8080"]),
+        ({"PUBLIC_URL": "http://10.0.0.1", "LISTEN": "10.0.0.1:8080"}, ["PUBLIC_URL names port 80 "]),
+        ({"PUBLIC_URL": "https://gallery.example.org", "LISTEN": "[::]:443"}, ["LISTEN has no TLS"]),
+        (
+            {"XMPP_JID": "gallery.example.org", "XMPP_COMPONENT_SECRET": "x"},
+            ["ALLOWED_DOMAINS is empty", "links work on this machine alone"],
+        ),
+    ],
+)
+def test_what_is_probably_not_meant_is_told(typed: Typed, variables: dict[str, str], told: list[str]) -> None:
+    shown = typed("config", **variables)
+    assert shown.count("Warning: ") == len(told) and all(text in shown for text in told)

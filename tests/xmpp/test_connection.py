@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
 from slixmpp.xmlstream import ET
 
+from media_gallery.connection import XmppConfig, try_connection
+from tests.ports import free_port
 from tests.service import Service, assert_error
 from tests.waiting import DEADLINE
 from tests.xmpp.conftest import ChatClient, call, client_settings, component_settings, signed_in
-from tests.xmpp.prosody import COMPONENT, HOST, Prosody
+from tests.xmpp.prosody import COMPONENT, HANDED_OVER, HOST, SECRET, Prosody
 from tests.xmpp.test_sign_in import ask
 
 
@@ -62,20 +66,40 @@ async def test_a_certificate_that_is_not_trusted_is_refused(
     start_service: Callable[..., Service], prosody: Prosody
 ) -> None:
     service = start_service(**client_settings(prosody) | {"XMPP_CA_FILE": ""})
-    await asyncio.to_thread(service.wait_until, lambda: "no connection to the XMPP server" in service.log())
+    await asyncio.to_thread(service.wait_until, lambda: "certificate is not trusted" in service.log())
     assert_error(await call(service, "xmpp_code_request", jid=f"romeo@{HOST}"), 503)
-
-
-async def test_a_wrong_password_is_told(start_service: Callable[..., Service], prosody: Prosody) -> None:
-    service = start_service(**client_settings(prosody) | {"XMPP_PASSWORD": "wrong-password"})
-    await asyncio.to_thread(service.wait_until, lambda: "refuses our password" in service.log())
-    assert "wrong-password" not in service.log()
 
 
 async def test_a_wrong_component_secret_is_told(start_service: Callable[..., Service], prosody: Prosody) -> None:
     service = start_service(**component_settings(prosody) | {"XMPP_COMPONENT_SECRET": "wrong-secret"})
-    await asyncio.to_thread(service.wait_until, lambda: "no connection to the XMPP server" in service.log())
+    await asyncio.to_thread(service.wait_until, lambda: "it refuses our secret" in service.log())
     assert_error(await call(service, "xmpp_code_request", jid=f"romeo@{HOST}"), 503)
+    assert "ALLOWED_DOMAINS is empty" in service.log() and "wrong-secret" not in service.log()
+
+
+async def test_each_reason_has_its_sentence(prosody: Prosody, monkeypatch: pytest.MonkeyPatch) -> None:
+    component = XmppConfig(COMPONENT, component_port=prosody.component_port, component_secret="wrong-secret")
+    right = replace(component, jid=f"0.{HANDED_OVER}", component_secret=SECRET)
+    client = XmppConfig(f"gallery@{HOST}", "gallery", "127.0.0.1", prosody.c2s_port, ca_file=prosody.ca_file)
+    assert await try_connection(right) is None
+    assert await try_connection(client) is None
+    for config, reason in (
+        (component, "it refuses our secret"),
+        (replace(right, jid="unknown.test"), "it knows no component unknown.test"),
+        (replace(right, component_port=free_port()), "nothing answers at 127.0.0.1 port"),
+        (replace(client, port=free_port()), "nothing answers at 127.0.0.1 port"),
+        (replace(client, password="wrong-password"), "it refuses our password"),
+        (replace(client, ca_file=None), "its certificate is not trusted"),
+    ):
+        told = await try_connection(config)
+        assert told and reason in told and "wrong-" not in told
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for config in (replace(right, component_host="nowhere.test"), replace(client, host="nowhere.test")):
+        assert await try_connection(config) == "the name nowhere.test is not found in DNS"
 
 
 async def check_answers(romeo: ChatClient, jid: str, service: Service) -> None:
