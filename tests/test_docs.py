@@ -110,6 +110,16 @@ def test_the_commands_are_as_they_are_told(service: Service, page: str, tmp_path
         service.cli(*line.replace("/backup/gallery", str(tmp_path / "backup")).split())
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.ru.md"])
+def test_the_settings_of_the_set_up_are_settings(page: str, tmp_path: Path) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    for number, example in enumerate(examples):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(example)
+        assert number or load_settings(file).warnings() == []
+    assert len(examples) >= 2
+
+
 def run(script: str, service: Service, directory: Path) -> str:
     script = script.replace("http://127.0.0.1:8080", service.url)
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=directory, capture_output=True, text=True)

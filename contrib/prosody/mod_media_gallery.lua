@@ -1,10 +1,11 @@
 -- Lets clients find the media gallery: adds the form of XEP-0128 that they look for to the disco#info of a host, and to the
 -- disco#info of an account, which old iOS clients ask instead.
 --
---   modules_enabled = { "media_gallery" }
---   media_gallery_url = "https://gallery.example.org/api/"
+--   VirtualHost "example.org"
+--       modules_enabled = { "media_gallery" } -- adds to the modules of all hosts
+--       media_gallery_url = "https://gallery.example.org/api/"
 --
--- If a host has another address, set media_gallery_url below its VirtualHost. A reload applies a new address.
+-- For all hosts, both lines can stand above the first VirtualHost. A reload applies a new address.
 
 local dataforms = require "util.dataforms";
 

@@ -40,14 +40,15 @@ c2s_ports = {{ {c2s_port} }}
 c2s_direct_tls_ports = {{}}
 component_ports = {{ {component_port} }}
 component_interfaces = {{ "127.0.0.1" }}
-modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "carbons", "offline", "media_gallery" }}
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "carbons", "offline" }}
 modules_disabled = {{ "s2s" }}
 authentication = "internal_hashed"
 c2s_require_encryption = {tls}
 allow_unencrypted_plain_auth = false
-media_gallery_url = "https://gallery.example.org/api/"
 
 VirtualHost "{host}"
+    modules_enabled = {{ "media_gallery" }}
+    media_gallery_url = "https://gallery.example.org/api/"
 VirtualHost "denied.test"
 Component "{component}"
     component_secret = "{secret}"
