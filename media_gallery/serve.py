@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -12,6 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ from media_gallery.settings import Settings, load_settings
 log = structlog.get_logger()
 CONFIG = "MEDIA_GALLERY_CONFIG"
 """Environment variable that tells the settings file to the processes started here."""
+RUNTIME = "media-gallery."
+"""How the name of a directory begins that holds a running service's socket and counts, in the temporary folder."""
 HEAD = 512 * 1024
 """Bytes of a request's head, at most, and of a body read at once: fewer make large uploads slower."""
 DESCRIPTORS = 65_536
@@ -58,6 +62,7 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         parent.join()
+        shutil.rmtree(os.environ[MULTIPROCESS], ignore_errors=True)  # if the parent was killed, it has not done that
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -175,7 +180,10 @@ def _let_children_begin_clean() -> None:
 
 def _serve(settings: Settings, config: Path | None) -> None:
     _let_children_begin_clean()
-    runtime = Path(tempfile.mkdtemp(prefix="media-gallery-"))
+    _remove_left()
+    runtime = Path(tempfile.mkdtemp(prefix=RUNTIME))
+    held = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_EX)
     os.environ |= {MULTIPROCESS: str(runtime), **_MALLOC}
     if config is not None:
         os.environ[CONFIG] = str(config.absolute())
@@ -199,6 +207,23 @@ def _serve(settings: Settings, config: Path | None) -> None:
         if keeper is not None:
             keeper.stop()
         shutil.rmtree(runtime, ignore_errors=True)
+        os.close(held)
+
+
+def _remove_left() -> None:
+    """Remove what services of this user have left in the temporary folder that were killed with all their processes.
+    A living one holds a lock on its directory, from the moment after it has made it.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"{RUNTIME}*"):
+        with suppress(OSError):
+            held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                made = os.fstat(held)
+                if made.st_uid == os.getuid() and made.st_mtime < time.time() - 60:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _check_address(settings: Settings) -> None:

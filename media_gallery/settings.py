@@ -45,8 +45,6 @@ from media_gallery.setting_types import (
 PREFIX = "MEDIA_GALLERY_"
 OWN_VARIABLES = frozenset(["CONFIG", "COURIER"])
 """Variables with this prefix that are no settings: the settings file, and what the service tells its processes."""
-PLACES = (Path("/etc/media-gallery.toml"), Path("gallery.toml"))
-"""Where a settings file is looked for if none is named: the first one that is there is taken."""
 NO_FILE = Path(os.devnull)
 """Named as the settings file, it means that there is none."""
 
@@ -374,24 +372,6 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
         return chosen(**_mistyped(), **overrides)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{config}: {error}") from None
-
-
-def find_config() -> Path | None:
-    """The settings file to take if none is named; None if there is none."""
-    return next((place.absolute() for place in PLACES if place.exists()), None)
-
-
-def origins(config: Path | None) -> dict[str, str]:
-    """Where the value of each setting comes from: `environment`, the path of the settings file, or `default`."""
-    filed = tomllib.loads(config.read_text()) if config else {}
-    given = {name.upper() for name, value in os.environ.items() if value}
-
-    def origin(name: str) -> str:
-        if PREFIX + name.upper() in given:
-            return "environment"
-        return str(config) if name in filed else "default"
-
-    return {name: origin(name) for name in Settings.model_fields}
 
 
 def _mistyped() -> dict[str, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.ports import free_port
-from tests.service import Service, anyone
+from tests.service import PROGRAM, Service, anyone, environment
 
 
 @pytest.fixture(scope="module")
@@ -246,9 +248,9 @@ def test_an_impossible_data_directory_is_an_error(house: Service, place: str) ->
 
 
 def test_piped_output_is_complete(house: Service) -> None:
-    jid = f"{'a' * 150}@example.org"
-    house.cli("token", "create", jid, "--device", "b" * 150)
-    assert jid in house.cli("account", "list") and "b" * 150 in house.cli("token", "list", jid)
+    jid = f"{'a' * 900}@{'.'.join(['b' * 60] * 4)}"
+    house.cli("token", "create", jid, "--device", "c" * 200)
+    assert jid in house.cli("account", "list") and "c" * 200 in house.cli("token", "list", jid)
 
 
 def test_programs_can_read_what_was_done(house: Service) -> None:
@@ -305,3 +307,21 @@ def test_a_filled_database_stays_filled_when_it_is_migrated_again(start_service:
     assert [item["id"] for item in user.items()] == [file["id"]]
     assert user.http.get(file["file"]).content == b"kept"
     assert "0 wrong" in service.cli("fsck")
+
+
+@pytest.mark.same_everywhere
+def test_the_cursor_comes_back_after_ctrl_c(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # so the command waits for its database
+        address = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/gallery"
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execve(PROGRAM, [PROGRAM, "fsck"], environment(DATA_DIR=tmp_path, DATABASE_URL=address))
+        said = b""
+        while b"\x1b[?25l" not in said:  # the progress bars hide the cursor
+            said += os.read(terminal, 1000)
+        os.write(terminal, b"\x03")
+        while b"\x1b[?25h" not in said:
+            said += os.read(terminal, 1000)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+        os.close(terminal)
+    assert b"Traceback" not in said

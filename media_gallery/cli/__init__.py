@@ -10,9 +10,19 @@ from cyclopts import App, CycloptsError
 from pydantic import SecretStr
 
 from media_gallery import __version__
-from media_gallery.cli.common import AsJson, Complaint, Config, err, load, print_json, show, without_secrets
+from media_gallery.cli.common import (
+    AsJson,
+    Complaint,
+    Config,
+    err,
+    find_config,
+    load,
+    origins,
+    print_json,
+    show,
+    without_secrets,
+)
 from media_gallery.errors import GalleryError
-from media_gallery.settings import find_config, origins
 
 app = App(name="media-gallery", version=__version__, help="File sharing and media gallery for XMPP chat.")
 for _name, _place, _help in (

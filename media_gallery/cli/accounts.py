@@ -24,9 +24,12 @@ def create_token(
 
     Parameters
     ----------
-    jid: Whose token, such as anna@example.org.
-    admin: Let the token make the calls of administrators.
-    device: Its name in the list of tokens that the account's owner can read.
+    jid
+        Whose token, such as anna@example.org.
+    admin
+        Let the token make the calls of administrators.
+    device
+        Its name in the list of tokens that the account's owner can read.
     """
     owner = Jid.parse(jid)
     if not owner.local:
@@ -41,7 +44,13 @@ def create_token(
 
 @tokens.command(name="list")
 def list_tokens(jid: str, *, config: Config = None, as_json: AsJson = False) -> None:
-    """List the valid tokens of an account."""
+    """List the valid tokens of an account.
+
+    Parameters
+    ----------
+    jid
+        Whose tokens.
+    """
 
     async def work(gallery: Gallery) -> list[dict[str, Any]]:
         account = await gallery.accounts.get(Jid.parse(jid))
@@ -64,7 +73,15 @@ def list_tokens(jid: str, *, config: Config = None, as_json: AsJson = False) -> 
 
 @tokens.command(name="revoke")
 def revoke_token(jid: str, token_id: int, *, config: Config = None, as_json: AsJson = False) -> None:
-    """Make a token of an account invalid, by its id in the list."""
+    """Make a token of an account invalid, by its id in the list.
+
+    Parameters
+    ----------
+    jid
+        Whose token.
+    token_id
+        Its id, which `token list` shows.
+    """
 
     async def work(gallery: Gallery) -> None:
         account = await gallery.accounts.get(Jid.parse(jid))
@@ -87,9 +104,12 @@ def list_accounts(
 
     Parameters
     ----------
-    vhost: Only those of this domain.
-    order_by: jid, used or quota; with - before it, the largest first.
-    limit: How many at most.
+    vhost
+        Only those of this domain.
+    order_by
+        jid, used or quota; with - before it, the largest first.
+    limit
+        How many at most.
     """
     window = Window.by(order_by, 1, limit)
     if window.order not in ACCOUNT_ORDERS:
@@ -113,7 +133,13 @@ def list_accounts(
 
 @accounts.command(name="show")
 def show_account(jid: str, *, config: Config = None, as_json: AsJson = False) -> None:
-    """Show what an account stores, by category."""
+    """Show what an account stores, by category.
+
+    Parameters
+    ----------
+    jid
+        Whose account.
+    """
 
     async def work(gallery: Gallery) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         account = await gallery.accounts.get(Jid.parse(jid))
@@ -141,7 +167,10 @@ def set_quota(jid: str, quota: str, *, config: Config = None, as_json: AsJson = 
 
     Parameters
     ----------
-    quota: Bytes, or a size such as 10GiB, or `default`.
+    jid
+        Whose account.
+    quota
+        Bytes, or a size such as 10GiB, or `default`.
     """
     try:
         value = None if quota == "default" else parse_bytes(quota)
@@ -158,7 +187,10 @@ def delete_account(jid: str, *, yes: bool = False, config: Config = None, as_jso
 
     Parameters
     ----------
-    yes: Do not ask.
+    jid
+        Whose account.
+    yes
+        Do not ask.
     """
     if not yes and not (err.is_terminal and err.input(f"Delete {jid} with all files? [y/N] ").lower().startswith("y")):
         raise Complaint("Not deleted. Say --yes to delete without being asked.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
+import tomllib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -21,9 +23,11 @@ from rich.table import Table
 from media_gallery.app import Gallery, assemble, running
 from media_gallery.db import migrate
 from media_gallery.quantities import readable
-from media_gallery.settings import PLACES, Settings, find_config, load_settings
+from media_gallery.settings import PREFIX, Settings, load_settings
 
 T = TypeVar("T")
+PLACES = (Path("/etc/media-gallery.toml"), Path("gallery.toml"))
+"""Where a settings file is looked for if none is named: the first one that is there is taken."""
 
 Config = Annotated[
     Path | None,
@@ -34,8 +38,26 @@ Config = Annotated[
     ),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
-out = Console(width=None if sys.stdout.isatty() else 1000)  # output to a pipe is not cut to a width
+out = Console(width=None if sys.stdout.isatty() else 100_000)  # to a pipe, a row is one line, however long
 err = Console(stderr=True)
+
+
+def find_config() -> Path | None:
+    """The settings file to take if none is named; None if there is none."""
+    return next((place.absolute() for place in PLACES if place.exists()), None)
+
+
+def origins(config: Path | None) -> dict[str, str]:
+    """Where the value of each setting comes from: `environment`, the path of the settings file, or `default`."""
+    filed = tomllib.loads(config.read_text()) if config else {}
+    given = {name.upper() for name, value in os.environ.items() if value}
+
+    def origin(name: str) -> str:
+        if PREFIX + name.upper() in given:
+            return "environment"
+        return str(config) if name in filed else "default"
+
+    return {name: origin(name) for name in Settings.model_fields}
 
 
 class Complaint(Exception):
@@ -142,14 +164,16 @@ def progress_bars() -> Iterator[Callable[[str, int], None]]:
     """A bar for each sort of thing that a long command looks at; none if standard error is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # Lines printed meanwhile go above the bars, if both are on the terminal.
-    with Progress(
-        *columns, console=err, transient=True, disable=not err.is_terminal, redirect_stdout=out.is_terminal
-    ) as bars:
-        tasks: dict[str, Any] = {}
+    bars = Progress(*columns, console=err, transient=True, disable=not err.is_terminal, redirect_stdout=out.is_terminal)
+    tasks: dict[str, Any] = {}
 
-        def advance(what: str, count: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=None)
-            bars.advance(tasks[what], count)
+    def advance(what: str, count: int) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=None)
+        bars.advance(tasks[what], count)
 
-        yield advance
+    try:
+        with bars:
+            yield advance
+    finally:
+        err.show_cursor()  # Ctrl-C may come while the bars begin, before they know that they have hidden it

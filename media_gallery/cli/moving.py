@@ -35,8 +35,10 @@ def backup(target: Path, *, older: Path | None = None, config: Config = None, as
 
     Parameters
     ----------
-    target: The directory; it is made if it is not there.
-    older: An earlier backup to take unchanged files from.
+    target
+        The directory; it is made if it is not there.
+    older
+        An earlier backup to take unchanged files from.
     """
 
     async def work(gallery: Gallery) -> Copied:
@@ -52,7 +54,8 @@ def restore_backup(source: Path, *, config: Config = None, as_json: AsJson = Fal
 
     Parameters
     ----------
-    source: A directory that `backup` made.
+    source
+        A directory that `backup` made.
     """
     if not is_backup(source):
         raise Complaint(f"{source} is no backup: it has no database in it")
@@ -79,8 +82,10 @@ def move_storage(target: str, *, by_size: bool = False, config: Config = None, a
 
     Parameters
     ----------
-    target: s3://bucket/prefix, with the S3 settings in force; or `local`, the data directory.
-    by_size: Do not read back what the target has already, if its size is right.
+    target
+        s3://bucket/prefix, with the S3 settings in force; or `local`, the data directory.
+    by_size
+        Do not read back what the target has already, if its size is right.
     """
     settings = load(config)
     goal = changed(settings, storage_url="" if target == "local" else target)
@@ -106,7 +111,8 @@ def move_database(target: str, *, config: Config = None) -> None:
 
     Parameters
     ----------
-    target: Such as postgresql://user:password@host/database.
+    target
+        Such as postgresql://user:password@host/database.
     """
     settings = existing(config)
     goal = changed(settings, database_url=target)

@@ -54,9 +54,11 @@ def gc(
 
     Parameters
     ----------
-    older_than: Only what has not been touched for so long, such as `2 h`; default: the setting GC_GRACE. For less
+    older_than
+        Only what has not been touched for so long, such as `2 h`; default: the setting GC_GRACE. For less
         than an hour the service must be stopped: what an upload has brought is on disk before the database knows it.
-    all_lost: Remove even if storage and database seem to belong to two galleries.
+    all_lost
+        Remove even if storage and database seem to belong to two galleries.
     """
     settings = existing(config)
     try:
@@ -82,8 +84,10 @@ def fsck(*, repair: bool = False, all_lost: bool = False, config: Config = None,
 
     Parameters
     ----------
-    repair: Publish links anew, count anew, and remove links whose bytes are lost.
-    all_lost: Repair even if the storage has none of the oldest files, which is so if its name in the settings is wrong.
+    repair
+        Publish links anew, count anew, and remove links whose bytes are lost.
+    all_lost
+        Repair even if the storage has none of the oldest files, which is so if its name in the settings is wrong.
     """
     told = 0
 

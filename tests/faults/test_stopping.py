@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -56,9 +57,12 @@ def test_what_was_acknowledged_survives_a_kill(start_service: Callable[..., Serv
     for file in gone:
         assert user.delete("files/", id=file["id"]).status_code == 204
     assert service.process
+    left = temporary(service.process.pid)
     os.killpg(service.process.pid, signal.SIGKILL)
     service.process.wait()
+    os.utime(left, (0, 0))
     service.start()
+    assert not left.exists()  # the next service removes it
     for file, data in kept[1::2]:
         assert user.http.get(file["file"]).content == data
     for file in gone:
@@ -71,9 +75,18 @@ def test_no_process_outlives_the_service(start_service: Callable[..., Service]) 
     service = start_service(WORKERS="2")
     assert service.process
     group = service.process.pid
+    left = temporary(group)
     os.kill(group, signal.SIGKILL)  # only the first process: the others must notice
     service.process.wait()
     wait_until(lambda: not _alive(group))
+    assert not left.exists()
+
+
+def temporary(pid: int) -> Path:
+    """The directory of a service in the temporary folder."""
+    opened = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
+    [path] = [path for path in opened if path.name.startswith("media-gallery.")]
+    return path
 
 
 def _alive(group: int) -> bool:

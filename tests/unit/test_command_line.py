@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
-from media_gallery import cli, settings
+from media_gallery import cli
+from media_gallery.cli import common
 
 Typed = Callable[..., str]
 
@@ -18,7 +21,7 @@ Typed = Callable[..., str]
 def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Typed:
     """Run a command in an empty directory that also stands for /etc; check its status and return what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(settings, "PLACES", (tmp_path / "etc.toml", Path("gallery.toml")))
+    monkeypatch.setattr(common, "PLACES", (tmp_path / "etc.toml", Path("gallery.toml")))
 
     def run(*words: str, code: int = 0, **variables: str) -> str:
         with monkeypatch.context() as patch:
@@ -138,3 +141,25 @@ def test_errors_are_json_for_programs(typed: Typed) -> None:
 def test_what_is_probably_not_meant_is_told(typed: Typed, variables: dict[str, str], told: list[str]) -> None:
     shown = typed("config", **variables)
     assert shown.count("Warning: ") == len(told) and all(text in shown for text in told)
+
+
+def commands(app: App = cli.app) -> Iterator[tuple[str, ...]]:
+    """The words of every command."""
+    names = [name for name in app if not name.startswith("-")]
+    if not names:
+        yield ()
+    for name in names:
+        for words in commands(app[name]):
+            yield (name, *words)
+
+
+def test_every_option_has_its_help(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    found = list(commands())
+    assert len(found) >= 17
+    for words in found:
+        rows = [line.strip("│* ") for line in typed(*words, "--help").splitlines() if line.startswith("│")]
+        assert rows
+        for row in rows:
+            name, _, told = row.partition("  ")
+            assert re.match(r"[\w`]", told.strip()), (words, name)
