@@ -102,13 +102,7 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
     db = replaced.get("db") or make_database(settings)
     store = replaced.get("store") or make_store(settings)
     courier = replaced.get("courier") or make_courier(settings)
-    thumbnailer = replaced.get("thumbnailer") or Thumbnailer(
-        settings.decoder_count,
-        timeout=settings.decoder_timeout,
-        cpu_seconds=int(settings.decoder_timeout) + 1,
-        memory=settings.decoder_memory,
-        max_pixels=settings.max_pixels,
-    )
+    thumbnailer = replaced.get("thumbnailer") or make_thumbnailer(settings)
     rates = make_rates(settings)
     limits = Limits(
         settings.max_file_size,
@@ -148,6 +142,17 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
         settings, db, store, thumbnailer, courier, rates, clock, files, signing, arrivals, uploads, slots,
         maintenance,
     )  # fmt: skip
+
+
+def make_thumbnailer(settings: Settings) -> Thumbnailer:
+    """The decoders, with the limits of the settings."""
+    return Thumbnailer(
+        settings.decoder_count,
+        timeout=settings.decoder_timeout,
+        cpu_seconds=int(settings.decoder_timeout) + 1,
+        memory=settings.decoder_memory,
+        max_pixels=settings.max_pixels,
+    )
 
 
 def make_courier(settings: Settings) -> Courier:

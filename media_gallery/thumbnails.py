@@ -141,6 +141,8 @@ class Thumbnailer:
         self._jobs: set[asyncio.Task[Any]] = set()
         self._owned = Counter[int]()
         self._closing = False
+        self.missing: tuple[str, ...] = ()
+        """Parts of the confinement that the machine denied the last decoder that was started."""
 
     async def start(self) -> None:
         """Nothing yet: a decoder starts when a job needs it."""
@@ -209,7 +211,9 @@ class Thumbnailer:
         return answer, parts
 
     async def _fresh(self) -> _Decoder:
-        return await _Decoder.start(self._limits)
+        decoder = await _Decoder.start(self._limits)
+        self.missing = decoder.missing
+        return decoder
 
     async def _ask(self, fd: int, job: dict[str, Any], decoder: _Decoder) -> tuple[dict[str, Any], bytes]:
         try:
@@ -242,6 +246,7 @@ class _Decoder:
     def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
         self.process, self.connection, self.jobs = process, connection, 0
         self._buffer = b""
+        self.missing: tuple[str, ...] = ()
 
     @classmethod
     async def start(cls, limits: str) -> _Decoder:
@@ -258,7 +263,9 @@ class _Decoder:
             raise Busy("no decoder could be started") from error
         try:
             async with asyncio.timeout(START):
-                _note_missing(tuple(set(PARTS) - set(json.loads(await decoder._line()))))
+                enforced = json.loads(await decoder._line())
+                decoder.missing = tuple(part for part in PARTS if part not in enforced)
+                _note_missing(decoder.missing)
         except BaseException as error:
             await decoder.kill()
             if isinstance(error, Exception):

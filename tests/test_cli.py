@@ -247,6 +247,44 @@ def test_an_impossible_data_directory_is_an_error(house: Service, place: str) ->
         assert place in told and "Traceback" not in told
 
 
+def states(told: str) -> dict[str, str]:
+    """The worst state of each thing that `doctor` has tried."""
+    found: dict[str, str] = {}
+    for finding in json.loads(told):
+        found[finding["about"]] = max(found.get(finding["about"], ""), finding["state"])  # ok, warning, wrong
+        assert finding["state"] == "ok" or finding["found"]
+    return found
+
+
+def test_the_doctor_finds_nothing_wrong(house: Service) -> None:
+    found = states(house.cli("doctor", "--json"))
+    assert {name for name, state in found.items() if state == "ok"} >= {
+        "database",
+        "storage",
+        "rates",
+        "public address",
+    }
+    assert set(found) == {"settings", "data directory", "disk", "clock", "database", "storage", "rates", "decoders",
+                          "XMPP", "public address"}  # fmt: skip
+
+
+def test_the_doctor_finds_what_is_wrong(house: Service, tmp_path: Path) -> None:
+    away = f"127.0.0.1:{free_port()}"
+    wrong = {
+        "DATABASE_URL": f"postgresql://{away}/gallery", "RATES_URL": f"redis://{away}/0", "MIN_FREE_SPACE": "900 TB",
+        "STORAGE_URL": "s3://bucket", "S3_ENDPOINT": f"http://{away}", "S3_ACCESS_KEY_ID": "k",
+        "S3_SECRET_ACCESS_KEY": "hunter2", "PUBLIC_URL": f"http://{away}", "XMPP_JID": "gallery.example.org",
+        "XMPP_COMPONENT_SECRET": "hunter2", "XMPP_COMPONENT_PORT": away.rpartition(":")[2],
+    }  # fmt: skip
+    told = house.cli("doctor", code=1, **wrong)
+    found = {line[8:23].strip() for line in told.splitlines() if line.startswith("wrong")}
+    assert found == {"disk", "database", "storage", "rates", "XMPP", "public address"}
+    assert "hunter2" not in told and "ALLOWED_DOMAINS is empty" in told and "nothing answers at 127.0.0.1" in told
+    none = states(house.cli("doctor", "--json", code=0, DATA_DIR=tmp_path / "none"))
+    assert (none["data directory"], "database" in none) == ("warning", False)
+    assert not (tmp_path / "none").exists()
+
+
 def test_piped_output_is_complete(house: Service) -> None:
     jid = f"{'a' * 900}@{'.'.join(['b' * 60] * 4)}"
     house.cli("token", "create", jid, "--device", "c" * 200)

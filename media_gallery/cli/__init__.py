@@ -29,6 +29,7 @@ for _name, _place, _help in (
     ("token", "accounts:tokens", "Bearer tokens: create, list, revoke."),
     ("account", "accounts:accounts", "Accounts: list, show, set a quota, delete."),
     ("db", "upkeep:database", "The database's schema."),
+    ("doctor", "doctor:doctor", "Try all that the service needs, and tell what to do."),
     ("stats", "upkeep:stats", "Count what is stored."),
     ("gc", "upkeep:gc", "Remove what no link needs."),
     ("fsck", "upkeep:fsck", "Compare the database with the stored files."),

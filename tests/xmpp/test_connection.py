@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -100,6 +101,17 @@ async def test_each_reason_has_its_sentence(prosody: Prosody, monkeypatch: pytes
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     for config in (replace(right, component_host="nowhere.test"), replace(client, host="nowhere.test")):
         assert await try_connection(config) == "the name nowhere.test is not found in DNS"
+
+
+def test_the_doctor_tries_the_xmpp_server(component: Service, prosody: Prosody, tmp_path: Path) -> None:
+    beside = component.cli("doctor")
+    assert f"XMPP           a server listens at 127.0.0.1 port {prosody.component_port}" in beside
+    other = component_settings(prosody, f"1.{HANDED_OVER}")
+    assert f"1.{HANDED_OVER} was taken" in component.cli("doctor", DATA_DIR=tmp_path / "none", **other)
+    told = component.cli(
+        "doctor", code=1, DATA_DIR=tmp_path / "none", **other | {"XMPP_COMPONENT_SECRET": "wrong-secret"}
+    )
+    assert "it refuses our secret" in told and "wrong-secret" not in told
 
 
 async def check_answers(romeo: ChatClient, jid: str, service: Service) -> None:
