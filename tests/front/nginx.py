@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.certificates import make_certificate
 from tests.ports import free_port, wait_for_ports
 from tests.service import MIB, PATIENCE, Service, assert_error
 from tests.waiting import DEADLINE
@@ -35,17 +36,6 @@ http {{
 """
 
 
-def certificate(directory: Path) -> tuple[Path, Path]:
-    """A self-signed certificate of HOST, and its key."""
-    made = directory / "fullchain.pem", directory / "privkey.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={HOST}", "-addext",
-         f"subjectAltName=DNS:{HOST},IP:127.0.0.1", "-out", made[0], "-keyout", made[1]],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return made
-
-
 def has_ipv6() -> bool:
     with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
@@ -54,17 +44,24 @@ def has_ipv6() -> bool:
 
 
 class Nginx:
-    """A running nginx. `parts`: more files of contrib/nginx; `tls`: off for measurements; `others`: more hosts.
+    """A running nginx. `parts`: more files of contrib/nginx; `tls`: off for measurements; `others`: more hosts;
+    `authority`: what signs its certificate, instead of itself.
 
     A client's address, for nginx, is what the client says in `X-Test-Address`.
     """
 
     def __init__(
-        self, directory: Path, service: Service, *parts: str, tls: bool = True, others: Sequence[Service] = ()
+        self,
+        directory: Path,
+        service: Service,
+        *parts: str,
+        tls: bool = True,
+        others: Sequence[Service] = (),
+        authority: Path | None = None,
     ) -> None:
         self.port, self.plain_port, self.directory = free_port(), free_port(), directory
         directory.mkdir()
-        self.ca_file, key = certificate(directory)
+        self.ca_file = make_certificate(directory / f"{HOST}.crt", HOST, "127.0.0.1", authority=authority)
         listen6 = "listen [::1]" if has_ipv6() else "# listen [::1]"
         changes = {
             "listen 443 ssl http2": f"listen 127.0.0.1:{self.port}" + (" ssl http2" if tls else ""),
@@ -72,7 +69,7 @@ class Nginx:
             "listen 80": f"listen 127.0.0.1:{self.plain_port}",
             "listen [::]:80": f"{listen6}:{self.plain_port}",
             f"/etc/letsencrypt/live/{HOST}/fullchain.pem": str(self.ca_file),
-            f"/etc/letsencrypt/live/{HOST}/privkey.pem": str(key),
+            f"/etc/letsencrypt/live/{HOST}/privkey.pem": str(self.ca_file.with_suffix(".key")),
             "/var/lib/media-gallery": str(service.data_dir),
         } | {f"# include media-gallery/{part}.conf": f"include media-gallery/{part}.conf" for part in parts}
         (directory / "media-gallery").mkdir()

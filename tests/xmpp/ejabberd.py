@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import make_certificate
 from tests.ports import free_port, wait_for_ports
-from tests.xmpp.prosody import COMPONENT, EXTERNAL_SECRET, HOST, SECRET, UPLOADS, make_certificate
+from tests.xmpp.prosody import COMPONENT, EXTERNAL_SECRET, HOST, SECRET, UPLOADS
 
 MODULE = Path(__file__).parents[2] / "contrib" / "ejabberd" / "mod_media_gallery.erl"
 _CONFIGURATION = """
@@ -69,7 +70,7 @@ class Ejabberd:
     def __init__(self, directory: Path, gallery: str) -> None:
         self.directory, self.c2s_port = directory, free_port()
         self.component_port, self.uploads_port = free_port(), free_port()
-        self.ca_file, _ = (make_certificate(directory, host) for host in (HOST, ASKING))
+        self.ca_file, _ = (make_certificate(directory / f"{host}.crt", host) for host in (HOST, ASKING))
         headers = next(Path("/usr/lib/erlang/lib").glob("p1_xmpp-*/include"))
         subprocess.run(["erlc", "-I", headers, "-o", directory, MODULE], check=True, capture_output=True)
         (directory / "ejabberd.yml").write_text(

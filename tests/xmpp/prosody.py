@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.certificates import make_certificate
 from tests.ports import free_port, wait_for_ports
 
 HOST, COMPONENT, SECRET = "localhost.test", "gallery.localhost.test", "component-secret"
@@ -40,55 +41,63 @@ c2s_ports = {{ {c2s_port} }}
 c2s_direct_tls_ports = {{}}
 component_ports = {{ {component_port} }}
 component_interfaces = {{ "127.0.0.1" }}
-modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "carbons", "offline" }}
+http_ports = {{}}
+https_ports = {{ {web_port} }}
+https_certificate = "{directory}/{host}.crt"
+http_default_host = "{host}"
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "carbons", "offline", "media_gallery" }}
 modules_disabled = {{ "s2s" }}
 authentication = "internal_hashed"
 c2s_require_encryption = {tls}
 allow_unencrypted_plain_auth = false
 
 VirtualHost "{host}"
-    modules_enabled = {{ "media_gallery" }}
-    media_gallery_url = "https://gallery.example.org/api/"
+    {web}
 VirtualHost "denied.test"
-Component "{component}"
-    component_secret = "{secret}"
 Component "{uploads}"
     component_secret = "{secret}"
-Component "{own_uploads}" "http_file_share"
+{others}
+"""
+_WEB = """modules_enabled = {{ "websocket", "http_files", "blocklist" }}
+    http_files_dir = "{pages}"
+"""
+"""Converse.js 12 opens no chat with a stranger before it has the list of `blocklist`."""
+_OTHERS = f"""
+Component "{COMPONENT}"
+    component_secret = "{SECRET}"
+Component "{OWN_UPLOADS}" "http_file_share"
     http_file_share_base_url = "https://gallery.example.org/media/"
-    http_file_share_secret = "{slot_secret}"
-{signed}
-Component "{handed_over}"
-    component_secret = "{secret}"
-Component "0.{handed_over}"
-    component_secret = "{secret}"
-Component "1.{handed_over}"
-    component_secret = "{secret}"
+    http_file_share_secret = "{SLOT_SECRET}"
+Component "{HANDED_OVER}"
+    component_secret = "{SECRET}"
+Component "0.{HANDED_OVER}"
+    component_secret = "{SECRET}"
+Component "1.{HANDED_OVER}"
+    component_secret = "{SECRET}"
 """
 
 
-def make_certificate(directory: Path, host: str) -> Path:
-    """Make HOST.crt, valid for two days, and HOST.key beside it; return the certificate's path."""
-    certificate = directory / f"{host}.crt"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}",
-         "-addext", f"subjectAltName=DNS:{host}", "-keyout", directory / f"{host}.key", "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate
-
-
 class Prosody:
-    """Starts, stops and starts again on the same ports and data."""
+    """Starts, stops and starts again on the same ports and data.
 
-    def __init__(self, directory: Path, tls: bool = True) -> None:
+    `authority`: what signs the certificates, instead of each itself. `pages`: a directory that is served under `files/`
+    at `web_url`, where `xmpp-websocket` is for a client in these pages. Then there is no component but UPLOADS, since
+    a client takes any upload service that it finds.
+    """
+
+    def __init__(
+        self, directory: Path, tls: bool = True, authority: Path | None = None, pages: Path | None = None
+    ) -> None:
         self.directory, self.c2s_port, self.component_port = directory, free_port(), free_port()
+        web_port = free_port()
+        self.web_url = f"https://127.0.0.1:{web_port}"
         self.ca_file = directory / f"{HOST}.crt"
         self.config = directory / "prosody.cfg.lua"
         self.process: subprocess.Popen[bytes] | None = None
         (directory / "data").mkdir()
+        address = ["127.0.0.1"] if pages else []
         for host in (HOST, "denied.test"):
-            make_certificate(directory, host)
+            make_certificate(directory / f"{host}.crt", host, *address, authority=authority)
         signed = [
             _SIGNED.format(component=component, secret=EXTERNAL_SECRET, protocol={"v": "v1"}.get(version, version))
             for version, component in SIGNED.items()
@@ -96,10 +105,8 @@ class Prosody:
         self.config.write_text(
             _CONFIGURATION.format(
                 directory=directory, c2s_port=self.c2s_port, component_port=self.component_port, host=HOST,
-                component=COMPONENT, uploads=UPLOADS, handed_over=HANDED_OVER,
-                own_uploads=OWN_UPLOADS, slot_secret=SLOT_SECRET, secret=SECRET, signed="".join(signed),
-                plugins=PLUGINS,
-                tls="true" if tls else "false",
+                uploads=UPLOADS, others="" if pages else _OTHERS + "".join(signed), secret=SECRET, plugins=PLUGINS,
+                web_port=web_port, web=_WEB.format(pages=pages) if pages else "", tls="true" if tls else "false",
             )
         )  # fmt: skip
 
