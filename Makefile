@@ -15,7 +15,7 @@ SERVICE := $(VENV)/.service
 # With this variable each process of the service would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test test-all torture fuzz check audit bench docs clean
+.PHONY: setup run test test-all torture fuzz clients check audit bench docs clean
 
 setup: $(STAMP)
 
@@ -54,6 +54,11 @@ fuzz: $(STAMP)
 	for target in multipart parameters stanzas permissions words; do \
 	    $(BIN)/python -m tests.attack.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; done
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest --timeout 7200 tests/attack/test_parsers.py tests/attack/test_schema.py
+
+# People's clients against the service: a few minutes, after their set-up.
+clients: $(STAMP)
+	./contrib/setup $(VENV) clients
+	$(BIN)/pytest tests/clients $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
