@@ -45,22 +45,22 @@ http_ports = {{}}
 https_ports = {{ {web_port} }}
 https_certificate = "{directory}/{host}.crt"
 http_default_host = "{host}"
-modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "carbons", "offline", "media_gallery" }}
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "carbons", "offline" }}
 modules_disabled = {{ "s2s" }}
 authentication = "internal_hashed"
 c2s_require_encryption = {tls}
 allow_unencrypted_plain_auth = false
 
 VirtualHost "{host}"
-    {web}
+    modules_enabled = {{ "media_gallery"{web_modules} }}
+    media_gallery_url = "https://gallery.example.org/api/"
+    http_files_dir = "{pages}"
 VirtualHost "denied.test"
 Component "{uploads}"
     component_secret = "{secret}"
 {others}
 """
-_WEB = """modules_enabled = {{ "websocket", "http_files", "blocklist" }}
-    http_files_dir = "{pages}"
-"""
+_WEB_MODULES = ', "websocket", "http_files", "blocklist"'
 """Converse.js 12 opens no chat with a stranger before it has the list of `blocklist`."""
 _OTHERS = f"""
 Component "{COMPONENT}"
@@ -106,7 +106,8 @@ class Prosody:
             _CONFIGURATION.format(
                 directory=directory, c2s_port=self.c2s_port, component_port=self.component_port, host=HOST,
                 uploads=UPLOADS, others="" if pages else _OTHERS + "".join(signed), secret=SECRET, plugins=PLUGINS,
-                web_port=web_port, web=_WEB.format(pages=pages) if pages else "", tls="true" if tls else "false",
+                web_port=web_port, pages=pages or "", web_modules=_WEB_MODULES if pages else "",
+                tls="true" if tls else "false",
             )
         )  # fmt: skip
 
