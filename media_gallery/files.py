@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Connection, Database, filters, links, upkeep
+from media_gallery.db import Connection, Database, filters, links, old_addresses, upkeep
 from media_gallery.errors import BadRequest, GalleryError, NotFound
 from media_gallery.models import (
     OWN_SLOT_ID,
@@ -94,8 +94,22 @@ class Files:
             if spelled == link.name:
                 return Content(link, now)
             if stored := link.thumbnail_files(link.blob).get(spelled):
-                data = await self._thumbnail(link, stored)
-                return Content(link, now, thumbnail=stored, data=data, placeholder=data is None)
+                return await self._content(link, stored, now)
+        raise NotFound
+
+    async def _content(self, link: Link, thumbnail: str | None, now: int) -> Content:
+        if thumbnail is None:
+            return Content(link, now)
+        data = await self._thumbnail(link, thumbnail)
+        return Content(link, now, thumbnail=thumbnail, data=data, placeholder=data is None)
+
+    async def find_old(self, path: str) -> Content:
+        """What is at this path of another service, whose files were taken over. Raises NotFound."""
+        now = self.clock()
+        for spelled in dict.fromkeys((path, unquote(path))):  # COMPAT: iOS encodes names twice
+            found = await self.db.read(lambda c, at=spelled: old_addresses.find_by_old_address(c, at, now))  # type: ignore[misc]
+            if found is not None:
+                return await self._content(found[0], found[1], now)
         raise NotFound
 
     async def address(self, link: Link, disposition: str) -> tuple[str, float] | None:

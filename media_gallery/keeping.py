@@ -5,16 +5,16 @@ So a crash at any moment can leave spare bytes, which upkeep removes, but never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from media_gallery import metrics
 from media_gallery.arriving import Arrivals, Entry
-from media_gallery.db import Connection, Database, links
+from media_gallery.db import Connection, Database, links, old_addresses
 from media_gallery.errors import Conflict, GalleryError, InDoubt
 from media_gallery.files import only_logged
-from media_gallery.models import AccountId, Blob, Link, NewBlob, NewLink, Quota
+from media_gallery.models import THUMBNAIL_SIZE, AccountId, Blob, Link, NewBlob, NewLink, Quota
 from media_gallery.offers import Offer
 from media_gallery.policy import Policy
 from media_gallery.storage import BlobStore, Slot, Staged
@@ -31,6 +31,16 @@ class Kept:
     quota: Quota
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where and since when another service had a file: its path, percent-decoded; microseconds since 1970."""
+
+    path: str
+    created_at: int
+    thumbnails: Mapping[str, int | None] = field(default_factory=dict)
+    """Paths of its thumbnails, with the sides of those of an avatar in pixels."""
+
+
 class _BlobChanged(Exception):
     """Between look and transaction the known blob lost its last link, or another upload brought the same bytes."""
 
@@ -44,18 +54,26 @@ class Keeper:
         self.db, self.store, self.arrivals, self.policy, self.clock = db, store, arrivals, policy, clock
 
     async def keep(
-        self, entry: Entry, staged: Staged, offer: Offer, new: NewLink, avatar: Avatar | None = None
+        self,
+        entry: Entry,
+        staged: Staged,
+        offer: Offer,
+        new: NewLink,
+        avatar: Avatar | None = None,
+        origin: Origin | None = None,
     ) -> Kept:
         """Make the staged bytes of an upload a file. Known bytes are not stored again. If a slot hit awaits these
         bytes, its link is taken over, unless this upload has a slot of its own. `avatar`: what the decoder made of
-        them.
+        them. With an `origin`, the file keeps its time and its address, and the limits of its account do not count.
 
-        Raises QuotaExceeded, TooManyFiles, NoSpace; Conflict if another upload has taken the same slot.
+        Raises QuotaExceeded, TooManyFiles, NoSpace; Conflict if another upload has taken the same slot, or if another
+        file has the address of the origin.
         """
         known, hit = await self._find(entry.account, staged, new)
         if (
             hit is not None
             and not offer.slot_id
+            and origin is None
             and (taken := await self._take_over(hit, staged, offer, new)) is not None
         ):
             return taken
@@ -70,13 +88,14 @@ class Keeper:
                 await self._publish(new, blob)
                 self.arrivals.note(entry, size=-entry.size)  # the transaction counts them: they must not count twice
                 try:
-                    kept = await self._link(entry.account, new, blob, avatar)
+                    kept = await self._link(entry.account, new, blob, avatar, origin=origin)
                     break
                 except _BlobChanged:
                     known, _ = await self._find(entry.account, staged, new)
         except GalleryError as refusal:
             if not isinstance(refusal, InDoubt):
-                slots = [] if isinstance(refusal, Conflict) else [new.slot_id]  # that slot is the other upload's
+                theirs = isinstance(refusal, Conflict) and origin is None  # that slot is the other upload's
+                slots = [] if theirs else [new.slot_id]
                 await self._take_back(entry, slots, [staged.key] if committed else [])
             raise
         if known is not None:
@@ -154,12 +173,13 @@ class Keeper:
         blob: NewBlob,
         avatar: Avatar | None = None,
         awaited_until: int | None = None,
+        origin: Origin | None = None,
     ) -> Kept:
-        """In one transaction: charge the quota, make the blob's row if it has none, and make the link."""
+        """In one transaction: charge the quota, make the blob's row if it has none, make the link, keep its origin."""
 
         async def transaction(c: Connection) -> Kept:
             now = self.clock()
-            quota = await self.policy.charge(c, account, blob.size, new.category)
+            quota = await self.policy.charge(c, account, blob.size, new.category, limited=origin is None)
             if isinstance(blob, Blob):
                 found = await links.link_known_blob(c, blob)
             else:
@@ -169,7 +189,14 @@ class Keeper:
             known = _measured(found, avatar)
             if known != found:
                 await links.set_picture(c, known, known.width, known.height, True)
-            return Kept(await links.insert_link(c, account, new, known, now, awaited_until), quota)
+            created_at = origin.created_at if origin else now
+            link = await links.insert_link(c, account, new, known, created_at, awaited_until)
+            if origin:
+                await old_addresses.keep_address(c, origin.path, link.id)
+                for path, side in origin.thumbnails.items() if link.pictured else ():
+                    stored = f"{side}.{link.avatar_format}" if side else f"{THUMBNAIL_SIZE}.webp"
+                    await old_addresses.keep_address(c, path, link.id, stored)
+            return Kept(link, quota)
 
         return await self.db.write(transaction)
 

@@ -54,16 +54,19 @@ class Policy:
         _check(quota, size - (counted or 0), max(size, whole), full and counted is None)
         return Quota(quota.limit, quota.used - (counted or 0))
 
-    async def charge(self, c: Connection, account: AccountId, size: int, category: Category) -> Quota:
+    async def charge(
+        self, c: Connection, account: AccountId, size: int, category: Category, limited: bool = True
+    ) -> Quota:
         """Count one more file; the quota after it. Raises QuotaExceeded, TooManyFiles or Unauthorized: then the
         transaction must not be committed. It counts before it checks, so that two files at once cannot both take the
-        last room.
+        last room. Only if not `limited` an account may have more than its limits allow.
         """
         found = await queries.add_file(c, account, size, category)
         if found is None:
             raise Unauthorized
         quota = self.quota(found)
-        _check(Quota(quota.limit, quota.used - size), size, size, found.files > self.allowance(found).files)
+        if limited:
+            _check(Quota(quota.limit, quota.used - size), size, size, found.files > self.allowance(found).files)
         return quota
 
 

@@ -13,7 +13,7 @@ from media_gallery.arriving import Arrivals, Entry
 from media_gallery.db import Database, accounts, links
 from media_gallery.errors import Conflict, QuotaExceeded, TooLarge, TooManyRequests, Unavailable, UnsupportedMedia
 from media_gallery.files import Files, only_logged
-from media_gallery.keeping import Keeper, Kept
+from media_gallery.keeping import Keeper, Kept, Origin
 from media_gallery.models import AccountId, NewLink, Quota
 from media_gallery.offers import Offer, decide_type
 from media_gallery.policy import Policy
@@ -154,6 +154,28 @@ class Uploads:
             if not upload.finished:
                 await upload.discard()
 
+    async def keep(
+        self, entry: Entry, staged: Staged, offer: Offer, new: NewLink, origin: Origin | None = None
+    ) -> Kept:
+        """Keep bytes as they came, and have their thumbnail made. Raises what `Keeper.keep` raises."""
+        async with self._held_open(staged, new) as fd:
+            kept = await self.keeper.keep(entry, staged, offer, new, origin=origin)
+            link = kept.link
+            if link.thumbnails and link.pictured and not link.blob.decodable:  # the type may have been wrong before
+                with only_logged("thumbnail not made", link=link.id):
+                    blob = await self.files.decode(link, self.limits.thumbnail_wait, fd)
+                    kept = replace(kept, link=replace(link, blob=blob))
+        return kept
+
+    @asynccontextmanager
+    async def _held_open(self, staged: Staged, new: NewLink) -> AsyncIterator[int | None]:
+        """A descriptor for the decoder, if the store is far away: it would have to fetch the bytes back."""
+        if not (new.thumbnails and new.pictured) or self.store.files is not None:
+            yield None
+            return
+        async with self.store.opened_staged(staged) as fd:
+            yield fd
+
 
 class Upload:
     """One file that is being uploaded, by any transport."""
@@ -209,29 +231,9 @@ class Upload:
         if context == "avatar" and not offer.unchanged:
             kept = await self._keep_avatar(staged, offer)
         else:
-            kept = await self._keep(staged, offer, offer.link(media_type, context))
+            kept = await self._uploads.keep(self._entry, staged, offer, offer.link(media_type, context))
         self.finished = True
         return kept
-
-    async def _keep(self, staged: Staged, offer: Offer, new: NewLink) -> Kept:
-        async with self._held_open(staged, new) as fd:
-            kept = await self._uploads.keeper.keep(self._entry, staged, offer, new)
-            link = kept.link
-            if link.thumbnails and link.pictured and not link.blob.decodable:  # the type may have been wrong before
-                with only_logged("thumbnail not made", link=link.id):
-                    blob = await self._uploads.files.decode(link, self._uploads.limits.thumbnail_wait, fd)
-                    kept = replace(kept, link=replace(link, blob=blob))
-        return kept
-
-    @asynccontextmanager
-    async def _held_open(self, staged: Staged, new: NewLink) -> AsyncIterator[int | None]:
-        """A descriptor for the decoder, if the store is far away: it would have to fetch the bytes back."""
-        store = self._uploads.store
-        if not (new.thumbnails and new.pictured) or store.files is not None:
-            yield None
-            return
-        async with store.opened_staged(staged) as fd:
-            yield fd
 
     async def _keep_avatar(self, staged: Staged, offer: Offer) -> Kept:
         avatar = await self._crop(staged)

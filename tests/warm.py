@@ -17,7 +17,7 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
         __name__,
-        *(f"media_gallery.cli.{name}" for name in ("accounts", "doctor", "moving", "upkeep")),
+        *(f"media_gallery.cli.{name}" for name in ("accounts", "doctor", "importing", "moving", "upkeep")),
         *(f"media_gallery.{name}" for name in ("serve", "db.sqlite", "db.postgres")),
     ]
 )

@@ -37,6 +37,7 @@ for _name, _place, _help in (
     ("restore", "moving:restore_backup", "Bring back what a backup holds."),
     ("move-database", "moving:move_database", "Copy the database to another one."),
     ("move-storage", "moving:move_storage", "Copy the files to another store."),
+    ("import", "importing:imports", "Take over the files of another service."),
 ):
     app.command(f"media_gallery.cli.{_place}", name=_name, help=_help)  # loaded when it is called
 

@@ -49,6 +49,12 @@ async def find_account(c: Connection, jid: str) -> Account | None:
     return _account(row) if row else None
 
 
+async def find_account_by_sha1(c: Connection, jid_sha1: str) -> Account | None:
+    """The account of a bare JID with this digest, in hex."""
+    row = await c.one(f"SELECT {_ACCOUNT} FROM accounts WHERE jid_sha1 = $1", jid_sha1)
+    return _account(row) if row else None
+
+
 async def find_account_by_id(c: Connection, account: AccountId) -> Account | None:
     row = await c.one(f"SELECT {_ACCOUNT} FROM accounts WHERE id = $1 AND jid IS NOT NULL", account)
     return _account(row) if row else None
@@ -59,14 +65,20 @@ async def ensure_account(c: Connection, jid: str, vhost: str, now: int) -> Accou
     row = await c.one(
         "INSERT INTO accounts (jid, vhost, created_at, jid_sha1) VALUES ($1, $2, $3, $4)"
         " ON CONFLICT (jid_sha1) DO UPDATE SET jid = excluded.jid, vhost = excluded.vhost RETURNING id",
-        jid, vhost, now, _digest(jid),
+        jid, vhost, now, digest_of(jid),
     )  # fmt: skip
     assert row
     return AccountId(row[0])
 
 
-def _digest(jid: str) -> str:
+def digest_of(jid: str) -> str:
+    """How accounts are named by digest, in hex."""
     return hashlib.sha1(jid.encode()).hexdigest()  # noqa: S324, it names an account to ejabberd, and guards nothing
+
+
+def unnamed(jid_sha1: str) -> str:
+    """How an account is called of whose JID only the digest is known."""
+    return f"sha1:{jid_sha1}"
 
 
 async def ensure_unnamed(c: Connection, jid_sha1: str, now: int) -> AccountId:
@@ -76,7 +88,7 @@ async def ensure_unnamed(c: Connection, jid_sha1: str, now: int) -> AccountId:
     row = await c.one(
         "INSERT INTO accounts (jid, vhost, created_at, jid_sha1) VALUES ($1, '', $2, $3)"
         " ON CONFLICT (jid_sha1) DO UPDATE SET jid_sha1 = excluded.jid_sha1 RETURNING id",
-        f"sha1:{jid_sha1}", now, jid_sha1,
+        unnamed(jid_sha1), now, jid_sha1,
     )  # fmt: skip
     assert row
     return AccountId(row[0])

@@ -179,10 +179,15 @@ async def find_by_slot(c: Connection, slot_id: str, now: int) -> Link | None:
     """The link at a public address: the only look-up without an account. Links of closed accounts are not found, nor
     those that have expired.
     """
+    return await find_public(c, "l.slot_id = $1", slot_id, now)
+
+
+async def find_public(c: Connection, where: str, value: str | int, now: int) -> Link | None:
+    """The link that everybody may read; `where` is the condition in SQL, with `value` as `$1`."""
     row = await c.one(
         f"SELECT {_LINK} {_FROM} JOIN accounts a ON a.id = l.account_id"
-        " WHERE l.slot_id = $1 AND a.jid IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > $2)",
-        slot_id, now,
+        f" WHERE {where} AND a.jid IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > $2)",
+        value, now,
     )  # fmt: skip
     return _link(row) if row else None
 

@@ -131,6 +131,14 @@ trash = Table(  # keys of bytes that no row names any more, until the store has 
     Column("created_at", Big, nullable=False),
 )
 
+old_addresses = Table(  # paths that files had at other services; a row outlives its link, so this is no foreign key
+    "old_addresses",
+    metadata,
+    Column("digest", Text, primary_key=True),  # SHA-256 of the path, hex
+    Column("link_id", Big, nullable=False),
+    Column("thumbnail", Text),  # its name in the store; NULL: the file itself
+)
+
 secrets = Table(  # keys for signing, if the settings have none: made once, for all hosts
     "secrets",
     metadata,

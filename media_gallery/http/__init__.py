@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from media_gallery.errors import NotFound
 from media_gallery.http import account, files, media, multipart, openapi, parameters, put, shapes, slots, status
 from media_gallery.http.middleware import PRIVATE, Cors, Errors, Linger, Observe
 from media_gallery.http.operations import Need, Operation
@@ -134,6 +135,28 @@ def routes(services: Services) -> list[Route]:
     return table
 
 
+OLD = "/{old_address:path}"
+"""Every path that is none of ours: files that were taken over from another service are found there."""
+
+
+def _elsewhere(services: Services, unknown: ASGIApp) -> ASGIApp:
+    """What answers where no route does: a file that had this address at another service; else `unknown`."""
+    route = _route(OLD, _plain(services, {"GET": media.old}))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+            return await unknown(scope, receive, send)
+        scope["route"] = route
+        try:
+            await route.app(scope, receive, send)
+        except NotFound:
+            del scope["route"]
+            await unknown(scope, receive, send)
+        return None
+
+    return app
+
+
 class _Application(Starlette):
     """Starlette with our middleware alone: it would add two layers for errors, which `Errors` handles.
 
@@ -169,4 +192,5 @@ def application(services: Services, lifespan: Any) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    app.router.default = _elsewhere(services, app.router.not_found)
     return app

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from media_gallery.errors import RangeNotSatisfiable
+from media_gallery.errors import NotFound, RangeNotSatisfiable
 from media_gallery.files import Content
 from media_gallery.http.middleware import ALWAYS
 from media_gallery.http.request import Call
@@ -26,8 +26,21 @@ _FOREVER = f"public, max-age={_YEAR}, immutable"
 
 async def media(call: Call) -> Response:
     """Send a file or a thumbnail. Raises NotFound, RangeNotSatisfiable."""
-    files, path = call.services.files, call.request.path_params
-    content = await files.find(path["slot_id"], path["name"])
+    path = call.request.path_params
+    try:
+        content = await call.services.files.find(path["slot_id"], path["name"])
+    except NotFound:
+        return await old(call)  # addresses of another service may have begun with /media, too
+    return await _send(call, content)
+
+
+async def old(call: Call) -> Response:
+    """Send a file that was taken over from another service, at the address that it had there. Raises as `media`."""
+    return await _send(call, await call.services.files.find_old(call.request.scope["path"]))
+
+
+async def _send(call: Call, content: Content) -> Response:
+    files = call.services.files
     link, data, headers = content.link, content.data, _headers(content)
     if content.placeholder:
         for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # of the thumbnail, which may be made later

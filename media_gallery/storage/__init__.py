@@ -159,6 +159,11 @@ class BlobFiles(Protocol):
         OSError if the goal cannot be written.
         """
 
+    async def adopt(self, key: str, source: Path) -> Staged | None:
+        """Stage a file of this host under a new key by a further name for it. None if it must be copied instead: if it
+        is on another file system, belongs to another user, who could change it, or is not for web servers to read.
+        """
+
     async def link_in(self, key: str, source: Path) -> None:
         """Link or copy a file into the store, durably, under a key that rows name."""
 

@@ -130,6 +130,9 @@ class LocalStore:
     async def discard(self, staged: Staged) -> None:
         await self.staging.discard(staged)
 
+    async def adopt(self, key: str, source: Path) -> Staged | None:
+        return await self.run(lambda: self.staging.adopt(key, source))
+
     async def link_in(self, key: str, source: Path) -> None:
         def job() -> None:
             link_or_copy(source, self._path(key))

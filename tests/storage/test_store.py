@@ -299,6 +299,32 @@ async def test_a_file_goes_out_and_comes_in_by_another_name(store: BlobStore, tm
     assert await read(store, key, 0, 4) == b"data" and await store.size(key) == 4
 
 
+@having("files")
+async def test_a_file_of_the_host_is_staged_by_another_name_if_nobody_else_can_change_it(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, source, data = files_of(store), tmp_path / "source", os.urandom(BATCH + 1)
+    source.write_bytes(data)
+    source.chmod(0o644)
+    os.utime(source, (1, 1))
+    adopted = await files.adopt("a" * 32, source)
+    sha256, sha1 = hashlib.sha256(data).hexdigest(), hashlib.sha1(data).hexdigest()
+    assert adopted == Staged("a" * 32, len(data), sha256, sha1)
+    await store.commit(adopted)
+    assert source.samefile((await files.file("a" * 32)).path) and source.stat().st_mtime == 1
+    assert await read(store, "a" * 32, 0, len(data)) == data
+    for mode in (0o444, 0o640):
+        source.chmod(mode)
+        assert await files.adopt("b" * 32, source) is None
+    source.chmod(0o644)
+    (tmp_path / "link").symlink_to(source)
+    assert await files.adopt("c" * 32, tmp_path / "link") is None
+    assert await files.adopt("d" * 32, tmp_path / "missing") is None
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert await files.adopt("e" * 32, source) is None
+    assert not list((tmp_path / "data" / "staging").iterdir())
+
+
 # --- Addresses for clients ---
 
 

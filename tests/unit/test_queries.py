@@ -22,6 +22,7 @@ from media_gallery import files as files_module
 from media_gallery.app import Gallery, assemble, running
 from media_gallery.courier import HTTP_AUTH
 from media_gallery.db import Connection, Query, sqlite
+from media_gallery.db.old_addresses import keep_address
 from media_gallery.db.sqlite import SqliteDatabase
 from media_gallery.models import CATEGORIES, LINK_ORDERS, AccountId, Caller, Digest, Filter, Jid, Window
 from media_gallery.offers import Offer
@@ -170,6 +171,8 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
             await upload.write(name.encode())
             kept.append((await upload.finish(Offer("a.txt", slot_id=slot_id))).link)
     await files.find(kept[0].slot_id, "a.txt")
+    await gallery.db.write(lambda c: keep_address(c, f"/old/{name}", kept[0].id))
+    assert (await files.find_old(f"/old/{name}")).link == kept[0]
     await files.keep_thumbnails(kept[0].blob, {})
     await files.delete(account, Filter(ids=tuple(link.id for link in kept)))
     await files.delete_oldest(account, 1, False)

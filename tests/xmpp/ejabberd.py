@@ -11,11 +11,11 @@ from typing import Any
 
 from tests.certificates import make_certificate
 from tests.ports import free_port, wait_for_ports
-from tests.xmpp.prosody import COMPONENT, EXTERNAL_SECRET, HOST, SECRET, UPLOADS
+from tests.xmpp.prosody import COMPONENT, EXTERNAL_SECRET, HOST, OLD_UPLOADS, SECRET, UPLOADS
 
 MODULE = Path(__file__).parents[2] / "contrib" / "ejabberd" / "mod_media_gallery.erl"
 _CONFIGURATION = """
-hosts: [{host}, {asking}]
+hosts: [{host}, {asking}, keeping.test, keeping2.test]
 loglevel: info
 auth_method: internal
 certfiles: ["{directory}/*.crt", "{directory}/*.key"]
@@ -29,6 +29,10 @@ listen:
     ip: "127.0.0.1"
     module: ejabberd_service
     hosts: {{{uploads}: {{password: "{secret}"}}}}
+  - port: {http_port}
+    ip: "127.0.0.1"
+    module: ejabberd_http
+    request_handlers: {{/upload: mod_http_upload, /by-node: mod_http_upload}}
 access_rules: {{local: [allow]}}
 modules:
   mod_disco: {{}}
@@ -40,6 +44,16 @@ append_host_config:
   {asking}:
     modules:
       mod_http_upload: {{host: "upload.{asking}", service_url: "{gallery}/slots/{external_secret}"}}
+  keeping.test:
+    modules:
+      mod_http_upload: {{host: {old_uploads}, docroot: "{directory}/upload", put_url: "{old_address}/upload"}}
+  keeping2.test:
+    modules:
+      mod_http_upload:
+        host: {old_uploads_by_node}
+        docroot: "{directory}/by-node"
+        put_url: "{old_address}/by-node"
+        jid_in_url: node
 """
 
 
@@ -47,6 +61,8 @@ ASKING = "asking.test"
 """A virtual host whose upload service asks us for each slot."""
 SIGNED = "signed.localhost.test"
 """The upload service of the other one. It signs the address of an upload to us."""
+OLD_UPLOADS_BY_NODE = "old-uploads2.localhost.test"
+"""An upload service that keeps what it takes, as OLD_UPLOADS does; its addresses have the names of users."""
 READY = "ready"
 """A file that exists once a node has its accounts."""
 
@@ -69,7 +85,7 @@ class Ejabberd:
 
     def __init__(self, directory: Path, gallery: str) -> None:
         self.directory, self.c2s_port = directory, free_port()
-        self.component_port, self.uploads_port = free_port(), free_port()
+        self.component_port, self.uploads_port, self.http_port = free_port(), free_port(), free_port()
         self.ca_file, _ = (make_certificate(directory / f"{host}.crt", host) for host in (HOST, ASKING))
         headers = next(Path("/usr/lib/erlang/lib").glob("p1_xmpp-*/include"))
         subprocess.run(["erlc", "-I", headers, "-o", directory, MODULE], check=True, capture_output=True)
@@ -78,15 +94,16 @@ class Ejabberd:
                 host=HOST, directory=directory, c2s_port=self.c2s_port, component_port=self.component_port,
                 uploads_port=self.uploads_port, component=COMPONENT, uploads=UPLOADS, secret=SECRET, asking=ASKING,
                 signed=SIGNED, gallery=gallery, external_secret=EXTERNAL_SECRET,
+                http_port=self.http_port, old_address=f"http://127.0.0.1:{self.http_port}",
+                old_uploads=OLD_UPLOADS, old_uploads_by_node=OLD_UPLOADS_BY_NODE,
             )
         )  # fmt: skip
         command, environment = node(directory, {"gallery": HOST, "romeo": HOST, "juliet": ASKING})
         self.process = subprocess.Popen(
             command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        wait_for_ports(
-            self.process, self.c2s_port, self.component_port, self.uploads_port, log=self.log, ready=directory / READY
-        )
+        ports = (self.c2s_port, self.component_port, self.uploads_port, self.http_port)
+        wait_for_ports(self.process, *ports, log=self.log, ready=directory / READY)
 
     def stop(self) -> None:
         self.process.kill()

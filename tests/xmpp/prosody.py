@@ -19,6 +19,8 @@ SLOT_SECRET = "a secret of thirty-two characters"
 EXTERNAL_SECRET = "a-secret-of-slots-that-are-signed-in-their-address"
 SIGNED = {"v": "signed.localhost.test", "v2": "signed2.localhost.test"}
 """Components whose module signs the address of an upload to us, by the version of the signature."""
+OLD_UPLOADS = "old-uploads.localhost.test"
+"""The upload service of the XMPP server itself, which keeps what it takes."""
 HANDED_OVER = "hosts.localhost.test"
 """Another component, which several hosts take over from each other."""
 _SIGNED = """
@@ -41,7 +43,7 @@ c2s_ports = {{ {c2s_port} }}
 c2s_direct_tls_ports = {{}}
 component_ports = {{ {component_port} }}
 component_interfaces = {{ "127.0.0.1" }}
-http_ports = {{}}
+http_ports = {{ {http_port} }}
 https_ports = {{ {web_port} }}
 https_certificate = "{directory}/{host}.crt"
 http_default_host = "{host}"
@@ -68,6 +70,9 @@ Component "{COMPONENT}"
 Component "{OWN_UPLOADS}" "http_file_share"
     http_file_share_base_url = "https://gallery.example.org/media/"
     http_file_share_secret = "{SLOT_SECRET}"
+Component "{OLD_UPLOADS}" "http_file_share"
+    http_host = "127.0.0.1"
+    http_external_url = "http://127.0.0.1:{{http_port}}/"
 Component "{HANDED_OVER}"
     component_secret = "{SECRET}"
 Component "0.{HANDED_OVER}"
@@ -89,7 +94,7 @@ class Prosody:
         self, directory: Path, tls: bool = True, authority: Path | None = None, pages: Path | None = None
     ) -> None:
         self.directory, self.c2s_port, self.component_port = directory, free_port(), free_port()
-        web_port = free_port()
+        self.http_port, web_port = free_port(), free_port()
         self.web_url = f"https://127.0.0.1:{web_port}"
         self.ca_file = directory / f"{HOST}.crt"
         self.config = directory / "prosody.cfg.lua"
@@ -102,12 +107,13 @@ class Prosody:
             _SIGNED.format(component=component, secret=EXTERNAL_SECRET, protocol={"v": "v1"}.get(version, version))
             for version, component in SIGNED.items()
         ]
+        others = _OTHERS.format(http_port=self.http_port) + "".join(signed)
         self.config.write_text(
             _CONFIGURATION.format(
                 directory=directory, c2s_port=self.c2s_port, component_port=self.component_port, host=HOST,
-                uploads=UPLOADS, others="" if pages else _OTHERS + "".join(signed), secret=SECRET, plugins=PLUGINS,
+                uploads=UPLOADS, others="" if pages else others, secret=SECRET, plugins=PLUGINS,
                 web_port=web_port, pages=pages or "", web_modules=_WEB_MODULES if pages else "",
-                tls="true" if tls else "false",
+                http_port=self.http_port, tls="true" if tls else "false",
             )
         )  # fmt: skip
 
@@ -123,7 +129,7 @@ class Prosody:
         self.process = subprocess.Popen(
             [PROGRAM, "-F", "--config", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        wait_for_ports(self.process, self.c2s_port, self.component_port, log=self.log)
+        wait_for_ports(self.process, self.c2s_port, self.component_port, self.http_port, log=self.log)
         return self
 
     def stop(self) -> None:

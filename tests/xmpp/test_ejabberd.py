@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from media_gallery.quantities import iso
 from media_gallery.slot_tokens import verify
 from tests.service import MIB, Service, anyone
+from tests.test_import import AN_HOUR_AGO, aged
 from tests.xmpp.conftest import ChatClient, client_settings, component_settings, signed_in
-from tests.xmpp.ejabberd import ASKING, SIGNED, Ejabberd
-from tests.xmpp.prosody import COMPONENT, EXTERNAL_SECRET, HOST, SLOT_SECRET, UPLOADS
+from tests.xmpp.ejabberd import ASKING, OLD_UPLOADS_BY_NODE, SIGNED, Ejabberd
+from tests.xmpp.prosody import COMPONENT, EXTERNAL_SECRET, HOST, OLD_UPLOADS, SLOT_SECRET, UPLOADS
 from tests.xmpp.test_connection import check_announced, check_answers
+from tests.xmpp.test_import import CONTENTS, check_addresses, imported, uploaded
 from tests.xmpp.test_sign_in import check_iq
 from tests.xmpp.test_slots import CONDITIONS, ERROR, NOW, asked, put, put_of, wanted
 
@@ -97,3 +100,22 @@ async def test_its_module_asks_us_for_a_slot(without_xmpp: Service, ejabberd: Ej
         for size, condition in refusals.items():
             error = (await asked(juliet, wanted(size=size), to=f"upload.{ASKING}")).find(ERROR)
             assert error is not None and error.find(CONDITIONS + condition) is not None
+
+
+@pytest.mark.parametrize(("to", "path"), [(OLD_UPLOADS, "upload"), (OLD_UPLOADS_BY_NODE, "by-node")])
+async def test_files_that_its_module_kept_are_taken_over(
+    service: Service, ejabberd: Ejabberd, romeo: ChatClient, to: str, path: str
+) -> None:
+    addresses = {await uploaded(romeo, name, data, to): data for name, data in CONTENTS.items()}
+    aged(ejabberd.directory / path)
+    base = f"http://127.0.0.1:{ejabberd.http_port}/{path}/"
+    source: tuple[object, ...] = ("ejabberd", ejabberd.directory / path, "--address", base)
+    if to == OLD_UPLOADS_BY_NODE:
+        assert imported(service, *source)["without_owner"] == len(CONTENTS)
+        source = (*source, "--host", HOST)
+    report = imported(service, *source)
+    assert (report["taken"], report["bytes"]) == (len(CONTENTS), sum(map(len, CONTENTS.values())))
+    check_addresses(service, addresses)
+    items = service.user(jid=f"romeo@{HOST}").items(date_lte=iso(AN_HOUR_AGO * 1_000_000), order_by="-id")
+    assert {item["size"] for item in items[: len(CONTENTS)]} == {len(data) for data in CONTENTS.values()}
+    assert imported(service, *source)["known"] == len(CONTENTS)
