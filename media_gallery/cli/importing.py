@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from media_gallery.app import Gallery
 from media_gallery.cli.common import AsJson, Complaint, Config, offline, out, print_json, progress_bars, show
 from media_gallery.http import BASE, PLAIN
-from media_gallery.importing import Importer, OldFile, Report, ejabberd, in_batches, prosody
+from media_gallery.importing import Importer, OldFile, Report, django, ejabberd, in_batches, prosody
 from media_gallery.models import Jid
 from media_gallery.quantities import readable
 
@@ -92,6 +92,25 @@ def import_ejabberd(
         jids.append(line if "@" in line else f"{line}@{host}")
     owners = ejabberd.Owners(jids, host)
     _take_over(in_batches(ejabberd.files(docroot, owners)), ejabberd.ADDRESS, how or How(), config, as_json)
+
+
+@imports.command(name="django")
+def import_django(
+    media: Path,
+    *,
+    database: str,
+    how: How | None = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take over the files of the Django gallery of Xabber; both services may run.
+
+    Parameters
+    ----------
+    media: Its media folder (MEDIA_ROOT).
+    database: Its database: the path of an SQLite file, or postgresql://user:password@host/database.
+    """
+    _take_over(django.files(media, database), django.ADDRESS, how or How(), config, as_json)
 
 
 def _take_over(files: AsyncIterator[list[OldFile]], address: str, how: How, config: Path | None, as_json: bool) -> None:

@@ -90,9 +90,11 @@ class _SqliteConnection:
 
 
 @contextmanager
-def read_only(path: Path) -> Iterator[Connection]:
-    """Read a database that nobody writes to; no files are made beside it."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, check_same_thread=False)) as raw:
+def read_only(path: Path, how: str = "immutable=1") -> Iterator[Connection]:
+    """Read a database that nobody writes to; no files are made beside it. `how` is SQLite's: with `mode=ro` others may
+    write to it.
+    """
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, check_same_thread=False)) as raw:
         yield _SqliteConnection(raw)
 
 
