@@ -44,20 +44,17 @@ class How:
 
 @imports.command(name="prosody")
 def import_prosody(
-    data: Path,
+    data: Annotated[Path, Parameter(help="Prosody's data directory, such as /var/lib/prosody.")],
     *,
-    host: Annotated[list[str] | None, Parameter(negative=())] = None,
+    host: Annotated[
+        list[str] | None,
+        Parameter(negative=(), help="Only the files of this component or host of Prosody; may be given several times."),
+    ] = None,
     how: How | None = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the files of Prosody's mod_http_file_share; both services may run.
-
-    Parameters
-    ----------
-    data: Prosody's data directory, such as /var/lib/prosody.
-    host: Only the files of this component or host of Prosody; may be given several times.
-    """
+    """Take over the files of Prosody's mod_http_file_share; both services may run."""
     known = prosody.hosts(data)
     for wanted in host or []:
         if wanted not in known:
@@ -69,22 +66,21 @@ def import_prosody(
 
 @imports.command(name="ejabberd")
 def import_ejabberd(
-    docroot: Path,
+    docroot: Annotated[Path, Parameter(help="The module's `docroot`, with @HOST@ replaced.")],
     *,
-    host: str | None = None,
-    users: Path | None = None,
+    host: Annotated[
+        str | None,
+        Parameter(help="The domain of the users, which the addresses do not tell with `jid_in_url: node`."),
+    ] = None,
+    users: Annotated[
+        Path | None,
+        Parameter(help="A file with a bare JID or a name on each line, as `ejabberdctl registered_users` prints them."),
+    ] = None,
     how: How | None = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the files of ejabberd's mod_http_upload; both services may run.
-
-    Parameters
-    ----------
-    docroot: The module's `docroot`, with @HOST@ replaced.
-    host: The domain of the users, which the addresses do not tell with `jid_in_url: node`.
-    users: A file with the users, a bare JID or a name on each line, as `ejabberdctl registered_users HOST` lists them.
-    """
+    """Take over the files of ejabberd's mod_http_upload; both services may run."""
     jids = []
     for line in users.read_text().split() if users else ():
         if "@" not in line and host is None:
@@ -96,20 +92,17 @@ def import_ejabberd(
 
 @imports.command(name="django")
 def import_django(
-    media: Path,
+    media: Annotated[Path, Parameter(help="Its media folder (MEDIA_ROOT).")],
     *,
-    database: str,
+    database: Annotated[
+        str,
+        Parameter(help="Its database: the path of an SQLite file, or postgresql://user:password@host/database."),
+    ],
     how: How | None = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the files of the Django gallery of Xabber; both services may run.
-
-    Parameters
-    ----------
-    media: Its media folder (MEDIA_ROOT).
-    database: Its database: the path of an SQLite file, or postgresql://user:password@host/database.
-    """
+    """Take over the files of the Django gallery of Xabber; both services may run."""
     _take_over(django.files(media, database), django.ADDRESS, how or How(), config, as_json)
 
 
