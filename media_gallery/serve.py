@@ -156,7 +156,18 @@ def serve(settings: Settings, config: Path | None) -> None:
         if before != after:
             log.info("database migrated", before=before, after=after)
         asyncio.run(_try_out(settings))
+        _close_to_others(settings)
         _serve(settings, config)
+
+
+def _close_to_others(settings: Settings) -> None:
+    """Let others read nothing of the data directory, whoever has made it: a web server's group may read the files if it
+    sends them, but never the databases.
+    """
+    with suppress(PermissionError):  # another user owns it, and answers for its mode
+        settings.data_dir.chmod(0o777 & ~settings.umask)
+        for database in settings.data_dir.glob("*.sqlite*"):
+            database.chmod(0o600)
 
 
 async def _try_out(settings: Settings) -> None:

@@ -133,7 +133,8 @@ class Settings(BaseSettings):
     accel_prefix: PathPrefix = Field(
         "",
         description="Path such as `/protected` under which nginx in front sends the files of the data directory by"
-        " itself (`X-Accel-Redirect`, docs/operating.md); empty: the service sends them",
+        " itself (`X-Accel-Redirect`, docs/operating.md), so that the directory's group may read them; empty: the"
+        " service sends them, and nobody else may read them",
     )
 
     xmpp_jid: JidText = Field(
@@ -345,6 +346,11 @@ class Settings(BaseSettings):
         if self.database_url:
             return Path(self.database_url.removeprefix("sqlite:///"))
         return self.data_dir / "gallery.sqlite"
+
+    @property
+    def umask(self) -> int:
+        """What new files and directories deny: all to others; to the group, too, unless a web server sends them."""
+        return 0o027 if self.accel_prefix else 0o077
 
     @property
     def worker_count(self) -> int:

@@ -247,6 +247,27 @@ def test_an_impossible_data_directory_is_an_error(house: Service, place: str) ->
         assert place in told and "Traceback" not in told
 
 
+def modes(service: Service) -> dict[str, int]:
+    """What group and others may do with the data directory, a new blob, its directory, and the databases."""
+    blob = stored(service, service.user().upload(os.urandom(100))["hash"])
+    databases = (path for path in service.data_dir.iterdir() if path.name.endswith((".sqlite", "-wal", "-shm")))
+    paths = {"directory": service.data_dir, "blob": blob, "folder": blob.parent}
+    return {name: path.stat().st_mode & 0o077 for name, path in paths.items()} | {
+        "databases": max(path.stat().st_mode & 0o077 for path in databases)
+    }
+
+
+def test_only_a_web_server_that_sends_files_may_read_them(
+    house: Service, start_service: Callable[..., Service]
+) -> None:
+    assert modes(house) == {"directory": 0, "blob": 0, "folder": 0, "databases": 0}
+    service = start_service(ACCEL_PREFIX="/protected")
+    assert modes(service) == {"directory": 0o050, "blob": 0o040, "folder": 0o050, "databases": 0}
+    assert "chmod" not in service.cli("doctor")
+    (service.tree / "blobs").chmod(0o700)  # as if ACCEL_PREFIX was set later
+    assert "chmod -R g+rX" in service.cli("doctor", code=1)
+
+
 def states(told: str) -> dict[str, str]:
     """The worst state of each thing that `doctor` has tried."""
     found: dict[str, str] = {}

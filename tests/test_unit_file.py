@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from media_gallery.confinement import PARTS
+from media_gallery.storage.tree import BOOT_ID
 from tests import samples
 from tests.service import PROGRAM, Service
-from tests.under_unit import UNIT, allowed_calls
+from tests.under_unit import UNIT, allowed_calls, values
 
 UNDER_UNIT = [sys.executable, "-m", "tests.under_unit"]
 CONFINE = """
@@ -40,6 +41,18 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert (done.returncode, complaints) == (0, [])
+
+
+def test_the_unit_shows_the_boot_id() -> None:
+    assert BOOT_ID.is_relative_to("/proc") and not BOOT_ID.is_relative_to("/proc/self")
+    assert values("ProcSubset") == []
+
+
+def test_the_unit_keeps_the_files_from_others_and_waits_for_its_database() -> None:
+    assert values("StateDirectoryMode") + values("UMask") == ["0700", "0077"]
+    assert values("Restart") + values("StartLimitIntervalSec") == ["on-failure", "0"]
+    line = UNIT.with_suffix(".sysusers").read_text().splitlines()[-1]
+    assert values("User") == [line.split()[1]] and values("WorkingDirectory") == [line.split()[-1]]
 
 
 def test_the_unit_is_confined() -> None:

@@ -65,13 +65,18 @@ class Complaint(Exception):
 
 
 def load(config: Path | None) -> Settings:
-    """The settings of the environment and of the settings file, which is looked for if `config` names none."""
+    """The settings of the environment and of the settings file, which is looked for if `config` names none.
+
+    What this process makes from now on has the mode that the settings ask for.
+    """
     try:
-        return load_settings(config or find_config())
+        settings = load_settings(config or find_config())
     except ValidationError as error:
         raise Complaint("The settings are wrong:\n" + "\n".join(complaints(error))) from None
     except (OSError, ValueError) as error:
         raise Complaint(f"The settings cannot be read: {error}") from None
+    os.umask(settings.umask)
+    return settings
 
 
 def changed(settings: Settings, **changes: str) -> Settings:

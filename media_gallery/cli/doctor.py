@@ -131,9 +131,10 @@ def _data_directory(settings: Settings) -> Finding:
         return Finding(about, "wrong", f"{place} belongs to another user than the one who runs this command", do)
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         return Finding(about, "wrong", f"{place} cannot be written", f"chmod u+rwx {place}")
-    if settings.accel_prefix and found.st_mode & 0o050 != 0o050:
-        told = f"ACCEL_PREFIX is set, but the group cannot read {place}"
-        return Finding(about, "wrong", told, f"chmod -R g+rX {place}")
+    blobs = place / "blobs"
+    if settings.accel_prefix and blobs.is_dir() and blobs.stat().st_mode & 0o050 != 0o050:
+        told = f"ACCEL_PREFIX is set, but its group cannot read {blobs}"
+        return Finding(about, "wrong", told, f"chmod -R g+rX {place}/blobs {place}/thumbs {place}/links")
     if found.st_mode & 0o007:
         return Finding(about, "warning", f"every user of this machine can read {place}", f"chmod o-rwx {place}")
     return Finding(about, "ok", str(place))

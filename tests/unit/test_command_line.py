@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ Typed = Callable[..., str]
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Typed:
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Typed]:
     """Run a command in an empty directory that also stands for /etc; check its status and return what it printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(common, "PLACES", (tmp_path / "etc.toml", Path("gallery.toml")))
@@ -34,7 +35,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         assert (ended.value.code or 0) == code, printed
         return printed.out + printed.err
 
-    return run
+    before = os.umask(0o022)
+    yield run
+    os.umask(before)
 
 
 def test_a_settings_file_is_found(typed: Typed, tmp_path: Path) -> None:
