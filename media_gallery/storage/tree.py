@@ -28,6 +28,7 @@ class DirectoryTree:
 
     def __init__(self, root: Path, staging: Staging) -> None:
         self._links, self._boot, self._staging, self._run = root / "links", root / "boot", staging, staging.run
+        self._noted = False
 
     def _place(self, slot_id: str) -> Path:
         """In the directory of the first two digits, as web servers expect it; slots of others may have no digits."""
@@ -73,10 +74,15 @@ class DirectoryTree:
             except FileNotFoundError:
                 return False
 
-        return await self._run(job)
+        return self._noted or await self._run(job)  # a power cut would have ended this process
 
     async def note_sound(self) -> None:
-        await self._run(lambda: self._boot.write_bytes(BOOT_ID.read_bytes()))
+        def job() -> None:
+            with suppress(FileNotFoundError):  # a confinement may hide it; then each process looks the tree over once
+                self._boot.write_bytes(BOOT_ID.read_bytes())
+
+        await self._run(job)
+        self._noted = True
 
 
 def _goals(key: str, slot: Slot) -> dict[str, str]:

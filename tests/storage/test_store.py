@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from media_gallery.errors import NotFound
 from media_gallery.settings import Settings
 from media_gallery.storage import Addresses, BlobFiles, BlobStore, LinkTree, Slot, Staged, make_store
+from media_gallery.storage import tree as tree_module
 from media_gallery.storage.staging import BATCH, CACHED
 from tests.service import anyone
 
@@ -260,7 +261,12 @@ async def test_the_tree_leads_to_the_bytes_but_never_under_another_type(store: B
 
 
 @having("tree")
-async def test_a_tree_is_sound_once_that_is_noted(store: BlobStore) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+async def test_a_tree_is_sound_once_that_is_noted(
+    store: BlobStore, hidden: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if hidden:  # a confinement may hide the boot id
+        monkeypatch.setattr(tree_module, "BOOT_ID", tmp_path / "none")
     tree = tree_of(store)
     assert not await tree.is_sound()
     await tree.note_sound()
