@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -309,6 +310,9 @@ class Settings(BaseSettings):
             raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together")
         if self.rates_url and not is_url(self.rates_url, "redis", "rediss"):
             raise ValueError("RATES_URL must be like redis://host:6379/0 or rediss://host:6379/0")
+        for value, package, extra in ((self.storage_url, "obstore", "s3"), (self.rates_url, "redis", "redis")):
+            if value and not find_spec(package):
+                raise ValueError(f"{value.partition(':')[0]}:// needs `pip install media-gallery[{extra}]`")
         self.public_url = self.public_url or own_url(self.listen)
         return self
 

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,20 @@ def test_what_is_wrong_is_told(name: str, value: str, monkeypatch: pytest.Monkey
     with pytest.raises(ValidationError) as caught:
         load_settings()
     assert name in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "package"),
+    [("STORAGE_URL", "s3://bucket", "obstore"), ("RATES_URL", "redis://host", "redis")],
+)
+def test_a_package_that_is_missing_is_told(
+    variable: str, value: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"MEDIA_GALLERY_{variable}", value)
+    load_settings()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValidationError, match=r"needs `pip install media-gallery\["):
+        load_settings()
 
 
 def test_unknown_key_in_file(tmp_path: Path) -> None:
