@@ -41,6 +41,7 @@ _DAY = 86400
 _AT_HOME = 90 * 86400
 """Seconds for which it is remembered that a JID has signed in at an address."""
 _KEPT_OUT = "This JID is not allowed here"
+_WRONG_CODE = "The code is wrong or has expired"
 _BODIES = {
     "en": "{code} is your code to open the media gallery. Do not give it to anybody.",
     "ru": "{code} — ваш код для входа в медиагалерею. Никому его не сообщайте.",
@@ -178,7 +179,10 @@ class Accounts:
         if not good:
             if tried >= self.settings.code_tries:
                 await self._pause(here)
-            raise NotFound("The code is wrong or has expired")
+            # Only an address that asked for a code learns of it, since others shall not learn that there is one.
+            if known and tried:
+                raise NotFound(_WRONG_CODE, tries_left=max(0, tries - tried))
+            raise NotFound(_WRONG_CODE)
 
     async def _pause(self, here: str) -> None:
         """Refuse new codes at an address that made one void: for a while, and each time for twice as long."""
@@ -258,6 +262,13 @@ class Accounts:
             raise NotFound("There is no such account")
         return account
 
+    async def own(self, caller: Caller) -> Account:
+        """The caller's account. Raises Unauthorized if it was deleted since the request began."""
+        account = await self.db.read(lambda c: queries.find_account(c, caller.jid))
+        if account is None or account.id != caller.account:
+            raise Unauthorized
+        return account
+
     async def quota(self, account: AccountId) -> Quota:
         """The account's quota. Raises Unauthorized if the account was deleted since the request began."""
         return await self.db.read(lambda c: self.policy.get_quota(c, account))
@@ -272,9 +283,15 @@ class Accounts:
             raise NotFound("There is no such account")
         return account
 
-    async def list(self, vhost: str | None, window: Window) -> Page[Account]:
-        """A page of all accounts, or of a domain's, ordered by one of ACCOUNT_ORDERS."""
-        return await self.db.scan(lambda c: queries.list_accounts(c, vhost, window, self.policy.default.size))
+    async def list(self, vhost: str | None, search: str | None, window: Window) -> Page[Account]:
+        """A page of all accounts, or of a domain's, or of those whose JID contains a text, ordered by one of
+        ACCOUNT_ORDERS.
+        """
+        return await self.db.scan(lambda c: queries.list_accounts(c, vhost, search, window, self.policy.default.size))
+
+    async def totals(self) -> tuple[int, int, int, int]:
+        """Accounts, files, bytes that they count, bytes stored."""
+        return await self.db.scan(queries.totals)
 
     # --- The end ---
 
@@ -284,6 +301,12 @@ class Accounts:
         account = await self.db.read(lambda c: queries.find_account(c, jid.bare))
         if account is not None:
             await self.delete(account.id)
+
+    async def remove(self, jid: Jid, by: Caller) -> None:
+        """Delete an account for an administrator, which is logged. Raises NotFound."""
+        account = await self.get(jid)
+        log.warning("an administrator deletes an account", account=account.id, by=by.account)
+        await self.delete(account.id)
 
     async def delete(self, account: AccountId) -> None:
         """Remove an account: its tokens at once, then all it has stored."""

@@ -18,7 +18,7 @@ from media_gallery.accounts import Accounts
 from media_gallery.arriving import Arrivals
 from media_gallery.courier import Courier, CourierClient, LogCourier
 from media_gallery.db import Database, accounts, make_database
-from media_gallery.errors import Unavailable
+from media_gallery.errors import GalleryError, Unavailable
 from media_gallery.files import Files
 from media_gallery.http import application
 from media_gallery.http.request import Services
@@ -29,7 +29,7 @@ from media_gallery.settings import Settings
 from media_gallery.slot_tokens import SlotTokens
 from media_gallery.slots import Slots
 from media_gallery.storage import BlobStore, make_store
-from media_gallery.thumbnails import Thumbnailer
+from media_gallery.thumbnails import DecoderFailed, Thumbnailer
 from media_gallery.uploads import Limits, Uploads
 from media_gallery.xmpp import Room
 from media_gallery.xmpp.query import Services as XmppServices
@@ -78,9 +78,30 @@ class Gallery:
 
     async def check(self) -> None:
         """Raise Unavailable or NoSpace if an upload could not be taken now."""
-        await self.db.write(accounts.list_closed)  # changes nothing, but fails if nothing can be written
+        await self._check_database()
         await self.store.check()
         await self.rates.check()
+
+    async def _check_database(self) -> None:
+        await self.db.write(accounts.list_closed)  # changes nothing, but fails if nothing can be written
+
+    async def health(self) -> dict[str, str | None]:
+        """What is wrong with each part; None if it works."""
+        checks = {
+            "database": self._check_database,
+            "storage": self.store.check,
+            "rates": self.rates.check,
+            "xmpp": self.courier.check,
+            "decoders": self.thumbnailer.check,
+        }
+        found: dict[str, str | None] = {}
+        for part, check in checks.items():
+            try:
+                await check()
+                found[part] = None
+            except (GalleryError, DecoderFailed) as error:
+                found[part] = str(error) or type(error).__name__
+        return found
 
 
 class Parts(TypedDict, total=False):
@@ -197,7 +218,15 @@ async def running(gallery: Gallery) -> AsyncIterator[Gallery]:
 def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
     """The ASGI application; its lifespan starts and stops the parts."""
     gallery = assemble(settings, **replaced)
-    services = Services(settings, gallery.accounts, gallery.files, gallery.uploads, gallery.slots, gallery.check)
+    services = Services(
+        settings,
+        gallery.accounts,
+        gallery.files,
+        gallery.uploads,
+        gallery.slots,
+        gallery.check,
+        gallery.health,
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -20,8 +20,8 @@ class GalleryError(Exception):
     """A refusal that a person can be told about.
 
     `status` is the HTTP status; `error_type` and `condition` are those of an XMPP stanza error (RFC 6120, 8.3.2 and
-    8.3.3). `fields` names what was wrong, `details` holds the numbers that decided, in bytes, `headers` belong to the
-    answer over HTTP, `retry_after` is in seconds. `russian` is the sentence in Russian.
+    8.3.3). `fields` names what was wrong, `details` holds the numbers that decided, sizes in bytes, `headers` belong to
+    the answer over HTTP, `retry_after` is in seconds. `russian` is the sentence in Russian.
     """
 
     status: ClassVar[int] = 500
@@ -59,8 +59,9 @@ class GalleryError(Exception):
     def told(self, language: str) -> str:
         """For a person, in English or in Russian ("ru"): the sentence, and the numbers that decided."""
         language = language if language in _UNITS else "en"
+        sizes = {name: value for name, value in self.details.items() if name in _NUMBERS}
         sentence = self.russian if language == "ru" else str(self)
-        told = (_NUMBERS[name][language].format(_size(value, language)) for name, value in self.details.items())
+        told = (_NUMBERS[name][language].format(_size(value, language)) for name, value in sizes.items())
         numbers = ", ".join(told)
         return f"{sentence}: {numbers}" if numbers else sentence
 

@@ -39,6 +39,9 @@ _ENVIRONMENT = {
     "VIPS_DISC_THRESHOLD": "64g",  # larger images would go to files, which a decoder cannot write
 }  # fmt: skip
 
+_PIXEL = bytes.fromhex("47494638396101000100800000000000ffffff2c00000000010001000002024401003b")
+"""A GIF of one pixel."""
+
 
 class Undecodable(Exception):
     """The file is no image or film that can be decoded."""
@@ -159,6 +162,17 @@ class Thumbnailer:
         """Width, height and thumbnail of a file. Raises Undecodable, DecoderFailed, Busy."""
         answer, parts = await self._run(fd, {"job": "picture", "kind": kind}, owner)
         return Picture(answer["width"], answer["height"], parts)
+
+    async def check(self) -> None:
+        """Decode a picture of one pixel. Raises DecoderFailed, Busy."""
+        fd = os.memfd_create("pixel")
+        try:
+            os.write(fd, _PIXEL)
+            await self.picture(fd, "image")
+        except Undecodable as error:
+            raise DecoderFailed(str(error)) from error
+        finally:
+            os.close(fd)
 
     async def avatar(self, fd: int, *, owner: int = 0) -> Avatar:
         """The avatar made of an image. Raises Undecodable, DecoderFailed, Busy."""

@@ -116,7 +116,7 @@ def list_accounts(
         raise Complaint(f"--order-by is one of {', '.join(ACCOUNT_ORDERS)}")
 
     async def work(gallery: Gallery) -> list[dict[str, Any]]:
-        page = await gallery.accounts.list(vhost, window)
+        page = await gallery.accounts.list(vhost, None, window)
         return [
             {
                 "jid": a.jid,

@@ -7,6 +7,7 @@ import hmac
 from dataclasses import dataclass
 
 from media_gallery.db import Connection, Row
+from media_gallery.db.filters import like
 from media_gallery.models import ACCOUNT_ORDERS, Account, AccountId, Caller, Category, Page, Window
 
 _ACCOUNT = "id, jid, quota, used, files, created_at"
@@ -133,15 +134,23 @@ async def find_awaited_size(c: Connection, account: AccountId, now: int) -> int 
 # --- Lists and the end ------------------------------------------------------------------------------------------------
 
 
-async def list_accounts(c: Connection, vhost: str | None, window: Window, common: int) -> Page[Account]:
-    """A page of accounts, ordered by one of ACCOUNT_ORDERS; `common`: the quota of those without their own."""
-    columns = {order: order for order in ACCOUNT_ORDERS} | {"quota": "COALESCE(quota, $4)"}
-    where = "jid IS NOT NULL AND (CAST($1 AS TEXT) IS NULL OR vhost = $1)"
-    total = await c.one(f"SELECT COUNT(*) FROM accounts WHERE {where}", vhost)
+async def list_accounts(
+    c: Connection, vhost: str | None, search: str | None, window: Window, common: int
+) -> Page[Account]:
+    """A page of accounts, ordered by one of ACCOUNT_ORDERS; `search`: a part of the JID; `common`: the quota of those
+    without their own.
+    """
+    columns = {order: order for order in ACCOUNT_ORDERS} | {"quota": "COALESCE(quota, $5)"}
+    where = (
+        "jid IS NOT NULL AND (CAST($1 AS TEXT) IS NULL OR vhost = $1)"
+        " AND (CAST($2 AS TEXT) IS NULL OR jid LIKE $2 ESCAPE '\\')"
+    )
+    contained = f"%{like(search.lower())}%" if search else None  # a JID is kept in lower case
+    total = await c.one(f"SELECT COUNT(*) FROM accounts WHERE {where}", vhost, contained)
     rows = await c.all(
-        f"SELECT {_ACCOUNT} FROM accounts WHERE {where} AND CAST($4 AS BIGINT) >= 0"
-        f" ORDER BY {columns[window.order]} {window.direction}, id {window.direction} LIMIT $2 OFFSET $3",
-        vhost, window.size, window.before, common,
+        f"SELECT {_ACCOUNT} FROM accounts WHERE {where} AND CAST($5 AS BIGINT) >= 0"
+        f" ORDER BY {columns[window.order]} {window.direction}, id {window.direction} LIMIT $3 OFFSET $4",
+        vhost, contained, window.size, window.before, common,
     )  # fmt: skip
     assert total
     return Page([_account(row) for row in rows], total[0], window)

@@ -15,7 +15,8 @@ _CONTEXT_CATEGORIES: dict[Context, tuple[Category, ...]] = {
 }
 
 
-def _like(text: str) -> str:
+def like(text: str) -> str:
+    """A text as part of a pattern of LIKE, in which `\\` is the escape character."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
@@ -40,7 +41,7 @@ def conditions(c: Connection, account: AccountId, wanted: Filter, order: str = "
     if wanted.type == "audio":
         terms.append("l.media_type LIKE 'audio/%'")
     if wanted.media_type is not None:
-        term("l.media_type LIKE ? ESCAPE '\\'", f"%{_like(wanted.media_type.lower()).replace('*', '%')}%")
+        term("l.media_type LIKE ? ESCAPE '\\'", f"%{like(wanted.media_type.lower()).replace('*', '%')}%")
     if wanted.since is not None:
         term("l.created_at >= ?", wanted.since)
     if wanted.until is not None:
@@ -54,7 +55,7 @@ def conditions(c: Connection, account: AccountId, wanted: Filter, order: str = "
         time, link = f"${len(args) - 1}", f"${len(args)}"
         terms.append(f"(l.created_at < {time} OR l.created_at = {time} AND l.id <= {link})")
     if wanted.name is not None:
-        term("l.folded LIKE ? ESCAPE '\\'", f"%{_like(folded(wanted.name))}%")
+        term("l.folded LIKE ? ESCAPE '\\'", f"%{like(folded(wanted.name))}%")
     return " AND ".join(terms), args
 
 

@@ -65,6 +65,16 @@ async def revoke_token(call: Call, params: parameters.TokenParams) -> None:
     await call.services.accounts.revoke_token(call.caller.account, params.token_id)
 
 
+async def get_account(call: Call, _: parameters.Nothing) -> shapes.OwnAccount:
+    """The account itself, and whether the caller is an administrator."""
+    accounts, caller = call.services.accounts, call.caller
+    account = await accounts.own(caller)
+    quota = accounts.quota_of(account)
+    return shapes.OwnAccount(
+        account.jid, quota.limit, quota.used, account.files, iso(account.created_at), accounts.is_admin(caller)
+    )
+
+
 async def delete_account(call: Call, params: parameters.AccountDelete) -> None:
     """Delete the account with all it has stored; by its token, or by `jid` and `code`."""
     accounts = call.services.accounts
@@ -96,11 +106,18 @@ async def set_quota(call: Call, params: parameters.QuotaParams) -> shapes.Accoun
 
 
 async def list_accounts(call: Call, params: parameters.AccountListParams) -> shapes.PageOf[shapes.AccountInfo]:
-    """All accounts, or those of a domain."""
+    """All accounts, or those of a domain, or whose JID contains a text."""
     accounts = call.services.accounts
     try:
         vhost = Jid.parse(params.vhost).domain if params.vhost else None
     except BadRequest:
         raise BadRequest("Some parameters are wrong", fields={"vhost": "must be a domain"}) from None
-    page = await accounts.list(vhost, params.window(params.order_by))
+    if "\0" in (params.search or ""):
+        raise BadRequest("Some parameters are wrong", fields={"search": "must not hold null characters"})
+    page = await accounts.list(vhost, params.search, params.window(params.order_by))
     return shapes.page_of(page, [shapes.account_info(account, accounts.quota_of(account)) for account in page.items])
+
+
+async def remove_account(call: Call, params: parameters.AccountRemove) -> None:
+    """Delete an account with all it has stored."""
+    await call.services.accounts.remove(Jid.parse(params.jid), by=call.caller)

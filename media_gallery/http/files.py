@@ -8,7 +8,7 @@ from media_gallery.errors import BadRequest, NotFound
 from media_gallery.http import multipart, parameters, shapes
 from media_gallery.http.request import Call
 from media_gallery.keeping import Kept
-from media_gallery.models import Digest, Filter, Link, Page, Window
+from media_gallery.models import Digest, Filter, Jid, Link, Page, Window
 
 
 def _object(call: Call, link: Link) -> shapes.FileObject:
@@ -108,8 +108,12 @@ async def delete_percent(call: Call, params: parameters.PercentDeleteParams) -> 
     await call.services.files.delete_oldest(call.caller.account, _percent(call), params.exclude_avatars)
 
 
-async def stats(call: Call, params: parameters.FilterParams) -> shapes.Statistics:
-    """Counts and bytes of files, by category."""
-    usage = await call.services.files.usage(call.caller.account, params.filter(with_avatars=True))
-    quota = await call.services.accounts.quota(call.caller.account)
+async def stats(call: Call, params: parameters.StatsParams) -> shapes.Statistics:
+    """Counts and bytes of files, by category; administrators may ask for any `jid`."""
+    accounts, account = call.services.accounts, call.caller.account
+    if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
+        accounts.check_admin(call.caller)
+        account = (await accounts.get(Jid.parse(params.jid))).id
+    usage = await call.services.files.usage(account, params.filter(with_avatars=True))
+    quota = await accounts.quota(account)
     return shapes.statistics(usage, quota)

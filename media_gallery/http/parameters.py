@@ -155,6 +155,10 @@ class FileListParams(ListParams):
     exclude_avatars: Annotated[bool, Meta(description="With `percent` alone")] = False
 
 
+class StatsParams(FilterParams):
+    jid: Annotated[JidText | None, Meta(description="Administrators: another account")] = None
+
+
 class DeleteParams(FilterParams):
     file: Annotated[Text | None, Meta(description="The URL of a file")] = None
 
@@ -215,8 +219,13 @@ class QuotaParams(JidParams, kw_only=True):
     value: Annotated[Count | None, Meta(description="Bytes; `null`: the default")]
 
 
+class AccountRemove(Struct):
+    jid: JidText
+
+
 class AccountListParams(Paging):
     vhost: Text | None = None
+    search: Annotated[Text | None, Meta(description="Contained in the JID, ignoring case")] = None
     order_by: AccountOrder = "jid"
 
 

@@ -40,6 +40,7 @@ class Services:
     uploads: Uploads
     slots: Slots
     check: Callable[[], Awaitable[None]]
+    health: Callable[[], Awaitable[dict[str, str | None]]]
 
 
 @dataclass(slots=True)

@@ -53,6 +53,10 @@ class AccountInfo(Struct):
     created_at: str
 
 
+class OwnAccount(AccountInfo):
+    admin: bool
+
+
 class Hashes(Struct, rename={"sha256": "sha-256", "sha1": "sha-1"}):
     sha256: str
     sha1: str
@@ -120,13 +124,24 @@ class Service(Struct):
     documentation: str
 
 
+class ServiceState(Struct):
+    """What is stored in all, in files and bytes, and what is wrong with each part of the service; null if it works."""
+
+    accounts: int
+    files: int
+    used: int
+    stored: int
+    parts: dict[str, str | None]
+
+
 class Details(Struct):
-    """The numbers that decided about a refusal, in bytes."""
+    """The numbers that decided about a refusal, in bytes; of a wrong code, the tries that are left."""
 
     quota: int | UnsetType = UNSET
     used: int | UnsetType = UNSET
     required: int | UnsetType = UNSET
     max_file_size: int | UnsetType = UNSET
+    tries_left: int | UnsetType = UNSET
 
 
 class Error(Struct):

@@ -22,6 +22,12 @@ async def about(call: Call, _: parameters.Nothing) -> shapes.Service:
     )
 
 
+async def state(call: Call, _: parameters.Nothing) -> shapes.ServiceState:
+    """How much the service stores, and whether its parts work."""
+    totals = await call.services.accounts.totals()
+    return shapes.ServiceState(*totals, await call.services.health())
+
+
 async def healthz(call: Call) -> Response:
     return Response('{"status":"ok"}', media_type="application/json")
 

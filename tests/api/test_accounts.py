@@ -129,6 +129,56 @@ def test_administrators_list_accounts(service: Service, admin: User) -> None:
 # --- The end of an account ---
 
 
+def test_administrators_search_accounts_by_a_part_of_their_jid(service: Service, admin: User) -> None:
+    for name in ("needle_a", "needle-b"):
+        service.user(jid=f"{name}@hay.example")
+
+    def found(**params: Any) -> list[str]:
+        return [item["jid"] for item in admin.get("account/list/", **params).json()["items"]]
+
+    assert found(search="NEEDLE") == ["needle-b@hay.example", "needle_a@hay.example"]
+    assert found(search="le_a@hay", vhost="hay.example") == ["needle_a@hay.example"]
+    assert found(search="needle%hay") == found(search="needle", vhost="other.example") == []
+    assert_error(admin.get("account/list/", search="a\0b"), 400)
+
+
+def test_everybody_learns_who_they_are(anna: User, admin: User) -> None:
+    anna.upload(b"12345")
+    told = anna.get("account/").json()
+    assert set(told) == {"jid", "quota", "used", "files", "created_at", "admin"}
+    assert (told["jid"], told["used"], told["files"], told["admin"]) == (anna.jid, 5, 1, False)
+    assert admin.get("account/").json()["admin"] is True
+    assert anna.service.user(admin=True).get("account/").json()["admin"] is True
+
+
+def test_an_administrator_sees_how_much_an_account_stores_by_kind(anna: User, boris: User, admin: User) -> None:
+    anna.upload(b"12345", "a.txt", "text/plain")
+    told = admin.get("files/stats/", jid=anna.jid.upper()).json()
+    assert told == anna.get("files/stats/").json() and told["files"] == {"count": 1, "used": 5}
+    assert_error(boris.get("files/stats/", jid=anna.jid), 403)
+    assert_error(admin.get("files/stats/", jid="nobody@example.org"), 404)
+
+
+def test_an_administrator_deletes_an_account(anna: User, boris: User, admin: User) -> None:
+    item = anna.upload(b"12345")
+    assert_error(boris.delete("account/list/", jid=anna.jid), 403)
+    assert_error(admin.delete("account/list/"), 400)
+    assert admin.delete("account/list/", jid=anna.jid).status_code == 204
+    assert_error(anna.get("account/"), 401)
+    assert_error(admin.http.get(item["file"]), 404)
+    assert_error(admin.delete("account/list/", jid=anna.jid), 404)
+    assert [line for line in anna.service.log_lines() if line["event"] == "an administrator deletes an account"]
+
+
+def test_administrators_see_the_state_of_the_service(anna: User, admin: User) -> None:
+    before = admin.get("service/").json()
+    anna.upload(b"12345" * 9, "state.bin")
+    state = admin.get("service/").json()
+    assert state["files"] == before["files"] + 1 and state["used"] == before["used"] + 45
+    assert state["parts"] == dict.fromkeys(("database", "storage", "rates", "xmpp", "decoders"))
+    assert_error(anna.get("service/"), 403)
+
+
 def test_a_deleted_account_loses_all_it_had(service: Service, boris: User) -> None:
     anna = service.user()
     shared, own = anna.upload(b"shared bytes"), anna.upload(b"bytes of anna alone")

@@ -264,6 +264,17 @@ def test_what_could_not_be_done_counts_for_no_limit(world: World, monkeypatch: p
     assert tried[404] == most("code_try_jid", 10 * MINUTE)
 
 
+def test_who_asked_for_a_code_learns_how_many_tries_are_left(world: World) -> None:
+    jid, address = someone(), world.address()
+    assert "details" not in world.post("xmpp_auth", address, jid=jid, code="wrong").json()  # there is no code yet
+    assert world.ask(jid, address) == 201
+    assert "details" not in world.post("xmpp_auth", world.address(), jid=jid, code="wrong").json()  # a stranger's try
+    for left in range(TRIES - 2, -1, -1):
+        body = assert_error(world.post("xmpp_auth", address, jid=jid, code="wrong"), 404)
+        assert body["details"] == {"tries_left": left}
+    assert "details" not in world.post("xmpp_auth", address, jid=jid, code="wrong").json()  # the code is void
+
+
 def test_a_void_code_stays_void_when_another_is_used(world: World) -> None:
     jid, home, elsewhere = someone(), world.address(), world.address()
     world.ask(jid, home)

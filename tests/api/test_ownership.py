@@ -26,7 +26,7 @@ from tests.service import Service, User, anyone, assert_error
 
 OPEN = {("GET", ""), ("POST", "account/xmpp_code_request"), ("POST", "account/xmpp_auth")}
 """Calls that need no token."""
-ADMINISTRATORS = {("PUT", "account/quota"), ("GET", "account/list")}
+ADMINISTRATORS = {("PUT", "account/quota"), ("GET", "account/list"), ("DELETE", "account/list"), ("GET", "service")}
 
 
 class Target:
@@ -83,17 +83,20 @@ UNFIT = dict.fromkeys(("hash", "sha-256", "avatar's hash", "name", "url", "avata
 FOREIGN: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "account/tokens"): {"": 200},
     ("DELETE", "account/tokens"): {"": 400, "token": 404},
+    ("GET", "account"): {"": 200},
     ("DELETE", "account"): {"": 204, "jid": 403, "its address": 403},  # without a JID, Anna's own account is meant
     ("GET", "account/quota"): {"": 200, "jid": 403, "its address": 403},
     ("PUT", "account/quota"): {"": 403},
     ("GET", "account/list"): {"": 403},
+    ("DELETE", "account/list"): {"": 403},
+    ("GET", "service"): {"": 403},
     ("GET", "files/slot"): {"": 400, "hash": 200, "sha-256": 200, "avatar's hash": 200, "name": 200},
     ("POST", "files/upload"): {"": 201, **UNFIT},
     ("GET", "files"): {"": 200},
     ("DELETE", "files"): {"": 400, "everything": 204, **NO_SUCH},
     ("GET", "files/percent"): {"": 200},
     ("DELETE", "files/percent"): {"": 400, "nothing": 204},
-    ("GET", "files/stats"): {"": 200},
+    ("GET", "files/stats"): {"": 200, "jid": 403, "its address": 403},
     ("POST", "avatar/upload"): {"": 201, **UNFIT},
     ("GET", "avatar"): {"": 200},
     ("DELETE", "avatar"): {"": 400, "id": 404, "avatar": 404},

@@ -160,6 +160,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     await files.usage(account, Filter())
     await accounts.quota(account)
     await accounts.get(jid)
+    await accounts.own(caller)
     assert await accounts.ensure(jid) == account
     await accounts.list_tokens(account, Window("id", True, 1, 50))
     for algorithm, length, avatar in product(("sha-1", "sha-256"), (40, 64), (True, False)):
