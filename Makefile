@@ -15,7 +15,7 @@ SERVICE := $(VENV)/.service
 # With this variable each process of the service would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test test-all torture fuzz clients check audit bench docs clean
+.PHONY: setup run test test-all browser torture fuzz clients check audit bench docs clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,10 @@ test-all: $(STAMP)
 	for backends in $(BACKENDS); do \
 	  $(BIN)/pytest $(TOGETHER) --database $${backends%+*} --storage $${backends#*+} $(ARGS) || exit 1; \
 	done
+
+# The page for people in a browser: the long form, a few minutes.
+browser: $(STAMP)
+	$(BIN)/pytest --browser tests/web $(ARGS)
 
 # The long tests: about an hour.
 torture: $(STAMP)
@@ -66,6 +70,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python contrib/sizes
+	./contrib/web/check $(VENV)
 
 # Asks the package index for known advisories, so it needs the network. It fails, too, if it cannot ask about a package.
 audit: $(STAMP)

@@ -131,6 +131,9 @@ class Settings(BaseSettings):
     trusted_proxies: Networks = Field(
         ["127.0.0.1", "::1"], description="Addresses or networks whose `Forwarded` and `X-Forwarded-For` are believed"
     )
+    web_page: bool = Field(
+        True, description="Whether the service has a page for people at `/`, to see and clear what they have stored"
+    )
     accel_prefix: PathPrefix = Field(
         "",
         description="Path such as `/protected` under which nginx in front sends the files of the data directory by"

@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storage", choices=["local", "s3"], default="local", help="where all services keep files")
     parser.addoption("--kills", type=int, default=3, help="how often tests/torture kills the service")
     parser.addoption("--rounds", type=int, default=30, help="how often each race of simultaneous requests is run")
+    parser.addoption("--browser", action="store_true", help="the long form of tests/web, too")
     parser.addoption("--seed", type=int, help="of the random load of tests/torture")
 
 

@@ -86,5 +86,13 @@ def test_the_wheel_serves(installed: Service) -> None:
     broken = user.upload(b"no picture", "broken.png")
     assert user.http.get(broken["file"]).content == b"no picture"
     assert user.http.get(broken["thumbnail"]["url"]).content == PLACEHOLDER
-    for page in ("/api/docs", "/api/v1/openapi.json", "/metrics", "/readyz"):
+    for page in (
+        "/",
+        "/web/now/texts/ru.json",
+        "/web/now/desk/desk.js",
+        "/api/docs",
+        "/api/v1/openapi.json",
+        "/metrics",
+        "/readyz",
+    ):
         assert installed.http.get(page).is_success, page

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from media_gallery.errors import NotFound
-from media_gallery.http import account, files, media, multipart, openapi, parameters, put, shapes, slots, status
+from media_gallery.http import account, files, media, multipart, openapi, pages, parameters, put, shapes, slots, status
 from media_gallery.http.middleware import PRIVATE, Cors, Errors, Linger, Observe
 from media_gallery.http.operations import Need, Operation
 from media_gallery.http.request import Call, Services, read_parameters
@@ -22,6 +22,8 @@ from media_gallery.http.request import Call, Services, read_parameters
 BASE = "/api/v1"
 DOCUMENT, DOCUMENT_PAGE = f"{BASE}/openapi.json", "/api/docs"
 """Paths of the description of the table, for programs and for people."""
+PAGE, PAGE_FILES = "/", "/web/{version}/{file:path}"
+"""Paths of the page for people, and of the files that it is made of."""
 
 Files, Tokens, Infos = (
     shapes.PageOf[shapes.FileObject],
@@ -133,6 +135,9 @@ def routes(services: Services) -> list[Route]:
     document = openapi.Document(API, services.settings.public_url)
     table = [_route(path, _plain(services, handlers), handlers) for path, handlers in PLAIN.items()]
     table += [_route(DOCUMENT, document.answer), _route(DOCUMENT_PAGE, document.page)]
+    if services.settings.web_page:
+        web = pages.Pages(services.settings)
+        table += [_route(PAGE, web.page), _route(PAGE_FILES, web.file)]
     for path in dict.fromkeys(operation.path for operation in API):
         operations = {operation.method: operation for operation in API if operation.path == path}
         table.append(_route(BASE + path, _answer(services, operations), operations))

@@ -42,8 +42,8 @@ def test_posts_and_deletes_without_slash(anna: User) -> None:
 
 def test_unknown_paths_and_methods(service: Service, anna: User) -> None:
     for path in (
-        "/",
         "/nothing",
+        "/web",
         "/api",
         "/api/v2/files/",
         "/api/v1/nothing/",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from media_gallery import errors
-from media_gallery.http import API, BASE, DOCUMENT, DOCUMENT_PAGE, PLAIN
+from media_gallery.http import API, BASE, DOCUMENT, DOCUMENT_PAGE, PAGE, PAGE_FILES, PLAIN
 from media_gallery.http.middleware import METHODS, OTHER
 from media_gallery.models import CATEGORIES, Jid
 from tests.faults.raw import BOUNDARY, END, Raw, part
@@ -223,7 +223,7 @@ def every_refusal() -> list[type[errors.GalleryError]]:
 
 LABELS: dict[str, set[str]] = {
     "method": {*METHODS, OTHER},
-    "route": {*(BASE + operation.path for operation in API), *PLAIN, DOCUMENT, DOCUMENT_PAGE, "-"},
+    "route": {*(BASE + operation.path for operation in API), *PLAIN, DOCUMENT, DOCUMENT_PAGE, PAGE, PAGE_FILES, "-"},
     "status": {"200", "201", "204", "206", "304", "499"} | {str(kind.status) for kind in every_refusal()},
     "category": set(CATEGORIES),
     "stored": {"new", "known"},

@@ -1,0 +1,120 @@
+/** Signing in: an XMPP address, then the code that the service sends to it. */
+
+import { call, explain, keepSession, Refusal } from "./api.js";
+import { button, el, field, fill } from "./dom.js";
+import { soon, t } from "./language.js";
+
+/**
+ * @param {() => void} done
+ * @param {string} notice Why the reader has to sign in again, if so.
+ */
+export function signIn(done, notice) {
+  const place = el("main", { class: "signin" });
+  askForAddress(place, done, notice, "");
+  return place;
+}
+
+/**
+ * A form that says below its fields what was refused.
+ * @param {string} words
+ * @param {(say: (text: string) => void) => Promise<void>} submit
+ * @param {...HTMLElement} fields
+ */
+function form(words, submit, ...fields) {
+  const message = el("p", { class: "error", role: "alert" });
+  const send = el("button", { class: "main", type: "submit" }, words);
+  const onsubmit = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    send.disabled = true;
+    message.textContent = "";
+    await submit((text) => (message.textContent = text)).finally(() => (send.disabled = false));
+  };
+  return el("form", { onsubmit, novalidate: true }, ...fields, message, send);
+}
+
+/**
+ * @param {HTMLElement} place
+ * @param {() => void} done
+ * @param {string} notice
+ * @param {string} before The address that was typed before.
+ */
+function askForAddress(place, done, notice, before) {
+  const jid = el("input", { autocomplete: "username", inputmode: "email", spellcheck: "false", placeholder: "anna@example.org", value: before });
+  const stay = el("input", { type: "checkbox" });
+  const ask = async (/** @type {(text: string) => void} */ say) => {
+    const address = jid.value.trim();
+    try {
+      await call("POST", "account/xmpp_code_request/", { jid: address });
+      askForCode(place, done, address, stay.checked);
+    } catch (error) {
+      say(whyNoCode(error));
+      jid.focus();
+    }
+  };
+  fill(
+    place,
+    el("h1", {}, t("title")),
+    el("p", {}, notice || t("signin.about")),
+    form(t("signin.send"), ask, field(t("signin.jid"), jid), el("label", { class: "check" }, stay, t("signin.stay"))),
+  );
+  jid.focus();
+}
+
+/** @param {any} error */
+function whyNoCode(error) {
+  if (!(error instanceof Refusal)) return explain(error);
+  if (error.status === 400) return t("signin.malformed");
+  if (error.status === 403) return t("signin.denied");
+  if (error.status === 429) return t("signin.often", { when: soon(error.wait) });
+  return error.status === 503 ? t("signin.away", { when: soon(error.wait) }) : explain(error);
+}
+
+/**
+ * @param {HTMLElement} place
+ * @param {() => void} done
+ * @param {string} jid
+ * @param {boolean} stay
+ */
+function askForCode(place, done, jid, stay) {
+  const code = el("input", { inputmode: "numeric", autocomplete: "one-time-code", spellcheck: "false", class: "code" });
+  const enter = async (/** @type {(text: string) => void} */ say) => {
+    if (code.value.length !== 6) return say(t("signin.six"));
+    try {
+      const given = await call("POST", "account/xmpp_auth/", { jid, code: code.value, client: t("signin.client"), device: device() });
+      keepSession({ token: given.token, jid }, stay);
+      done();
+    } catch (error) {
+      say(whyWrong(error));
+      code.value = "";
+      code.focus();
+    }
+  };
+  code.addEventListener("input", () => {
+    code.value = (code.value.match(/\d{6}/)?.[0] ?? code.value.replace(/\D/g, "")).slice(0, 6); // a whole message may be pasted
+    if (code.value.length === 6) code.form?.requestSubmit();
+  });
+  fill(
+    place,
+    el("h1", {}, t("signin.title")),
+    el("p", {}, t("signin.sent"), " ", el("bdi", {}, jid)),
+    form(t("signin.enter"), enter, field(t("signin.code"), code)),
+    button(t("signin.other"), () => askForAddress(place, done, "", jid), { class: "quiet" }),
+  );
+  code.focus();
+}
+
+/** @param {any} error */
+function whyWrong(error) {
+  if (!(error instanceof Refusal)) return explain(error);
+  if (error.status === 429) return t("signin.tries", { when: soon(error.wait) });
+  if (error.status !== 404) return error.status === 403 ? t("signin.denied") : explain(error);
+  const left = error.details.tries_left;
+  if (left === undefined) return t("signin.wrong");
+  return left ? t("signin.left", { n: left }) : t("signin.void");
+}
+
+/** The browser's system, for the list of sessions. */
+function device() {
+  const names = ["Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux"];
+  return names.find((name) => navigator.userAgent.includes(name)) ?? "";
+}
