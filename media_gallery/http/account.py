@@ -66,12 +66,18 @@ async def revoke_token(call: Call, params: parameters.TokenParams) -> None:
 
 
 async def get_account(call: Call, _: parameters.Nothing) -> shapes.OwnAccount:
-    """The account itself, and whether the caller is an administrator."""
+    """The account itself, whether the caller is an administrator, and which token it has."""
     accounts, caller = call.services.accounts, call.caller
     account = await accounts.own(caller)
     quota = accounts.quota_of(account)
     return shapes.OwnAccount(
-        account.jid, quota.limit, quota.used, account.files, iso(account.created_at), accounts.is_admin(caller)
+        account.jid,
+        quota.limit,
+        quota.used,
+        account.files,
+        iso(account.created_at),
+        accounts.is_admin(caller),
+        caller.token_id,
     )
 
 

@@ -55,6 +55,7 @@ class AccountInfo(Struct):
 
 class OwnAccount(AccountInfo):
     admin: bool
+    token_id: int
 
 
 class Hashes(Struct, rename={"sha256": "sha-256", "sha1": "sha-1"}):

@@ -53,9 +53,9 @@ export class Grid {
 
   /** Show items that were put behind the known ones. @param {Item[]} items All items. */
   extend(items) {
-    const before = this.items.length;
     this.items = items;
-    this.#section(before);
+    const last = this.sections.at(-1);
+    this.#section(last ? last.first + last.count : 0);
     this.#place();
   }
 

@@ -21,6 +21,8 @@ export class Items {
     this.list = [];
     /** @type {Set<number>} */
     this.ids = new Set();
+    /** @type {Set<number>} Taken away; the service may have them still. */
+    this.gone = new Set();
     this.total = 0;
     this.complete = false;
     /** @type {Promise<Item[]> | null} */
@@ -34,13 +36,16 @@ export class Items {
   }
 
   async #fetch() {
-    // Pages are counted from what is here, so that those that were deleted or added meanwhile leave no gap.
-    const page = Math.floor(this.list.length / PAGE) + 1;
-    const params = { type: this.kind, obj_per_page: PAGE, page, ...this.filters };
-    const answer = await call("GET", "files/", params, { signal: this.signal });
-    const fresh = answer.items.filter((/** @type {Item} */ item) => !this.ids.has(item.id));
-    this.total = answer.total_objects;
-    this.complete = answer.page >= answer.total_pages;
+    // Pages are counted from what is here, so that what was deleted or added meanwhile leaves no gap.
+    let page = Math.floor(this.list.length / PAGE);
+    let fresh = [];
+    while (!fresh.length && !this.complete) {
+      const params = { type: this.kind, obj_per_page: PAGE, page: ++page, ...this.filters };
+      const answer = await call("GET", "files/", params, { signal: this.signal });
+      fresh = answer.items.filter((/** @type {Item} */ item) => !this.ids.has(item.id) && !this.gone.has(item.id));
+      this.total = answer.total_objects;
+      this.complete = page >= answer.total_pages;
+    }
     this.add(this.list.length, fresh);
     return fresh;
   }
@@ -54,6 +59,9 @@ export class Items {
   /** @param {Set<number>} ids */
   remove(ids) {
     this.list = this.list.filter((item) => !ids.has(item.id));
-    for (const id of ids) this.total -= Number(this.ids.delete(id));
+    for (const id of ids) {
+      this.total -= Number(this.ids.delete(id));
+      this.gone.add(id);
+    }
   }
 }

@@ -45,22 +45,34 @@ export function t(key, values = {}) {
   return chosen.replace(/{(\w+)}/g, (_, name) => (name === "n" ? number(Number(values.n)) : String(values[name])));
 }
 
-/** @param {number} value */
-export const number = (value) => new Intl.NumberFormat(language).format(value);
+/** @type {Map<any, Intl.NumberFormat | Intl.DateTimeFormat>} Formats are made once, since that takes longer than to use them. */
+const made = new Map();
 
-/** @param {number} share From 0 to 1. */
-export const percent = (share) => new Intl.NumberFormat(language, { style: "percent" }).format(share);
+/** @param {any} options Always the same object for the same format. @returns {any} */
+function format(options, kind = Intl.NumberFormat) {
+  const known = made.get(options) ?? new kind(language, options);
+  made.set(options, known);
+  return known;
+}
 
-const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
+const PLAIN = {};
+const SHARE = { style: "percent" };
 
-/** Bytes in a unit that a person reads, each 1024 of the one before. @param {number} bytes */
+/** @param {number} value @returns {string} */
+export const number = (value) => format(PLAIN).format(value);
+
+/** @param {number} share From 0 to 1. @returns {string} */
+export const percent = (share) => format(SHARE).format(share);
+
+const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"].map((unit, power) =>
+  [0, 1].map((digits) => ({ style: "unit", unit, unitDisplay: power ? "short" : "long", maximumFractionDigits: digits })),
+);
+
+/** Bytes in a unit that a person reads, each 1024 of the one before. @param {number} bytes @returns {string} */
 export function size(bytes) {
   const power = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), UNITS.length - 1);
   const value = bytes / 1024 ** power;
-  const digits = value < 10 && power > 0 ? 1 : 0;
-  return new Intl.NumberFormat(language, {
-    style: "unit", unit: UNITS[power], unitDisplay: power ? "short" : "long", maximumFractionDigits: digits,
-  }).format(value);
+  return format(UNITS[power][value < 10 && power > 0 ? 1 : 0]).format(value);
 }
 
 /** @type {Record<string, Intl.DateTimeFormatOptions>} */
@@ -74,8 +86,9 @@ const DATES = {
  * A time of the API (ISO 8601) in the reader's zone.
  * @param {string} time
  * @param {keyof typeof DATES} [form]
+ * @returns {string}
  */
-export const date = (time, form = "day") => new Intl.DateTimeFormat(language, DATES[form]).format(new Date(time));
+export const date = (time, form = "day") => format(DATES[form], /** @type {any} */ (Intl.DateTimeFormat)).format(new Date(time));
 
 /** "in 3 minutes". @param {number} seconds */
 export function soon(seconds) {

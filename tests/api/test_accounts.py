@@ -145,8 +145,9 @@ def test_administrators_search_accounts_by_a_part_of_their_jid(service: Service,
 def test_everybody_learns_who_they_are(anna: User, admin: User) -> None:
     anna.upload(b"12345")
     told = anna.get("account/").json()
-    assert set(told) == {"jid", "quota", "used", "files", "created_at", "admin"}
+    assert set(told) == {"jid", "quota", "used", "files", "created_at", "admin", "token_id"}
     assert (told["jid"], told["used"], told["files"], told["admin"]) == (anna.jid, 5, 1, False)
+    assert told["token_id"] == anna.get("account/tokens/").json()["items"][0]["token_id"]
     assert admin.get("account/").json()["admin"] is True
     assert anna.service.user(admin=True).get("account/").json()["admin"] is True
 
