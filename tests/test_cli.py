@@ -302,7 +302,7 @@ def test_the_doctor_finds_what_is_wrong(house: Service, tmp_path: Path) -> None:
     assert found == {"disk", "database", "storage", "rates", "XMPP", "public address"}
     assert "hunter2" not in told and "ALLOWED_DOMAINS is empty" in told and "nothing answers at 127.0.0.1" in told
     none = states(house.cli("doctor", "--json", code=0, DATA_DIR=tmp_path / "none"))
-    assert (none["data directory"], "database" in none) == ("warning", False)
+    assert (none["data directory"], "storage" in none) == ("warning", False)
     assert not (tmp_path / "none").exists()
 
 
