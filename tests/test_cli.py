@@ -257,6 +257,7 @@ def modes(service: Service) -> dict[str, int]:
     }
 
 
+@pytest.mark.same_everywhere
 def test_only_a_web_server_that_sends_files_may_read_them(
     house: Service, start_service: Callable[..., Service]
 ) -> None:
