@@ -136,7 +136,7 @@ def test_old_addresses_end_with_their_account_and_hide_none_of_ours(service: Ser
     assert "/{old_address:path}" in {line.get("route") for line in service.log_lines()}
     assert user.delete("account/").status_code == 204
     assert anyone.get(service.url + path).status_code == 404
-    for ours in ("/api/v1", "/metrics", "https://gallery.example.org/readyz/"):
+    for ours in ("/api/v1", "/metrics", "/web", "https://gallery.example.org/readyz/"):
         assert "this service's own" in service.cli("import", "ejabberd", str(docroot.path), "--address", ours, code=1)
     docroot.base = "/media"
     shared = docroot.add("boris", "b.txt", b"theirs")

@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 
 from media_gallery.app import Gallery
 from media_gallery.cli.common import AsJson, Complaint, Config, offline, out, print_json, progress_bars, show
-from media_gallery.http import BASE, PLAIN
+from media_gallery.http import BASE, PAGE_FILES, PLAIN
 from media_gallery.importing import Importer, OldFile, Report, django, ejabberd, in_batches, prosody
 from media_gallery.models import Jid
 from media_gallery.quantities import readable
@@ -108,7 +108,7 @@ def import_django(
 
 def _take_over(files: AsyncIterator[list[OldFile]], address: str, how: How, config: Path | None, as_json: bool) -> None:
     base = unquote(urlsplit(how.address or address).path).rstrip("/")
-    ours = {f"/{path.split('/')[1]}" for path in (*PLAIN, BASE)} - {_SHARED}
+    ours = {f"/{path.split('/')[1]}" for path in (*PLAIN, BASE, PAGE_FILES)} - {_SHARED}
     if f"/{base.split('/')[1] if base else ''}" in ours:
         raise Complaint(f"Addresses that begin with {base} are this service's own")
     ownerless, told = Jid.parse(how.ownerless) if how.ownerless else None, list[str]()
