@@ -20,7 +20,7 @@ from tests.xmpp.conftest import component_settings
 from tests.xmpp.prosody import HOST, Prosody
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-LONG = ("test_screens.py", "test_many_items.py", "test_desk.py")
+LONG = ("test_screens.py", "test_many_items.py", "test_desk.py", "test_items.py")
 """The long form, which `make browser` runs."""
 TELL_VIOLATIONS = (
     "addEventListener('securitypolicyviolation', e => console.error('policy:', e.violatedDirective, e.blockedURI))"
