@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from media_gallery.models import Jid
 from media_gallery.setting_types import (
+    AccountJids,
     Bytes,
     Certificates,
     Choice,
@@ -102,7 +103,7 @@ class Settings(BaseSettings):
         le=604800,
         description="How long a redirect's address works, also for a file that is deleted meanwhile",
     )
-    admins: Jids = Field([], description="JIDs of administrators, separated by commas")
+    admins: AccountJids = Field([], description="JIDs of administrators, separated by commas")
     default_quota: Bytes = Field(1024**3, description="Quota of an account that has none of its own")
     files_per_account: Number = Field(
         100_000, ge=1, description="Most files that an account may have, whatever their size; another one gets `403`"
