@@ -9,9 +9,12 @@ from contextlib import suppress
 
 
 class Way:
-    """Passes bytes both ways between `port` and another port, and counts them in each direction."""
+    """Passes bytes both ways between `port` and another port, and counts them in each direction.
 
-    def __init__(self, target: int) -> None:
+    `near`: the address and port to listen on; by default, any port.
+    """
+
+    def __init__(self, target: int, near: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.target, self.sent, self.received = target, 0, 0
         self.cut_after: int | None = None
         """Cut every connection once so many bytes have gone there; None: never."""
@@ -19,7 +22,7 @@ class Way:
         """The same of bytes that have come back."""
         self.delay = 0.0
         """Seconds to wait before each piece goes there."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(near)
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._take, daemon=True).start()
 

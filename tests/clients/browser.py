@@ -13,6 +13,7 @@ from playwright.async_api import async_playwright
 from tests.clients.conftest import Person
 from tests.clients.terminal import Send
 from tests.waiting import DEADLINE
+from tests.web.conftest import CHROMIUM
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>Chat</title>
 <link rel="stylesheet" href="converse/converse.min.css"><script src="converse/converse.min.js"></script>
@@ -32,7 +33,7 @@ async def converse(person: Person, to: str) -> AsyncIterator[Send]:
     page.write_text(_PAGE.format(settings=json.dumps(settings)))
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", env=person.environment(), args=[_NO_OTHER_HOST]
+            executable_path=CHROMIUM, env=person.environment(), args=[_NO_OTHER_HOST]
         )
         tab = await browser.new_page()
         tab.set_default_timeout(DEADLINE * 1000)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.clients.browser import converse
 from tests.clients.conftest import Network, Person
-from tests.clients.desktop import gajim
+from tests.clients.desktop import dino, gajim
 from tests.clients.terminal import Send, go_sendxmpp, profanity
 from tests.samples import film, picture
 from tests.xmpp.conftest import ChatClient
@@ -32,7 +32,7 @@ async def link(juliet: ChatClient) -> str:
     return text
 
 
-@pytest.mark.parametrize("client", [go_sendxmpp, profanity, converse, gajim])
+@pytest.mark.parametrize("client", [go_sendxmpp, profanity, converse, gajim, dino])
 async def test_a_client_sends_a_photo_and_a_film(
     client: Client, network: Network, juliet: ChatClient, tmp_path: Path
 ) -> None:
