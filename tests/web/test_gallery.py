@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -46,7 +46,7 @@ async def test_a_person_signs_in_and_does_everything_once(visit: Visit, gallery:
     await page.click("text=Photos")
     await page.locator(".tick").first.check()
     await page.clock.install()
-    await page.clock.pause_at(datetime.now() + timedelta(hours=1))  # the seconds in which one may undo do not pass
+    await page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # the seconds in which one may undo do not pass
     await page.click(".selection .danger")
     await count(page, ".tile", 2)
     await page.click("text=Undo")
