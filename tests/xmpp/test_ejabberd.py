@@ -73,8 +73,8 @@ async def test_two_hosts_as_one_component_give_out_slots_in_turn(
     assert asking == {host.url for host in hosts}
 
 
-async def sent(service: Service, client: ChatClient, to: str) -> None:
-    """Upload a photo to a slot of that upload service; it must be fetched there, and be found by its sender."""
+async def sent(service: Service, client: ChatClient, to: str, name: str) -> None:
+    """Upload a photo to a slot of that upload service; it must be fetched there, and its sender finds it as `name`."""
     slot = (await asked(client, wanted("très cool.jpg", 5), to=to)).find(f"{{{NOW}}}slot")
     assert slot is not None
     there, back = (part.get("url", "") for name in ("put", "get") for part in slot.iter(f"{{{NOW}}}{name}"))
@@ -84,16 +84,16 @@ async def sent(service: Service, client: ChatClient, to: str) -> None:
     assert (await asyncio.to_thread(anyone.get, back)).content == b"photo"
     user = await asyncio.to_thread(service.user, jid=client.boundjid.bare)
     [item] = await asyncio.to_thread(user.items)
-    assert item["slot_id"] == back.split("/")[-2]
+    assert (item["slot_id"], item["name"]) == (back.split("/")[-2], name)
 
 
 async def test_its_module_signs_the_address_and_tells_who_uploads(without_xmpp: Service, romeo: ChatClient) -> None:
-    await sent(without_xmpp, romeo, SIGNED)
+    await sent(without_xmpp, romeo, SIGNED, "très_cool.jpg")
 
 
 async def test_its_module_asks_us_for_a_slot(without_xmpp: Service, ejabberd: Ejabberd) -> None:
     async with signed_in(f"juliet@{ASKING}", ejabberd) as juliet:
-        await sent(without_xmpp, juliet, f"upload.{ASKING}")
+        await sent(without_xmpp, juliet, f"upload.{ASKING}", "très cool.jpg")
         admin = await asyncio.to_thread(without_xmpp.user, jid="admin@example.org")
         refusals = {4097: "resource-constraint", 21 * MIB: "not-acceptable"}
         await asyncio.to_thread(admin.put, "account/quota/", jid=f"juliet@{ASKING}", value=4096)
