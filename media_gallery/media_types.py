@@ -8,7 +8,13 @@ from __future__ import annotations
 import codecs
 import mimetypes
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from puremagic import PureMagic
 
 GENERIC = "application/octet-stream"
 HEAD = 4096
@@ -237,8 +243,8 @@ _SHOWN = {
     "zip": ("application/zip",),
 }
 _BRANDS = {b"qt  ": "video/quicktime", b"M4V ": "video/x-m4v", b"M4A ": "audio/mp4", b"M4B ": "audio/mp4"}
-_SURE = 0.3
-"""The least confidence of puremagic that is believed: that of three fixed bytes."""
+_SURE, _ENOUGH = 3, 8
+"""Bytes of a signature: fewer are not believed, and more do not make a media type likelier."""
 
 
 def sniff(head: bytes) -> Sequence[str]:
@@ -265,17 +271,40 @@ def _sniff_mov(head: bytes) -> Sequence[str]:
 
 
 def _sniff_rest(head: bytes) -> Sequence[str]:
-    import puremagic  # only now, since the decoders share this module and never need it
-
-    try:
-        matches = [match for match in puremagic.magic_string(head) if match.mime_type and match.confidence >= _SURE]
-    except (puremagic.PureError, ValueError):
-        return ()
-    matches.sort(key=lambda match: (-match.confidence, not match.mime_type.startswith("image/")))
-    found = [media_type for media_type, _ in (parse(match.mime_type) for match in matches) if media_type]
+    shown = [(length, said) for length, said in _signed(head) if length >= _SURE]
+    shown.sort(key=lambda one: (-min(one[0], _ENOUGH), not one[1].startswith("image/"), -one[0]))
+    found = [media_type for media_type, _ in (parse(said) for _, said in shown) if media_type]
     if is_text(head):  # text may begin like an image by chance; but SVG is text and an image
         found = [media_type for media_type in found if media_type.startswith(("text/", "application/", "image/svg"))]
     return found
+
+
+def _signed(head: bytes) -> Iterator[tuple[int, str]]:
+    """The media types whose signatures the first bytes have, with the lengths of the signatures in bytes."""
+    signatures, further = _signatures()
+    for offset, by_first in signatures.items():
+        if offset < len(head):
+            for one in by_first.get(head[offset], ()):
+                if head.startswith(one.byte_match, offset):
+                    if one.mime_type:
+                        yield len(one.byte_match), one.mime_type
+                    for other in further.get(one.byte_match, ()):
+                        if head.startswith(other.byte_match, other.offset):
+                            yield other.offset + len(other.byte_match) - offset, other.mime_type
+
+
+@cache
+def _signatures() -> tuple[Mapping[int, Mapping[int, Sequence[PureMagic]]], Mapping[bytes, Sequence[PureMagic]]]:
+    """puremagic's signatures by their offset and first byte, since it would compare each of its 1,400 with each file;
+    and those that may follow another one. Those of a file's end are left out: they would be looked for in its head.
+    """
+    import puremagic  # only now, since the decoders share this module and never need it
+
+    found: dict[int, dict[int, list[PureMagic]]] = defaultdict(lambda: defaultdict(list))
+    for one in puremagic.magic_header_array:
+        found[one.offset][one.byte_match[0]].append(one)
+    parts = puremagic.multi_part_dict.items()
+    return found, {first: [one for one in more if one.offset >= 0 and one.mime_type] for first, more in parts}
 
 
 # --- What may be shown -------------------------------------------------------------------------------------------

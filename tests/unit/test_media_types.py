@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+import puremagic
 import pytest
 
-from media_gallery.media_types import HEAD, decide, is_safe_inline, is_text, named_type, parse, sniff
+from media_gallery.media_types import HEAD, decide, file_format, is_safe_inline, is_text, named_type, parse, sniff
 from tests import samples
 
 
@@ -101,6 +102,30 @@ def test_first_bytes(media_type: str) -> None:
     assert decide([None, "application/octet-stream"], "nothing", data) == media_type
     if not is_text(data):
         assert decide(["text/plain"], "nothing", data) == media_type
+
+
+def known_to_puremagic(head: bytes) -> set[str]:
+    """The types that puremagic's own search finds, which compares all signatures with each file."""
+    try:
+        found = [one.mime_type for one in puremagic.magic_string(head) if one.mime_type and one.confidence >= 0.3]
+    except puremagic.PureError:
+        return set()
+    return {media_type for media_type, _ in map(parse, found) if media_type}
+
+
+def test_all_signatures_are_known() -> None:
+    """Except those of a file's end. The bytes around each are none that text has."""
+    last, heads = HEAD - 300, set[bytes]()
+    for one in puremagic.magic_header_array:
+        first = b"\1" * one.offset + one.byte_match
+        heads.add(first)
+        for more in puremagic.multi_part_dict.get(one.byte_match, ()):
+            heads.add(first.ljust(more.offset, b"\1")[: max(0, more.offset)] + more.byte_match)
+    heads = {head.ljust(HEAD, b"\1") for head in heads if len(head) < last}
+    assert len(heads) > 1000
+    for head in heads:
+        if file_format(head) is None:
+            assert set(sniff(head)) == known_to_puremagic(head), head[:100]
 
 
 @pytest.mark.parametrize("head", [b"BMW and other cars", b"GIF87a and GIF89a are formats", b"", b"Feelfree\n", b"\xff"])
