@@ -131,6 +131,7 @@ def assemble(settings: Settings, **replaced: Unpack[Parts]) -> Gallery:
         settings.rate_slot,
         settings.uploads_at_once,
         settings.thumbnail_wait,
+        settings.small_file_size,
     )
     policy = Policy(Allowance(settings.default_quota, settings.files_per_account))
     files = Files(db, store, thumbnailer, clock)

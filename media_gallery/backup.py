@@ -1,6 +1,6 @@
 """Copies everything while the service runs, restores a backup, and moves files to another store.
 
-    TARGET/gallery.sqlite      every row of the database, of either kind, at one moment
+    TARGET/gallery.sqlite      every row of the database, of either kind, at one moment; small files, too
     TARGET/blobs/ab/KEY        the bytes that those rows name
 
 A key is never used again, so bytes that a backup has already are right, and a second backup into the same directory
@@ -105,8 +105,9 @@ async def _copy(settings: Settings, path: Path) -> AsyncIterator[Database]:
 
 
 async def _blobs(db: Database) -> AsyncIterator[list[upkeep.KeptBlob]]:
+    """Blobs whose bytes are in the store."""
     after = 0
-    while blobs := await db.scan(lambda c, after=after: upkeep.blobs_after(c, after)):  # type: ignore[misc]
+    while blobs := await db.scan(lambda c, after=after: upkeep.blobs_after(c, after, stored=True)):  # type: ignore[misc]
         after = blobs[-1].id
         yield blobs
 

@@ -27,7 +27,7 @@ from media_gallery.models import (
     Window,
 )
 from media_gallery.names import clean_name
-from media_gallery.storage import BlobFile, BlobStore
+from media_gallery.storage import BlobFile, BlobStore, Staged
 from media_gallery.thumbnails import Busy, DecoderFailed, Thumbnailer, Undecodable
 
 log = structlog.get_logger()
@@ -57,9 +57,15 @@ def only_logged(what: str, **about: int) -> Iterator[None]:
         log.exception(what, **about)
 
 
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What to send: a link's file, or `thumbnail` with its bytes; `placeholder` if the thumbnail could not be made."""
+    """What to send: a link's file, or `thumbnail`; `placeholder` if the thumbnail could not be made. `data`: the bytes,
+    unless the store has to be asked for them.
+    """
 
     link: Link
     now: int
@@ -92,14 +98,14 @@ class Files:
         cleaned = name if OWN_SLOT_ID.fullmatch(slot_id) else clean_name(name)  # others do not clean names in slots
         for spelled in dict.fromkeys((name, unquote(name), cleaned)):  # COMPAT: iOS encodes names twice
             if spelled == link.name:
-                return Content(link, now)
+                return await self._content(link, None, now)
             if stored := link.thumbnail_files(link.blob).get(spelled):
                 return await self._content(link, stored, now)
         raise NotFound
 
     async def _content(self, link: Link, thumbnail: str | None, now: int) -> Content:
         if thumbnail is None:
-            return Content(link, now)
+            return Content(link, now, data=link.blob.data)
         data = await self._thumbnail(link, thumbnail)
         return Content(link, now, thumbnail=thumbnail, data=data, placeholder=data is None)
 
@@ -123,7 +129,8 @@ class Files:
 
     def read(self, link: Link, start: int, end: int) -> AsyncIterator[bytes]:
         """A link's bytes from `start` to before `end`, in pieces. Raises NotFound or Unavailable before the first."""
-        return self.store.read(link.blob.key, start, end)
+        data = link.blob.data
+        return self.store.read(link.blob.key, start, end) if data is None else _once(data[start:end])
 
     async def list(self, account: AccountId, wanted: Filter, window: Window) -> Page[Link]:
         """A page of the account's links, ordered by one of LINK_ORDERS."""
@@ -165,7 +172,7 @@ class Files:
     async def _make_again(self, link: Link, stored: str) -> None:
         """Make an avatar's thumbnail that was lost in a crash after the upload."""
         size, _, ext = stored.partition(".")
-        async with self.store.opened(link.blob.key) as fd:
+        async with self._opened(link.blob) as fd:
             try:
                 made = await self.thumbnailer.avatar_thumbnails(fd, [int(size)], ext, owner=link.account)
                 await self.keep_thumbnails(link.blob, made)
@@ -223,13 +230,19 @@ class Files:
         return replace(blob, width=picture.width, height=picture.height, decodable=True)
 
     @asynccontextmanager
-    async def _opened(self, blob: Blob, source: int | None) -> AsyncIterator[int]:
-        """A descriptor of the bytes: `source`, or one that the store opens. It is closed at the end."""
+    async def _opened(self, blob: Blob, source: int | None = None) -> AsyncIterator[int]:
+        """A descriptor of the bytes: `source`, or one that is opened now. It is closed at the end. Raises NotFound."""
         async with AsyncExitStack() as stack:
-            if source is None:
-                source = await stack.enter_async_context(self.store.opened(blob.key))
-            else:
+            if source is not None:
                 stack.callback(os.close, source)
+            elif blob.in_database:
+                data = await self.db.read(lambda c: links.find_contents(c, blob.id))
+                if data is None:
+                    raise NotFound
+                few = Staged(blob.key, blob.size, blob.sha256, blob.sha1, data)
+                source = await stack.enter_async_context(self.store.opened_staged(few))
+            else:
+                source = await stack.enter_async_context(self.store.opened(blob.key))
             yield source
 
     def _note_failure(self, key: str) -> None:

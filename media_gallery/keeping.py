@@ -1,4 +1,5 @@
 """How a file is kept: its bytes are durable and published first, then one transaction names them and charges the quota.
+Few bytes are part of that transaction.
 
 So a crash at any moment can leave spare bytes, which upkeep removes, but never a row without bytes.
 """
@@ -49,9 +50,16 @@ class Keeper:
     """Makes links to uploaded bytes, and to bytes that are stored already."""
 
     def __init__(
-        self, db: Database, store: BlobStore, arrivals: Arrivals, policy: Policy, clock: Callable[[], int]
+        self,
+        db: Database,
+        store: BlobStore,
+        arrivals: Arrivals,
+        policy: Policy,
+        clock: Callable[[], int],
+        small_file_size: int,
     ) -> None:
         self.db, self.store, self.arrivals, self.policy, self.clock = db, store, arrivals, policy, clock
+        self.small_file_size = small_file_size
 
     async def keep(
         self,
@@ -78,11 +86,11 @@ class Keeper:
         ):
             return taken
         self.arrivals.note(entry, key=staged.key, slot=new.slot_id)
-        own, committed, entry.in_doubt = NewBlob(staged.key, staged.size, staged.sha256, staged.sha1), False, True
+        own, committed, entry.in_doubt = self._blob(staged), False, True
         try:
             while True:
                 blob = _measured(known or own, avatar)
-                if known is None and not committed:
+                if not (blob.in_database or known or committed):
                     await self.store.commit(staged)
                     committed = True
                 await self._publish(new, blob)
@@ -106,6 +114,12 @@ class Keeper:
             entry.in_doubt = False
         metrics.uploads.labels(kept.link.category, "known" if known else "new").inc()
         return kept
+
+    def _blob(self, staged: Staged) -> NewBlob:
+        """The blob that staged bytes become. If they are few, the transaction that names them brings them, too."""
+        few = staged.data is not None and staged.size <= self.small_file_size
+        data = staged.data if few else None
+        return NewBlob(staged.key, staged.size, staged.sha256, staged.sha1, in_database=few, data=data)
 
     async def _find(self, account: AccountId, staged: Staged, new: NewLink) -> tuple[Blob | None, Link | None]:
         """The known blob with these bytes, and the account's slot hit that awaits them; None for what there is not."""

@@ -250,7 +250,7 @@ class Maintenance:
         that are still there after their bytes were missing are not being deleted.
         """
         without: set[str] = set()
-        while first := (await self._after(upkeep.blobs_after, 0))[:FIRST]:
+        while first := (await self.db.scan(lambda c: upkeep.blobs_after(c, 0, stored=True)))[:FIRST]:
             if any(size is not None for size in await self._sizes(first)):
                 return
             keys = {blob.key for blob in first}
@@ -265,7 +265,7 @@ class Maintenance:
         def looked_at(_: str, count: int) -> None:
             progress("blobs looked at first", count)
 
-        needed, spare = await self.db.scan(upkeep.count_blobs), 0
+        needed, spare = await self.db.scan(lambda c: upkeep.count_blobs(c, stored=True)), 0
         async for keys in self._orphan_keys(grace, looked_at):
             spare += len(keys)
             if spare >= FIRST and spare > needed:
@@ -293,11 +293,14 @@ class Maintenance:
             progress("blobs", len(blobs))
 
     async def _sizes(self, blobs: Sequence[upkeep.KeptBlob]) -> list[int | None]:
-        """The size of each in the store. Several are asked for at once, since the store may be far away."""
+        """How many bytes there are of each. The store is asked for several at once, since it may be far away."""
+
+        async def size(blob: upkeep.KeptBlob) -> int | None:
+            return blob.held if blob.in_database else await self.store.size(blob.key)
+
         found: list[int | None] = []
         for start in range(0, len(blobs), TOGETHER):
-            asked = (self.store.size(blob.key) for blob in blobs[start : start + TOGETHER])
-            found += await asyncio.gather(*asked)
+            found += await asyncio.gather(*map(size, blobs[start : start + TOGETHER]))
         return found
 
     async def _after(self, query: Callable[[Connection, int], Awaitable[T]], after: int) -> T:

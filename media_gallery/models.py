@@ -221,6 +221,10 @@ class NewBlob:
     width: int | None = None
     height: int | None = None
     decodable: bool | None = None
+    in_database: bool = False
+    """Whether the bytes are so few that the database keeps them. The store keeps all others, and all thumbnails."""
+    data: bytes | None = field(default=None, repr=False, compare=False)
+    """The bytes, if the database keeps them: of a new blob, or of one that is about to be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,6 +109,12 @@ class Settings(BaseSettings):
         100_000, ge=1, description="Most files that an account may have, whatever their size; another one gets `403`"
     )
     max_file_size: Bytes = Field(1024**3, ge=1, description="Size of the largest file that is taken")
+    small_file_size: Bytes = Field(
+        16 * 1024,
+        le=256 * 1024,
+        description="Files up to this size are kept in the database instead of the storage, which is faster; 256 KiB at"
+        " most; 0: none. It counts for files that come, those that are there stay where they are",
+    )
     token_lifetime: Seconds = Field(30 * 86400, ge=1, description="How long a token is valid")
     code_lifetime: Seconds = Field(600, ge=1, description="How long a one-time code is valid")
     code_tries: Number = Field(

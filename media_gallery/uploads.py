@@ -39,6 +39,7 @@ class Limits:
     rate_slot: str
     uploads_at_once: int
     thumbnail_wait: float
+    small_file_size: int
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class Uploads:
     limits: Limits
 
     def __post_init__(self) -> None:
-        self.keeper = Keeper(self.db, self.store, self.arrivals, self.policy, self.clock)
+        self.keeper = Keeper(self.db, self.store, self.arrivals, self.policy, self.clock, self.limits.small_file_size)
 
     async def admit(self, account: AccountId | str, size: int, whole: int = 0, *, again: bool = True) -> Quota:
         """The quota before one more file of so many bytes. Raises TooLarge, QuotaExceeded, TooManyFiles, NoSpace.
@@ -169,8 +170,9 @@ class Uploads:
 
     @asynccontextmanager
     async def _held_open(self, staged: Staged, new: NewLink) -> AsyncIterator[int | None]:
-        """A descriptor for the decoder, if the store is far away: it would have to fetch the bytes back."""
-        if not (new.thumbnails and new.pictured) or self.store.files is not None:
+        """A descriptor for the decoder, unless the bytes become a file: else it would have to fetch them back."""
+        is_file = self.store.files is not None and staged.data is None
+        if not (new.thumbnails and new.pictured) or is_file:
             yield None
             return
         async with self.store.opened_staged(staged) as fd:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.postgres import Postgres
 from tests.s3 import S3
-from tests.service import Service, User
+from tests.service import SMALL, Service, User
 
 # The examples are the same in every run, whatever earlier runs found. `make fuzz` looks for new ones.
 hypothesis.settings.register_profile("tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None)
@@ -99,7 +99,8 @@ def _end(services: list[Service]) -> None:
 
 @pytest.fixture(scope="session")
 def service(start_service: Callable[..., Service]) -> Service:
-    return start_service(kept=True)
+    """It keeps small files in the database, as a service does by default."""
+    return start_service(kept=True, SMALL_FILE_SIZE=SMALL)
 
 
 @pytest.fixture

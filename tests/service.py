@@ -44,10 +44,14 @@ RATES = (
     "CODE_TRY_JID",
     "CODE_TRY_ADDRESS",
 )
+SMALL = int(Settings.model_fields["small_file_size"].default)
+"""Bytes up to which a service keeps a file in the database by default. Services of tests keep all files in the store,
+where many tests look for them, unless they are started with this.
+"""
 FREE_RATES = {f"RATE_{name}": "100000/minute" for name in RATES}
 DEFAULTS = {"WORKERS": "1", "DEFAULT_QUOTA": str(50 * MIB), "MAX_FILE_SIZE": str(20 * MIB), "LOG_FORMAT": "json",
             "ADMINS": "admin@example.org", "STOP_TIMEOUT": "10", "DECODER_TIMEOUT": "60",
-            "THUMBNAIL_WAIT": "60", "CODE_PAUSE": "0", **FREE_RATES}  # fmt: skip
+            "THUMBNAIL_WAIT": "60", "CODE_PAUSE": "0", "SMALL_FILE_SIZE": "0", **FREE_RATES}  # fmt: skip
 
 
 def environment(**settings: Any) -> dict[str, str]:
@@ -185,16 +189,22 @@ class Service:
     def user(self, name: str = "anna", *, jid: str | None = None, admin: bool = False) -> User:
         """A signed-in account that no other test knows."""
         jid = jid or f"{name}-{uuid4().hex[:12]}@example.org"
-        return User(self, jid, in_a_loop(self._token(jid, admin)))
+        issued = self._with_database(lambda g: g.accounts.issue_token(Jid.parse(jid), "test", "pytest", admin))
+        return User(self, jid, issued.token)
 
-    async def _token(self, jid: str, admin: bool) -> str:
-        gallery = self._assembled()
-        await gallery.db.start()  # the store is not needed
-        try:
-            return (await gallery.accounts.issue_token(Jid.parse(jid), "test", "pytest", admin)).token
-        finally:
-            await gallery.rates.close()
-            await gallery.db.close()
+    def _with_database(self, work: Callable[[Gallery], Coroutine[Any, Any, T]]) -> T:
+        """Use the database alone from this process: it starts sooner than all of `within`."""
+
+        async def main() -> T:
+            gallery = self._assembled()
+            await gallery.db.start()
+            try:
+                return await work(gallery)
+            finally:
+                await gallery.rates.close()
+                await gallery.db.close()
+
+        return in_a_loop(main())
 
     def stored(self, *kinds: str) -> set[str]:
         """Files in these of the directories `blobs`, `thumbs`, `links` and `staging`, on disk and in the bucket."""
@@ -205,8 +215,13 @@ class Service:
         return found
 
     def stored_bytes(self) -> int:
-        """The number of files, both stored and still arriving."""
-        return len(self.stored("blobs", "staging"))
+        """The number of files, stored and still arriving, and of those that the database keeps."""
+
+        async def rows(gallery: Gallery) -> int:
+            [[count]] = await gallery.db.scan(lambda c: c.all("SELECT COUNT(*) FROM contents"))
+            return int(count)
+
+        return len(self.stored("blobs", "staging")) + int(self._with_database(rows))
 
     @property
     def tree(self) -> Path:

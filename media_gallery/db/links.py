@@ -37,7 +37,8 @@ from media_gallery.names import folded
 IDS = 10_000
 """Ids of links read at a time."""
 _ORDER_COLUMNS = {order: f"l.{order}" for order in LINK_ORDERS} | {"name": "l.folded"}
-_BLOB = "b.id, b.key, b.size, b.sha256, b.sha1, b.width, b.height, b.decodable"
+_OF_BLOB = ("id", "key", "size", "sha256", "sha1", "width", "height", "decodable", "in_database")
+_BLOB = ", ".join(f"b.{column}" for column in _OF_BLOB)
 _LINK = (
     "l.id, l.account_id, l.slot_id, l.name, l.media_type, l.context, l.metadata, l.thumbnails, l.created_at,"
     f" l.expires_at, {_BLOB}"
@@ -45,16 +46,17 @@ _LINK = (
 _FROM = "FROM links l JOIN blobs b ON b.id = l.blob_id"
 
 
-def _blob(row: Row) -> Blob:
-    id_, key, size, sha256, sha1, width, height, decodable = row
-    return Blob(key, size, sha256, sha1, width, height, None if decodable is None else bool(decodable), id=id_)
+def _blob(row: Row, data: bytes | None = None) -> Blob:
+    id_, key, size, sha256, sha1, width, height, decodable, in_database = row
+    tried = None if decodable is None else bool(decodable)
+    return Blob(key, size, sha256, sha1, width, height, tried, bool(in_database), data, id=id_)
 
 
-def _link(row: Row) -> Link:
+def _link(row: Row, data: bytes | None = None) -> Link:
     id_, account, slot_id, name, media_type, context, metadata, thumbnails, created_at, expires_at, *blob = row
     return Link(
         slot_id, name, media_type, context, _metadata(metadata), bool(thumbnails), id_, account, created_at,
-        _blob(blob), expires_at=expires_at,
+        _blob(blob, data), expires_at=expires_at,
     )  # fmt: skip
 
 
@@ -76,22 +78,21 @@ def _metadata(text: str) -> dict[str, Any]:
 async def insert_blob(c: Connection, blob: NewBlob, now: int) -> Blob:
     """Count one more link to the blob with these bytes, by SHA-256; if there is none, `blob` becomes it."""
     row = await c.one(
-        "INSERT INTO blobs (key, size, sha256, sha1, width, height, decodable, links, created_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT (sha256) DO UPDATE SET links = blobs.links + 1"
-        " RETURNING id, key, size, sha256, sha1, width, height, decodable",
-        blob.key, blob.size, blob.sha256, blob.sha1, blob.width, blob.height, blob.decodable, now,
+        "INSERT INTO blobs (key, size, sha256, sha1, width, height, decodable, in_database, links, created_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9) ON CONFLICT (sha256) DO UPDATE SET links = blobs.links + 1"
+        f" RETURNING {', '.join(_OF_BLOB)}",
+        blob.key, blob.size, blob.sha256, blob.sha1, blob.width, blob.height, blob.decodable, blob.in_database, now,
     )  # fmt: skip
     assert row
-    return _blob(row)
+    made = _blob(row)
+    if blob.in_database and made.key == blob.key:
+        await c.run("INSERT INTO contents (blob_id, data) VALUES ($1, $2)", made.id, blob.data)
+    return made
 
 
 async def link_known_blob(c: Connection, blob: Blob) -> Blob | None:
     """Count one more link to a blob that was found before; None if it was removed meanwhile."""
-    row = await c.one(
-        "UPDATE blobs SET links = links + 1 WHERE id = $1"
-        " RETURNING id, key, size, sha256, sha1, width, height, decodable",
-        blob.id,
-    )
+    row = await c.one(f"UPDATE blobs SET links = links + 1 WHERE id = $1 RETURNING {', '.join(_OF_BLOB)}", blob.id)
     return _blob(row) if row else None
 
 
@@ -154,6 +155,12 @@ async def find_blob(c: Connection, sha256: str) -> Blob | None:
     return _blob(row) if row else None
 
 
+async def find_contents(c: Connection, blob_id: int) -> bytes | None:
+    """The bytes of a blob that the database keeps; None if it was removed."""
+    row = await c.one("SELECT data FROM contents WHERE blob_id = $1", blob_id)
+    return row[0] if row else None
+
+
 async def set_picture(c: Connection, blob: Blob, width: int | None, height: int | None, decodable: bool) -> None:
     """Store what the decoder found. A failure does not replace a success: a link may have named a wrong type."""
     await c.run(
@@ -183,13 +190,16 @@ async def find_by_slot(c: Connection, slot_id: str, now: int) -> Link | None:
 
 
 async def find_public(c: Connection, where: str, value: str | int, now: int) -> Link | None:
-    """The link that everybody may read; `where` is the condition in SQL, with `value` as `$1`."""
+    """The link that everybody may read, with its bytes, if the database keeps them. `where` is the condition in SQL,
+    with `value` as `$1`.
+    """
     row = await c.one(
-        f"SELECT {_LINK} {_FROM} JOIN accounts a ON a.id = l.account_id"
+        f"SELECT s.data, {_LINK} {_FROM} JOIN accounts a ON a.id = l.account_id"
+        " LEFT JOIN contents s ON s.blob_id = b.id"
         f" WHERE {where} AND a.jid IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > $2)",
         value, now,
     )  # fmt: skip
-    return _link(row) if row else None
+    return _link(row[1:], row[0]) if row else None
 
 
 async def find_by_digest(c: Connection, account: AccountId, digest: Digest, size: int, avatar: bool) -> Link | None:

@@ -5,7 +5,19 @@ Times are microseconds since 1970, sizes bytes. Indexes for lists of clients beg
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    false,
+    text,
+)
 from sqlalchemy import Text as AnyText
 
 metadata = MetaData()
@@ -81,7 +93,15 @@ blobs = Table(
     Column("height", Integer),
     Column("decodable", Boolean),  # NULL: no decoder has tried it yet
     Column("created_at", Big, nullable=False),
+    Column("in_database", Boolean, nullable=False, server_default=false()),  # its bytes are in `contents`
     sqlite_autoincrement=True,
+)
+
+contents = Table(  # bytes of small blobs: cheaper here than as files of their own, and synced with the row
+    "contents",
+    metadata,
+    Column("blob_id", Big, ForeignKey("blobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
 )
 
 links = Table(

@@ -56,15 +56,24 @@ async def is_empty(c: Connection) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class KeptBlob:
+    """A blob's row. `held`: how many bytes of it the database has, if it keeps them."""
+
     id: int
     key: str
     size: int
     sha256: str
+    in_database: bool
+    held: int | None
 
 
-async def blobs_after(c: Connection, blob_id: int) -> list[KeptBlob]:
-    rows = await c.all("SELECT id, key, size, sha256 FROM blobs WHERE id > $1 ORDER BY id LIMIT $2", blob_id, STEP)
-    return [KeptBlob(*row) for row in rows]
+async def blobs_after(c: Connection, blob_id: int, stored: bool = False) -> list[KeptBlob]:
+    """The next blobs after an id; if `stored`, only those whose bytes are in the store."""
+    rows = await c.all(
+        "SELECT id, key, size, sha256, in_database, (SELECT LENGTH(data) FROM contents WHERE blob_id = b.id)"
+        f" FROM blobs b WHERE id > $1 {'AND NOT in_database' if stored else ''} ORDER BY id LIMIT $2",
+        blob_id, STEP,
+    )  # fmt: skip
+    return [KeptBlob(id_, key, size, sha256, bool(kept), held) for id_, key, size, sha256, kept, held in rows]
 
 
 async def links_after(c: Connection, link_id: int) -> list[Link]:
@@ -75,8 +84,9 @@ async def links_of_blob(c: Connection, blob_id: int) -> list[Link]:
     return await read_links(c, "WHERE l.blob_id = $1", blob_id)
 
 
-async def count_blobs(c: Connection) -> int:
-    row = await c.one("SELECT COUNT(*) FROM blobs")
+async def count_blobs(c: Connection, stored: bool = False) -> int:
+    """How many blobs there are; if `stored`, only those whose bytes are in the store."""
+    row = await c.one(f"SELECT COUNT(*) FROM blobs {'WHERE NOT in_database' if stored else ''}")
     assert row
     return int(row[0])
 

@@ -264,7 +264,7 @@ class Importer:
         except FileNotFoundError:
             pass  # deleted there since
         try:
-            if self.verify and await _digest(self.store.read(link.blob.key, 0, link.blob.size)) != wanted:
+            if self.verify and await _digest(self.uploads.files.read(link, 0, link.blob.size)) != wanted:
                 self._tell_damaged(old, "is stored here with another content")
         except NotFound:
             self._tell_damaged(old, "is not stored here any more")

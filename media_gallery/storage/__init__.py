@@ -30,17 +30,20 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A public directory: its id, the file's name in it, and thumbnails (name in the URL -> name in the store)."""
+    """A public directory: its id, the file's name in it, and thumbnails (name in the URL -> name in the store). The
+    name is None if the store does not have the file.
+    """
 
     id: str
-    name: str
+    name: str | None
     media_type: str
     thumbnails: Mapping[str, str]
 
     @classmethod
     def of(cls, link: NewLink, blob: NewBlob) -> Slot:
         """The slot of a link to these bytes, which may not be made yet."""
-        return cls(link.slot_id, link.name, link.media_type, link.thumbnail_files(blob))
+        name = None if blob.in_database else link.name
+        return cls(link.slot_id, name, link.media_type, link.thumbnail_files(blob))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,9 @@ class LinkTree(Protocol):
     """For a store with a tree of links to its blobs, in which other web servers find them by public addresses."""
 
     async def publish(self, key: str, slot: Slot) -> None:
-        """Let web servers find the blob in the slot's directory; what was there before is replaced."""
+        """Let web servers find the blob and its thumbnails in the slot's directory; what was there before is replaced.
+        No directory is made for nothing.
+        """
 
     async def unpublish(self, slot_ids: list[str]) -> None:
         """Remove slots; a missing one is no error."""

@@ -36,17 +36,20 @@ class DirectoryTree:
         return self._links / ab / slot_id
 
     async def publish(self, key: str, slot: Slot) -> None:
+        place, goals = self._place(slot.id), _goals(key, slot)
+
         def job() -> None:
-            place = self._place(slot.id)
             try:
                 place.mkdir()
             except FileExistsError:
                 shutil.rmtree(place)
-                place.mkdir()
-            for name, goal in _goals(key, slot).items():
+                if goals:
+                    place.mkdir()
+            for name, goal in goals.items():
                 (place / name).symlink_to(goal)
 
-        await self._run(job)
+        if goals or place.exists():
+            await self._run(job)
 
     async def unpublish(self, slot_ids: list[str]) -> None:
         def job() -> None:
@@ -89,6 +92,6 @@ def _goals(key: str, slot: Slot) -> dict[str, str]:
     """Each name in a slot's directory -> the target of its link."""
     up = f"../../../{{}}/{key[:2]}/{key}"
     goals = {name: f"{up.format('thumbs')}/{stored}" for name, stored in slot.thumbnails.items()}
-    if named_type(slot.name) == slot.media_type:
+    if slot.name is not None and named_type(slot.name) == slot.media_type:
         goals[slot.name] = up.format("blobs")
     return goals

@@ -19,7 +19,7 @@ from media_gallery.http.media import PLACEHOLDER
 from media_gallery.storage.staging import BATCH
 from tests import samples
 from tests.faults.raw import END, part
-from tests.service import MIB, Service, assert_error
+from tests.service import MIB, SMALL, Service, assert_error
 
 
 def mount(*words: object) -> None:
@@ -245,6 +245,7 @@ def before_answer(trace: Path, status: str) -> str:
     return trace.read_text().partition(f"HTTP/1.1 {status}")[0]
 
 
+WAL_WRITE = r"pwrite64\(\d+<\S*gallery\.sqlite-wal>"
 WAL_SYNC = r"(?:fsync|fdatasync)\(\d+<\S*gallery\.sqlite-wal>"
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
@@ -279,6 +280,20 @@ def test_file_and_directory_are_synced_before_the_answer(
 
 
 @needs_strace
+def test_a_small_file_is_synced_with_its_row_before_the_answer(
+    start_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    service = start_service(DATABASE_URL="", SMALL_FILE_SIZE=SMALL)  # PostgreSQL syncs in its own process
+    user = service.user()
+    with traced(service, tmp_path / "trace"):
+        user.upload(os.urandom(SMALL))
+    before = before_answer(tmp_path / "trace", "201 Created")
+    written = [match.end() for match in re.finditer(WAL_WRITE, before)]
+    assert len(written) > SMALL // 4096 and written[-1] < list(re.finditer(WAL_SYNC, before))[-1].start(), before
+    assert "/blobs/" not in before
+
+
+@needs_strace
 @pytest.mark.parametrize("what", ["files/", "account/"])
 def test_a_deletion_is_synced_before_its_answer(
     start_service: Callable[..., Service], tmp_path: Path, what: str
@@ -290,6 +305,6 @@ def test_a_deletion_is_synced_before_its_answer(
         answer = user.delete(what, **({"id": file["id"]} if what == "files/" else {}))
     assert answer.status_code == 204
     before = before_answer(tmp_path / "trace", "204 No Content")
-    written = [match.end() for match in re.finditer(r"pwrite64\(\d+<\S*gallery\.sqlite-wal>", before)]
+    written = [match.end() for match in re.finditer(WAL_WRITE, before)]
     synced = [match.start() for match in re.finditer(WAL_SYNC, before)]
     assert written and synced and written[-1] < synced[-1], before

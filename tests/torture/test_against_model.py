@@ -263,7 +263,7 @@ class Requests(RuleBasedStateMachine):
 
 
 def test_any_sequence_of_requests(request: pytest.FixtureRequest, start_service: Callable[..., Service]) -> None:
-    Requests.service = start_service(WORKERS="2")
+    Requests.service = start_service(WORKERS="2", SMALL_FILE_SIZE=30)
     Requests.admin = Requests.service.user(jid="admin@example.org")
     examples = max(5, request.config.getoption("--rounds") // 5)
     run_state_machine_as_test(

@@ -9,7 +9,7 @@ import ast
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     await gallery.db.write(lambda c: keep_address(c, f"/old/{name}", kept[0].id))
     assert (await files.find_old(f"/old/{name}")).link == kept[0]
     await files.keep_thumbnails(kept[0].blob, {})
+    await files.decode(replace(kept[0], media_type="image/png"))
     await files.delete(account, Filter(ids=tuple(link.id for link in kept)))
     await files.delete_oldest(account, 1, False)
     for use in (accounts.sign_in, accounts.delete_with_code):
