@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.service import PROGRAM, RATES, Service
+from tests.service import PROGRAM, RATES, SMALL, Service
 
 
 def start_service(directory: Path, **more: Any) -> Service:
@@ -17,6 +17,7 @@ def start_service(directory: Path, **more: Any) -> Service:
         "DEFAULT_QUOTA": "10 TB",
         "MAX_FILE_SIZE": "10 GB",
         "LOG_LEVEL": "warning",
+        "SMALL_FILE_SIZE": SMALL,
         **rates,
     }
     service = Service(directory, (PROGRAM, "serve"), **settings | more)

@@ -154,7 +154,7 @@ class Keeper:
             with only_logged("spare bytes not removed", link=kept.link.id):
                 await self.store.discard(staged)
             with only_logged("link not published", link=kept.link.id):
-                await self._publish(kept.link, hit.blob)
+                await self._publish(kept.link, hit.blob, again=True)
             metrics.uploads.labels(kept.link.category, "known").inc()
         return kept
 
@@ -214,9 +214,11 @@ class Keeper:
 
         return await self.db.write(transaction)
 
-    async def _publish(self, link: NewLink, blob: NewBlob) -> None:
-        if self.store.tree and link.belongs_in_tree:
-            await self.store.tree.publish(blob.key, Slot.of(link, blob))
+    async def _publish(self, link: NewLink, blob: NewBlob, again: bool = False) -> None:
+        """Let other web servers find what the store has of a link; `again` if they might find something else there."""
+        slot = Slot.of(link, blob)
+        if self.store.tree and link.belongs_in_tree and (slot.name or slot.thumbnails or again):
+            await self.store.tree.publish(blob.key, slot)
 
     async def _take_back(self, entry: Entry, slots: list[str], keys: Sequence[str] = ()) -> None:
         """Remove all traces of a link that surely was not made; upkeep removes what cannot be removed now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Any, Generic, Literal, NewType, TypeVar
 
@@ -70,6 +71,11 @@ def _settled(prepare: Callable[[str], str], part: str) -> str:
     """Prepare a part of a JID until it no longer changes, as RFC 8264, section 7, asks; else two spellings of one JID
     would be two accounts. Raises ValueError if it goes on changing, or is too long.
     """
+    return _settle(prepare, part) if len(part) <= _PART_BYTES else _settle.__wrapped__(prepare, part)
+
+
+@lru_cache(maxsize=1024)  # the same users, and above all the same domains, come again and again
+def _settle(prepare: Callable[[str], str], part: str) -> str:
     for _ in range(4):
         before, part = part, prepare(part)
         if part == before:

@@ -10,7 +10,7 @@ import structlog
 
 from media_gallery import media_types, metrics
 from media_gallery.arriving import Arrivals, Entry
-from media_gallery.db import Database, accounts, links
+from media_gallery.db import Connection, Database, accounts, links
 from media_gallery.errors import Conflict, QuotaExceeded, TooLarge, TooManyRequests, Unavailable, UnsupportedMedia
 from media_gallery.files import Files, only_logged
 from media_gallery.keeping import Keeper, Kept, Origin
@@ -76,8 +76,11 @@ class Uploads:
     def __post_init__(self) -> None:
         self.keeper = Keeper(self.db, self.store, self.arrivals, self.policy, self.clock, self.limits.small_file_size)
 
-    async def admit(self, account: AccountId | str, size: int, whole: int = 0, *, again: bool = True) -> Quota:
-        """The quota before one more file of so many bytes. Raises TooLarge, QuotaExceeded, TooManyFiles, NoSpace.
+    async def admit(
+        self, account: AccountId | str, size: int, whole: int = 0, *, again: bool = True, slot_id: str = ""
+    ) -> Quota:
+        """The quota before one more file of so many bytes. Raises TooLarge, QuotaExceeded, TooManyFiles, NoSpace;
+        Conflict if the slot, if one was given out before, has its file.
 
         `whole`: the size that a refusal names, if `size` is only the least that the file may have. `again`: the file
         may be the upload of a slot hit, and then `used` is without it. `account` may be a bare JID, whose account is
@@ -86,7 +89,13 @@ class Uploads:
         if size > self.limits.max_file_size:
             raise TooLarge(max_file_size=self.limits.max_file_size)
         now = self.clock() if again else 0
-        quota = await self.db.read(lambda c: self.policy.check_room(c, account, size, whole, now))
+
+        async def look(c: Connection) -> Quota:
+            if slot_id and await links.is_taken(c, slot_id):
+                raise Conflict
+            return await self.policy.check_room(c, account, size, whole, now)
+
+        quota = await self.db.read(look)
         self.store.check_room()
         return quota
 
@@ -138,7 +147,7 @@ class Uploads:
         Raises TooManyRequests, TooLarge, QuotaExceeded, TooManyFiles, NoSpace, Conflict.
         """
         await self.rates.hit("upload", self.limits.rate_upload, account)
-        quota = await self.admit(account, least, whole)
+        quota = await self.admit(account, least, whole, slot_id=slot_id)
         writer = self.store.writer()
         entered = self.arrivals.enter(account, self.limits.uploads_at_once, writer.key, slot_id)
         if entered is None:
@@ -146,9 +155,6 @@ class Uploads:
         entry, others = entered
         upload = Upload(self, Received(account, writer.key, whole=whole), entry, writer, quota.left - others)
         try:
-            taken = await self.db.read(lambda c: links.is_taken(c, slot_id)) if slot_id else False
-            if taken:
-                raise Conflict
             yield upload
         finally:
             self.arrivals.leave(entry)

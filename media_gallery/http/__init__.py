@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from media_gallery.errors import NotFound
@@ -166,6 +166,20 @@ def _elsewhere(services: Services, unknown: ASGIApp) -> ASGIApp:
     return app
 
 
+def _by_path(router: Router) -> ASGIApp:
+    """Find a path without parameters in a table: the router would try the pattern of each route before it."""
+    table = {route.path: route for route in router.routes if isinstance(route, Route) and "{" not in route.path}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        route = table.get(scope.get("path", ""))
+        if route is None:
+            return await router(scope, receive, send)
+        scope.update(router=router, route=route, endpoint=route.endpoint, path_params={})
+        return await route.handle(scope, receive, send)
+
+    return app
+
+
 class _Application(Starlette):
     """Starlette with our middleware alone: it would add two layers for errors, which `Errors` handles.
 
@@ -179,7 +193,7 @@ class _Application(Starlette):
         await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        app: ASGIApp = self.router
+        app = _by_path(self.router)
         for cls, args, kwargs in reversed(self.user_middleware):
             app = cls(app, *args, **kwargs)
         return app

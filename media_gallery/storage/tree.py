@@ -36,20 +36,22 @@ class DirectoryTree:
         return self._links / ab / slot_id
 
     async def publish(self, key: str, slot: Slot) -> None:
-        place, goals = self._place(slot.id), _goals(key, slot)
+        goals = _goals(key, slot)
+        if not goals:
+            await self.unpublish([slot.id])
+            return
 
         def job() -> None:
+            place = self._place(slot.id)
             try:
                 place.mkdir()
             except FileExistsError:
                 shutil.rmtree(place)
-                if goals:
-                    place.mkdir()
+                place.mkdir()
             for name, goal in goals.items():
                 (place / name).symlink_to(goal)
 
-        if goals or place.exists():
-            await self._run(job)
+        await self._run(job)
 
     async def unpublish(self, slot_ids: list[str]) -> None:
         def job() -> None:

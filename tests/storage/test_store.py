@@ -247,6 +247,10 @@ async def test_what_is_published_anew_leads_to_nothing_else(store: BlobStore) ->
         assert not await tree.is_published(key, slot(1))
         await tree.publish(key, slot(1))
         assert await tree.is_published(key, slot(1)) and not await tree.is_published(other, before)
+    nothing = Slot(slot(1).id, None, "text/plain", {})
+    for _ in range(2):  # what was there is gone, and nothing is made
+        await tree.publish(key, nothing)
+        assert await tree.is_published(key, nothing) and slot(1).id not in await published(tree)
 
 
 @having("tree")
