@@ -117,7 +117,7 @@ class Keeper:
 
     def _blob(self, staged: Staged) -> NewBlob:
         """The blob that staged bytes become. If they are few, the transaction that names them brings them, too."""
-        few = staged.data is not None and staged.size <= self.small_file_size
+        few = staged.data is not None and staged.size <= self.small_file_size > 0
         data = staged.data if few else None
         return NewBlob(staged.key, staged.size, staged.sha256, staged.sha1, in_database=few, data=data)
 
