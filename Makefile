@@ -15,7 +15,7 @@ SERVICE := $(VENV)/.service
 # With this variable each process of the service would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test test-all browser torture fuzz clients check audit bench docs clean
+.PHONY: setup run test test-all browser torture fuzz clients check audit bench deb docs clean
 
 setup: $(STAMP)
 
@@ -80,6 +80,10 @@ audit: $(STAMP)
 bench: $(STAMP)
 	./contrib/setup $(VENV) bench
 	$(BIN)/python -m bench $(ARGS)
+
+# The Debian package, for the release of Debian that this runs on: dist/media-gallery_….deb
+deb:
+	./contrib/deb/build dist
 
 docs: $(STAMP)
 	$(BIN)/python -m docs.generate

@@ -1,9 +1,11 @@
-"""Writes `settings.md` and `hostile-uploads.md` from the code: `make docs`."""
+"""Writes `settings.md`, `hostile-uploads.md` and `contrib/media-gallery.toml` from the code: `make docs`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from pydantic import BeforeValidator, SecretStr
@@ -15,6 +17,7 @@ from tests.attack.corpus import CASES
 
 PAGE = Path(__file__).with_name("settings.md")
 UPLOADS_PAGE = PAGE.with_name("hostile-uploads.md")
+FILE = PAGE.parents[1] / "contrib" / "media-gallery.toml"
 _HEAD = """# Settings
 
 <!-- Made by `make docs` from media_gallery/settings.py; change it there. -->
@@ -53,6 +56,38 @@ def settings_page() -> str:
             lines += [f"\n## {firsts[name]}\n", "| variable | default | |", "|---|---|---|"]
         lines.append(f"| `MEDIA_GALLERY_{name.upper()}` | {_default(field)} | {field.description} |")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+_FILE_HEAD = """\
+# /etc/media-gallery.toml: the settings of the media gallery, each with its default. It holds
+# secrets, so only root may write it and only the service may read it. `media-gallery config` shows
+# what is in force, `media-gallery doctor` tries it. Texts name other settings in capitals.
+
+data_dir = "/var/lib/media-gallery"
+"""
+
+
+def settings_file() -> str:
+    """A settings file for an operator to fill in: every setting in a comment, with its default."""
+    firsts, lines = {first: heading for heading, first in _GROUPS.items()}, [_FILE_HEAD.rstrip("\n")]
+    for name, field in Settings.model_fields.items():
+        if name in firsts:
+            lines.append(f"\n# --- {firsts[name]} ---")
+        if name != "data_dir":
+            lines += ["", *wrap(field.description or "", 100, initial_indent="# ", subsequent_indent="# ")]
+            lines.append(f"#{name} = {_toml(field)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(field: FieldInfo) -> str:
+    value = field.default
+    if isinstance(value, (bool, int, list)) and not _has_unit(field):
+        return json.dumps(value)
+    return json.dumps(_default(field).strip("`"))
+
+
+def _has_unit(field: FieldInfo) -> bool:
+    return _is(field, parse_bytes) or _is(field, parse_seconds)
 
 
 def _is(field: FieldInfo, parse: Callable[[Any], Any]) -> bool:
@@ -105,3 +140,4 @@ def uploads_page() -> str:
 if __name__ == "__main__":
     PAGE.write_text(settings_page())
     UPLOADS_PAGE.write_text(uploads_page())
+    FILE.write_text(settings_file())

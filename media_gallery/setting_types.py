@@ -196,5 +196,8 @@ Rate = Annotated[str, AfterValidator(_check_rate)]
 LongSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Listen = Annotated[str, AfterValidator(_check_listen)]
 JidText = Annotated[str, AfterValidator(_check_jid)]
-Certificates = Annotated[Path, AfterValidator(_check_certificates)]
+Certificates = Annotated[
+    Annotated[Path, AfterValidator(_check_certificates)] | None, BeforeValidator(lambda value: value or None)
+]
+"""A file; None if the setting is empty."""
 PathPrefix = Annotated[str, AfterValidator(_check_prefix)]

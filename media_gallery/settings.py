@@ -157,7 +157,7 @@ class Settings(BaseSettings):
     xmpp_tls: Annotated[Literal["required", "off"], Choice] = Field(
         "required", description="STARTTLS with a checked certificate, or `off` (loopback only)"
     )
-    xmpp_ca_file: Certificates | None = Field(
+    xmpp_ca_file: Certificates = Field(
         None, description="Certificates to trust for the XMPP server, in PEM; empty: the system's"
     )
     xmpp_component_host: str = Field("127.0.0.1", description="XMPP server that takes the component (XEP-0114)")

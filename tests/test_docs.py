@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from docs.generate import PAGE, SIZES, UPLOADS_PAGE, in_units, settings_page, uploads_page
+from docs.generate import FILE, PAGE, SIZES, UPLOADS_PAGE, in_units, settings_file, settings_page, uploads_page
 from media_gallery import errors, metrics
 from media_gallery.http import API, DOCUMENT, DOCUMENT_PAGE, PLAIN
 from media_gallery.settings import load_settings
@@ -32,6 +33,15 @@ def test_defaults_are_told_as_they_are() -> None:
     assert in_units(100 * 1024**2, SIZES) == "100 MiB"
     assert in_units(1536 * 1024**2, SIZES) == "1536 MiB"
     assert in_units(1000, SIZES) == "1000"
+
+
+def test_the_settings_file_is_up_to_date(tmp_path: Path) -> None:
+    assert FILE.read_text() == settings_file(), "run `make docs`"
+    filled = tmp_path / "media-gallery.toml"
+    filled.write_text(re.sub(r"^#(\w+ = )", r"\1", FILE.read_text(), flags=re.MULTILINE))
+    settings = load_settings(filled)
+    assert settings.model_dump() == load_settings(data_dir="/var/lib/media-gallery").model_dump()
+    assert set(tomllib.loads(filled.read_text())) == set(type(settings).model_fields)
 
 
 def test_the_table_of_hostile_uploads_is_up_to_date() -> None:
