@@ -112,8 +112,7 @@ class Settings(BaseSettings):
     small_file_size: Bytes = Field(
         16 * 1024,
         le=256 * 1024,
-        description="Files up to this size are kept in the database instead of the storage, which is faster; 256 KiB at"
-        " most; 0: none. It counts for files that come, those that are there stay where they are",
+        description="New files up to this size are kept in the database, which is faster; 256 KiB at most; 0: none",
     )
     token_lifetime: Seconds = Field(30 * 86400, ge=1, description="How long a token is valid")
     code_lifetime: Seconds = Field(600, ge=1, description="How long a one-time code is valid")
