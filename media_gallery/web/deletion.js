@@ -13,6 +13,7 @@ const AT_ONCE = 500; // ids that one request may name
 
 /** @type {Pending | null} */
 let pending = null;
+let sending = Promise.resolve();
 
 /** The requests that delete these items. @param {Item[]} items @returns {Request[]} */
 export function requestsFor(items) {
@@ -49,20 +50,35 @@ export async function deleteSoon(words, requests, { onundo, ondone }) {
   pending = { requests, undo: onundo, done: ondone, end: notice.cancel };
 }
 
-/** Send what waits. @param {boolean} [last] The page is being left: nobody waits for the answer. */
-export async function sendDeletion(last = false) {
+/** Send what waits, and wait until it is deleted, also if it was sent before. @returns {Promise<void>} */
+export function sendDeletion() {
+  const waiting = taken();
+  if (waiting) sending = sending.then(() => send(waiting));
+  return sending;
+}
+
+/** Send what waits while the page is being left: nobody waits for the answer. */
+export function sendDeletionAtLast() {
+  const headers = { ...credentials(), "Content-Type": "application/json" };
+  for (const { path, params } of taken()?.requests ?? []) {
+    fetch(addressOf(path), { method: "DELETE", headers, body: JSON.stringify(params), keepalive: true }).catch(() => {});
+  }
+}
+
+function taken() {
   const waiting = pending;
   pending = null;
-  if (!waiting) return;
-  waiting.end();
+  waiting?.end();
+  return waiting;
+}
+
+/** @param {Pending} waiting */
+async function send(waiting) {
   try {
     for (const { path, params } of waiting.requests) {
-      if (last) {
-        const headers = { ...credentials(), "Content-Type": "application/json" };
-        fetch(addressOf(path), { method: "DELETE", headers, body: JSON.stringify(params), keepalive: true }).catch(() => {});
-      } else await call("DELETE", path, params).catch((error) => error.status === 404 || Promise.reject(error));
+      await call("DELETE", path, params).catch((error) => error.status === 404 || Promise.reject(error));
     }
-    if (!last) waiting.done();
+    waiting.done();
   } catch (error) {
     waiting.undo();
     notify(explain(error));

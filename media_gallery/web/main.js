@@ -2,7 +2,7 @@
 
 import { accountScreen } from "./account.js";
 import { call, explain, forgetSession, session } from "./api.js";
-import { sendDeletion } from "./deletion.js";
+import { sendDeletion, sendDeletionAtLast } from "./deletion.js";
 import { button, choice, el, fill } from "./dom.js";
 import { galleryScreen, TABS } from "./gallery.js";
 import { choose, current, LANGUAGES, load, t } from "./language.js";
@@ -96,6 +96,6 @@ addEventListener("signed-out", () => end(t("error.session")));
 addEventListener("account-deleted", () => end(t("account.deleted")));
 addEventListener("online", sayWhetherOnline);
 addEventListener("offline", sayWhetherOnline);
-addEventListener("pagehide", () => sendDeletion(true));
+addEventListener("pagehide", sendDeletionAtLast);
 sayWhetherOnline();
 show();

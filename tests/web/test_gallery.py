@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from playwright.async_api import Route
 
 from tests import samples
 from tests.service import Service, User, assert_error
@@ -59,8 +61,17 @@ async def test_a_person_signs_in_and_does_everything_once(visit: Visit, gallery:
 
     session = await page.evaluate("JSON.parse(sessionStorage.getItem('gallery-session'))")
     romeos = User(gallery, session["jid"], session["token"])
+    chosen = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        if route.request.method == "DELETE":
+            await chosen.wait()
+        await route.continue_()
+
+    await page.route("**/api/v1/files/", late)
     await page.click("text=Free up space")
     await page.click("dialog >> text=100")
+    chosen.set()  # only now what was deleted before is gone: it must not be counted here
     await page.wait_for_selector("dialog >> text=2 files")
     await page.click("dialog .danger")
     await count(page, ".tile", 0)
