@@ -105,7 +105,9 @@ def front(directory: Path, gallery: Service, *parts: str) -> Iterator[httpx.Clie
     """A client of an nginx in front of the service. nginx stops when the block ends."""
     nginx = Nginx(directory / "nginx", gallery, *parts)
     trust = ssl.create_default_context(cafile=str(nginx.ca_file))
-    with httpx.Client(base_url=nginx.url, verify=trust, timeout=PATIENCE) as client:
+    # nginx closes a connection whose request was refused before its body was read, and does not always say so.
+    once = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=nginx.url, verify=trust, timeout=PATIENCE, limits=once) as client:
         client.nginx = nginx  # type: ignore[attr-defined]
         yield client
     nginx.stop()
