@@ -270,8 +270,9 @@ class NewLink:
         top_level = self.media_type.partition("/")[0]
         return top_level if top_level in ("image", "video") else None  # type: ignore[return-value]
 
-    def thumbnail_files(self, blob: NewBlob) -> dict[str, str]:
-        """The last part of every thumbnail URL of this link -> the thumbnail's file name in the store.
+    def thumbnail_files(self, blob: NewBlob | None = None) -> dict[str, str]:
+        """The last part of every thumbnail URL of this link -> the thumbnail's file name in the store. Without a blob,
+        whose measures may not be known yet, of every thumbnail that the link can ever have.
 
         Every image and film has one, even if none was wanted or can be made: it is made when it is asked for, or a
         placeholder is sent.
@@ -288,11 +289,11 @@ class NewLink:
     def avatar_format(self) -> str:
         return _OWN_THUMBNAIL_FORMAT.get(self.media_type, "webp")
 
-    def avatar_sizes(self, blob: NewBlob) -> list[int]:
-        """Sides of an avatar's thumbnails in pixels, smallest first; all are smaller than the avatar."""
+    def avatar_sizes(self, blob: NewBlob | None) -> list[int]:
+        """Sides of an avatar's thumbnails in pixels, smallest first; if it is given, all are smaller than it."""
         if self.context != "avatar" or not self.thumbnails:
             return []
-        return [size for size in AVATAR_SIZES if size < (blob.width or 0)]
+        return [size for size in AVATAR_SIZES if blob is None or size < (blob.width or 0)]
 
 
 @dataclass(frozen=True, slots=True)

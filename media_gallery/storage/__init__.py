@@ -41,9 +41,11 @@ class Slot:
 
     @classmethod
     def of(cls, link: NewLink, blob: NewBlob) -> Slot:
-        """The slot of a link to these bytes, which may not be made yet."""
+        """The slot of a link to these bytes, neither of which need be made yet. It does not change when a decoder has
+        measured them: what is not there leads nowhere, and the service answers.
+        """
         name = None if blob.in_database else link.name
-        return cls(link.slot_id, name, link.media_type, link.thumbnail_files(blob))
+        return cls(link.slot_id, name, link.media_type, link.thumbnail_files())
 
 
 @dataclass(frozen=True, slots=True)

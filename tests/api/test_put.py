@@ -219,6 +219,7 @@ def test_an_avatar_is_kept_unchanged(slots: Slots, anna: User) -> None:
         shown = Image.open(io.BytesIO(anyone.get(thumbnail["url"]).content))
         assert shown.size == (thumbnail["width"], thumbnail["height"])
     assert anna.items() == []
+    assert ", 0 wrong" in slots.service.cli("fsck"), "the tree was made before anybody knew the measures"
 
 
 def test_only_an_image_can_be_an_avatar(slots: Slots, anna: User) -> None:

@@ -188,9 +188,8 @@ def test_a_name_that_its_own_thumbnail_would_have(anna: User, mark: str, ext: st
         assert Image.open(io.BytesIO(anna.http.get(made["url"]).content)).size == (made["width"], made["height"])
     if not anna.service.settings.get("STORAGE_URL"):
         place = anna.service.tree / "links" / file["slot_id"][:2] / file["slot_id"]
-        assert {entry.name for entry in place.iterdir()} == {
-            httpx.URL(url).path.rpartition("/")[2] for url in addresses - {file["file"]}
-        }
+        served = {entry.name for entry in place.iterdir() if entry.exists()}  # links to what there is not lead nowhere
+        assert served == {httpx.URL(url).path.rpartition("/")[2] for url in addresses - {file["file"]}}
 
 
 # --- Files whose content does not fit their name ---
