@@ -21,7 +21,7 @@ from pathlib import Path
 
 from media_gallery.errors import NotFound
 from media_gallery.storage import BlobFile, Staged, Writer
-from media_gallery.storage.staging import PIECE, Staging, write_all
+from media_gallery.storage.staging import PIECE, Staging, remove_folder, write_all
 from media_gallery.storage.tree import DirectoryTree
 
 AT_ONCE = 64 * 1024
@@ -189,16 +189,9 @@ class LocalStore:
 
     async def put_thumbnails(self, key: str, thumbnails: Mapping[str, bytes]) -> None:
         def job() -> None:
-            place = self.root / "thumbs" / key[:2] / key
-            place.mkdir(exist_ok=True)
             for name, data in thumbnails.items():
-                unfinished = place / f".{secrets.token_hex(4)}.{name}"
-                try:
-                    unfinished.write_bytes(data)
-                    unfinished.rename(place / name)
-                except BaseException:
-                    unfinished.unlink(missing_ok=True)
-                    raise
+                while not _put(self._thumbnail_path(key, name), data):
+                    pass  # the blob is being deleted; the caller looks for that afterwards
 
         await self.run(job)
 
@@ -212,8 +205,7 @@ class LocalStore:
     def _remove(self, key: str) -> None:
         self.staging.path(key).unlink(missing_ok=True)
         self._path(key).unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.root / "thumbs" / key[:2] / key)
+        remove_folder(self.root / "thumbs" / key[:2] / key)
 
     # --- Upkeep ---
 
@@ -246,6 +238,22 @@ def _create(path: Path) -> int:
     except FileExistsError:
         path.unlink()
         return os.open(path, flags, 0o644)
+
+
+def _put(path: Path, data: bytes) -> bool:
+    """Write a file, whole or not at all, and its directory; False if that was removed meanwhile."""
+    with suppress(FileExistsError):
+        path.parent.mkdir()
+    unfinished = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.rename(path)
+    except FileNotFoundError:
+        return False
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _cached(path: Path, start: int, count: int) -> bytes | None:

@@ -61,6 +61,30 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
+def remove_folder(place: Path) -> None:
+    """Remove a directory of files, even if others remove it or add to it at the same time (`shutil.rmtree` fails)."""
+    while True:
+        try:
+            _empty(place)
+            place.rmdir()
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+
+
+def _empty(place: Path) -> None:
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        for name in os.listdir(fd):  # noqa: PTH208, a path may lead to another directory by now
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
 class Staging:
     """Unfinished uploads in one directory, each under its key. They leave `reserve` bytes of its file system free."""
 

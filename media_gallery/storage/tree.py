@@ -8,7 +8,6 @@ Nothing here is synced: the tree can be made again from the database and the byt
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from zlib import crc32
 from media_gallery.media_types import named_type
 from media_gallery.models import OWN_SLOT_ID
 from media_gallery.storage import Slot
-from media_gallery.storage.staging import Staging
+from media_gallery.storage.staging import Staging, remove_folder
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Differs after each start of the machine (proc_sys_kernel(5)): what was not synced may be lost then."""
@@ -41,30 +40,20 @@ class DirectoryTree:
             await self.unpublish([slot.id])
             return
 
-        def job() -> None:
-            place = self._place(slot.id)
-            try:
-                place.mkdir()
-            except FileExistsError:
-                shutil.rmtree(place)
-                place.mkdir()
-            for name, goal in goals.items():
-                (place / name).symlink_to(goal)
-
-        await self._run(job)
+        await self._run(lambda: _make(self._place(slot.id), goals))
 
     async def unpublish(self, slot_ids: list[str]) -> None:
         def job() -> None:
             for slot_id in slot_ids:
-                with suppress(FileNotFoundError):
-                    shutil.rmtree(self._place(slot_id))
+                remove_folder(self._place(slot_id))
 
         await self._run(job)
 
     async def is_published(self, key: str, slot: Slot) -> bool:
         def job() -> bool:
-            place = self._place(slot.id)
-            found = {entry.name: str(entry.readlink()) for entry in place.iterdir()} if place.is_dir() else {}
+            found: dict[str, str] = {}
+            with suppress(FileNotFoundError):  # there is none, or it is being removed
+                found = {entry.name: str(entry.readlink()) for entry in self._place(slot.id).iterdir()}
             return found == _goals(key, slot)
 
         return await self._run(job)
@@ -88,6 +77,20 @@ class DirectoryTree:
 
         await self._run(job)
         self._noted = True
+
+
+def _make(place: Path, goals: dict[str, str]) -> None:
+    """Make a slot's directory anew, until it was not removed or made by somebody else meanwhile."""
+    while True:
+        try:
+            place.mkdir()
+        except FileExistsError:
+            remove_folder(place)
+            continue
+        with suppress(FileExistsError, FileNotFoundError):
+            for name, goal in goals.items():
+                (place / name).symlink_to(goal)
+            return
 
 
 def _goals(key: str, slot: Slot) -> dict[str, str]:

@@ -6,6 +6,7 @@ those stores; the tests also check which stores these are.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -181,6 +182,20 @@ async def test_thumbnails(store: BlobStore) -> None:
     assert await store.thumbnail(key, "48.png") == b"two"
 
 
+@having("files")
+async def test_thumbnails_may_be_put_and_deleted_at_once(store: BlobStore) -> None:
+    """Each needs the directory that the other removes or makes. (Ceph refuses some of two such deletions.)"""
+    key = os.urandom(16).hex()
+
+    async def live() -> None:
+        for _ in range(50):
+            await store.put_thumbnails(key, {"256.webp": b"small", "48.png": b"smaller"})
+            await store.delete([key])
+
+    await asyncio.gather(*(live() for _ in range(4)))
+    assert await store.thumbnail(key, "256.webp") is None and await everything(store) == []
+
+
 async def test_listings_leave_out_new_files(store: BlobStore) -> None:
     key, lonely = await kept(store, b"data"), "cd" * 16
     await store.put_thumbnails(lonely, {"256.webp": b"of bytes that have gone"})
@@ -251,6 +266,24 @@ async def test_what_is_published_anew_leads_to_nothing_else(store: BlobStore) ->
     for _ in range(2):  # what was there is gone, and nothing is made
         await tree.publish(key, nothing)
         assert await tree.is_published(key, nothing) and slot(1).id not in await published(tree)
+
+
+@having("tree")
+async def test_a_slot_may_be_published_withdrawn_and_looked_at_by_several_at_once(store: BlobStore) -> None:
+    """A deletion, an upload, and the commands beside the service have no lock between them."""
+    tree, key, busy = tree_of(store), await kept(store, b"data"), slot(7, thumb_name="256.webp")
+
+    async def live() -> None:
+        for _ in range(100):
+            await tree.publish(key, busy)
+            await tree.is_published(key, busy)
+            await tree.unpublish([busy.id])
+            await tree.is_published(key, busy)
+
+    await asyncio.gather(*(live() for _ in range(4)))
+    assert busy.id not in await published(tree)
+    await tree.publish(key, busy)
+    assert await tree.is_published(key, busy)
 
 
 @having("tree")
