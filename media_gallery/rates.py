@@ -51,7 +51,7 @@ class SqliteStorage(Storage):
 
     def _open(self) -> None:
         self._connection = sqlite3.connect(self.path, timeout=1, isolation_level=None)
-        self._inode = self.path.stat().st_ino
+        self._inode = self._found()
         for statement in (
             "PRAGMA journal_mode=WAL",
             "PRAGMA synchronous=OFF",
@@ -77,10 +77,15 @@ class SqliteStorage(Storage):
 
     def _replaced(self) -> bool:
         """Whether another process has made a new file, or somebody has removed this one."""
+        found = self._found()
+        return not found or found != self._inode
+
+    def _found(self) -> int:
+        """The number of the file that is there now, 0 if there is none."""
         try:
-            return os.stat(self._name).st_ino != self._inode  # noqa: PTH116, for every request: pathlib takes longer
+            return os.stat(self._name).st_ino  # noqa: PTH116, for every request: pathlib takes longer
         except FileNotFoundError:
-            return True
+            return 0
 
     def _run(self, sql: str, *args: Any) -> sqlite3.Cursor:
         try:

@@ -167,7 +167,8 @@ def _close_to_others(settings: Settings) -> None:
     with suppress(PermissionError):  # another user owns it, and answers for its mode
         settings.data_dir.chmod(0o777 & ~settings.umask)
         for database in settings.data_dir.glob("*.sqlite*"):
-            database.chmod(0o600)
+            with suppress(FileNotFoundError):  # the log of a database that the last process has closed
+                database.chmod(0o600)
 
 
 async def _try_out(settings: Settings) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,10 @@ def test_no_process_outlives_the_service(start_service: Callable[..., Service]) 
 
 def temporary(pid: int) -> Path:
     """The directory of a service in the temporary folder."""
-    opened = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
+    opened = set[Path]()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened.add(descriptor.readlink())
     [path] = [path for path in opened if path.name.startswith("media-gallery.")]
     return path
 

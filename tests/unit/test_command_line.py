@@ -14,6 +14,8 @@ from cyclopts import App
 
 from media_gallery import cli
 from media_gallery.cli import common
+from media_gallery.serve import _close_to_others
+from media_gallery.settings import Settings
 
 Typed = Callable[..., str]
 
@@ -165,3 +167,12 @@ def test_every_option_has_its_help(typed: Typed) -> None:
         assert rows
         for name, told in rows:
             assert re.match(r"[\w`]", told), (words, name)
+
+
+def test_the_log_of_a_database_may_go_while_the_service_starts(tmp_path: Path) -> None:
+    """The last process that has a database open removes its log, as a command does at its end."""
+    database = tmp_path / "gallery.sqlite"
+    database.touch(0o644)
+    (tmp_path / "gallery.sqlite-wal").symlink_to("gone")  # listed, but not found
+    _close_to_others(Settings(data_dir=tmp_path))
+    assert database.stat().st_mode & 0o777 == 0o600
