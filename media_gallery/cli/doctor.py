@@ -32,11 +32,10 @@ from media_gallery.rates import make_rates
 from media_gallery.setting_types import is_loopback
 from media_gallery.settings import Settings
 from media_gallery.storage import make_store
-from media_gallery.thumbnails import DecoderFailed, Undecodable
+from media_gallery.thumbnails import DecoderFailed
 
 WITHIN = 60.0
 """Seconds for each thing that is tried."""
-_PICTURE = Path(__file__).parents[1] / "http" / "placeholder.webp"
 _UNSYNCHRONISED = 5
 """What adjtimex(2) returns if nothing keeps the clock right: TIME_ERROR."""
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
@@ -104,7 +103,7 @@ def _tried(about: str, work: Coroutine[None, None, Finding], do: str) -> Finding
         return asyncio.run(within())
     except TimeoutError:
         return Finding(about, "wrong", f"no answer within {WITHIN:.0f} s", do)
-    except (GalleryError, OSError, DecoderFailed, Undecodable) as error:
+    except (GalleryError, OSError, DecoderFailed) as error:
         return Finding(about, "wrong", str(error), do)
 
 
@@ -206,8 +205,7 @@ async def _rates(settings: Settings) -> Finding:
 async def _decoders(settings: Settings) -> Finding:
     thumbnailer = make_thumbnailer(settings)
     async with started(thumbnailer):
-        with _PICTURE.open("rb") as picture:
-            await thumbnailer.picture(picture.fileno(), "image")
+        await thumbnailer.check()
     if missing := thumbnailer.missing:
         told = f"an image was decoded, but this machine does not confine decoders in: {', '.join(missing)}"
         return Finding("decoders", "warning", told, "docs/security.md tells what each part needs.")
