@@ -46,7 +46,7 @@ async def _send(call: Call, content: Content) -> Response:
         for name in ("ETag", "Last-Modified", "Accept-Ranges"):  # of the thumbnail, which may be made later
             del headers[name]
         return Response(PLACEHOLDER, headers={**headers, "Cache-Control": "public, max-age=60"})
-    if _not_modified(call.request, headers):
+    if not_modified(call.request, headers):
         return Response(status_code=304, headers=headers)
     size = link.blob.size if data is None else len(data)
     span = _range(call.request, headers, size)
@@ -117,14 +117,16 @@ def disposition(media_type: str, name: str) -> str:
     return f"{disposition_type}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _not_modified(request: Request, headers: dict[str, str]) -> bool:
-    """RFC 9110, section 13.2.2: `If-None-Match` decides if it is given, else `If-Modified-Since`."""
+def not_modified(request: Request, headers: dict[str, str]) -> bool:
+    """Whether the client has what an answer with these headers brings (RFC 9110, section 13.2.2): `If-None-Match`
+    decides if it is given, else `If-Modified-Since`, if the answer says when it was last changed.
+    """
     tags = request.headers.get("if-none-match")
     if tags is not None:
         etag = headers["ETag"]
         return tags.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in tags.split(",")]
     since = request.headers.get("if-modified-since")
-    return since is not None and _not_after(headers["Last-Modified"], since)
+    return since is not None and "Last-Modified" in headers and _not_after(headers["Last-Modified"], since)
 
 
 def _not_after(modified: str, moment: str) -> bool:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from media_gallery.errors import NotFound
+from media_gallery.http.media import not_modified
 from media_gallery.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "web"
@@ -72,12 +73,11 @@ class Asset:
         return cls(media_type, body, gzip.compress(body, mtime=0), hashlib.sha256(body).hexdigest()[:32])
 
     def answer(self, request: Request, headers: dict[str, str]) -> Response:
-        """The file, compressed if the client takes gzip; `304` if the client has it (RFC 9110, section 13.1.2)."""
+        """The file, compressed if the client takes gzip; `304` if the client has it."""
         zipped = "gzip" in request.headers.get("accept-encoding", "")
         etag = f'"{self.etag}{"-gzip" if zipped else ""}"'
         headers = {**_SAFE, **headers, "ETag": etag, "Vary": "Accept-Encoding"}
-        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-        if etag in known or "*" in known:
+        if not_modified(request, headers):
             return Response(None, 304, headers)
         if zipped:
             headers["Content-Encoding"] = "gzip"

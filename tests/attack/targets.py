@@ -23,7 +23,7 @@ from media_gallery import external_slots
 from media_gallery.errors import Forbidden, GalleryError, TooLarge
 from media_gallery.http import API, multipart, parameters
 from media_gallery.http.account import _code
-from media_gallery.http.media import _not_modified, _range, disposition, parse_range
+from media_gallery.http.media import _range, disposition, not_modified, parse_range
 from media_gallery.http.request import Call, read_parameters
 from media_gallery.media_types import parse
 from media_gallery.models import AccountId, Jid
@@ -168,7 +168,7 @@ class Parsers:
         assert call.token is None or call.token == call.token.strip()
         known = {"ETag": '"e"', "Last-Modified": "Mon, 23 Nov 2026 10:00:00 GMT"}
         try:
-            _not_modified(call.request, known)
+            not_modified(call.request, known)
             _range(call.request, known, 1000)
         except GalleryError as error:
             assert error.status == 416
