@@ -284,6 +284,11 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["text", "json"], Choice] = Field(
         "text", description="Log lines for people or for programs"
     )
+    log_address: Annotated[Literal["full", "shortened", "none"], Choice] = Field(
+        "shortened",
+        description="The client's address in the log line of a request: `full`, such as for fail2ban, `shortened` to"
+        " its network (IPv4 /24, IPv6 /48), or `none`",
+    )
     log_level: LogLevel = Field("info", description="Level of the least important lines that are logged")
 
     @classmethod

@@ -209,9 +209,10 @@ def application(services: Services, lifespan: Any) -> Starlette:
         expose_headers=["Content-Disposition", "Content-Range", "ETag", "Retry-After"],
         max_age=86400,
     )
+    linger, observe = Middleware(Linger, services.settings), Middleware(Observe, services.settings)
     app = _Application(
         routes=routes(services),
-        middleware=[Middleware(Linger, services.settings), Middleware(Observe), cors, Middleware(Errors)],
+        middleware=[linger, observe, cors, Middleware(Errors)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from media_gallery import metrics
 from media_gallery.errors import BadRequest, ClientTimeout, GalleryError, MethodNotAllowed, NotFound, Unauthorized
+from media_gallery.http.proxies import address_of, shortened
 from media_gallery.settings import Settings
 
 log = structlog.get_logger()
@@ -171,8 +172,8 @@ def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 class Observe:
     """Writes one log line for each request, and counts it."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -190,8 +191,7 @@ class Observe:
             self._note(scope, state.get("status", GONE), time.perf_counter() - begun)
         return None
 
-    @staticmethod
-    def _note(scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = route_of(scope)
         method = scope["method"] if scope["method"] in METHODS else OTHER
         count, duration = _meters(method, route, status)
@@ -204,4 +204,12 @@ class Observe:
             status=status,
             ms=round(seconds * 1000, 1),
             account=scope["state"].get("account"),
+            **self._address(scope),
         )
+
+    def _address(self, scope: Scope) -> dict[str, str]:
+        """What the log line tells of the client's address."""
+        if self.settings.log_address == "none":
+            return {}
+        address = address_of(scope, self.settings.trusted_proxies)
+        return {"address": address if self.settings.log_address == "full" else shortened(address)}

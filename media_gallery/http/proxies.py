@@ -8,6 +8,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
 Address = IPv4Address | IPv6Address
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105, the word for it in RFC 9110
@@ -34,6 +35,21 @@ def client_address(peer: str, headers: Headers, trusted: Sequence[str]) -> str:
         if any(lines)
     }
     return str(told.pop() if len(told) == 1 else speaker)
+
+
+def address_of(scope: Scope, trusted: Sequence[str]) -> str:
+    """The IP address of a request's client; trusted proxies may tell it."""
+    peer = scope["client"][0] if scope.get("client") else "127.0.0.1"
+    return client_address(peer, Headers(scope=scope), trusted)
+
+
+@lru_cache(maxsize=4096)
+def shortened(address: str) -> str:
+    """The network of an address: `192.0.2.0/24`, `2001:db8::/48`; empty if it is no IP address."""
+    if (ip := _address(address)) is None:
+        return ""
+    plain = type(ip)(int(ip))  # without the name of an interface
+    return str(ip_network((plain, 24 if plain.version == 4 else 48), strict=False))
 
 
 @lru_cache(maxsize=16)

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from media_gallery.accounts import Accounts
 from media_gallery.errors import BadRequest, ClientTimeout, TooLarge, Unauthorized
 from media_gallery.files import Files
-from media_gallery.http.proxies import client_address
+from media_gallery.http.proxies import address_of
 from media_gallery.models import Caller
 from media_gallery.settings import Settings
 from media_gallery.slots import Slots
@@ -71,8 +71,7 @@ class Call:
     @property
     def address(self) -> str:
         """The client's IP address; trusted proxies may tell it."""
-        peer = self.request.client.host if self.request.client else "127.0.0.1"
-        return client_address(peer, self.request.headers, self.services.settings.trusted_proxies)
+        return address_of(self.request.scope, self.services.settings.trusted_proxies)
 
     @property
     def language(self) -> str:

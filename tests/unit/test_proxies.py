@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from media_gallery.http.proxies import client_address
+from media_gallery.http import middleware
+from media_gallery.http.proxies import client_address, shortened
 from media_gallery.rates import place_of
+from media_gallery.settings import Settings
 
 TRUSTED = ["127.0.0.1", "::1", "10.0.0.0/8", "2001:db8:ffff::/48"]
 PROXY = "127.0.0.1"
@@ -122,3 +127,41 @@ def test_a_network_of_ipv6_is_one_place() -> None:
     assert place_of("2001:db8::1", 128) != place_of("2001:db8::2", 128)
     assert place_of("192.0.2.60") == "192.0.2.60"
     assert place_of("a socket") == "a socket"
+
+
+@pytest.mark.parametrize(
+    ("whole", "expected"),
+    [
+        ("192.0.2.60", "192.0.2.0/24"),
+        ("::ffff:192.0.2.60", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ("::1", "::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("a socket", ""),
+    ],
+)
+def test_a_shortened_address_names_a_network(whole: str, expected: str) -> None:
+    assert shortened(whole) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [({}, "192.0.2.0/24"), ({"log_address": "full"}, "192.0.2.60"), ({"log_address": "none"}, None)],
+)
+def test_the_log_tells_as_much_of_an_address_as_the_setting_says(
+    monkeypatch: pytest.MonkeyPatch, setting: dict[str, str], expected: str | None
+) -> None:
+    lines: list[dict[str, Any]] = []
+
+    class Log:
+        def info(self, event: str, **told: Any) -> None:
+            lines.append(told)
+
+    async def app(*_: Any) -> None: ...
+
+    monkeypatch.setattr(middleware, "log", Log())
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "client": (PROXY, 1234),
+                             "headers": [(b"x-forwarded-for", b"192.0.2.60")]}  # fmt: skip
+    unused: Any = None
+    asyncio.run(middleware.Observe(app, Settings.model_validate(setting))(scope, unused, unused))
+    assert [line.get("address") for line in lines] == [expected]
