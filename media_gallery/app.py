@@ -31,6 +31,7 @@ from media_gallery.slots import Slots
 from media_gallery.storage import BlobStore, make_store
 from media_gallery.thumbnails import DecoderFailed, Thumbnailer
 from media_gallery.uploads import Limits, Uploads
+from media_gallery.watching import Watch
 from media_gallery.xmpp import Room
 from media_gallery.xmpp.query import Services as XmppServices
 
@@ -232,12 +233,14 @@ def build(settings: Settings, **replaced: Unpack[Parts]) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with running(gallery):
-            upkeep = asyncio.create_task(gallery.maintenance.keep_tidy())
+            watch = Watch(gallery.db, gallery.store, settings.data_dir, settings.default_quota)
+            tasks = [asyncio.create_task(work) for work in (gallery.maintenance.keep_tidy(), watch.keep_fresh())]
             try:
                 yield
             finally:
-                upkeep.cancel()
-                await asyncio.gather(upkeep, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     app = application(services, lifespan)
     app.state.gallery = gallery

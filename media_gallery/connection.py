@@ -21,6 +21,7 @@ from xml.sax.saxutils import quoteattr
 
 import structlog
 
+from media_gallery import metrics
 from media_gallery.courier import FRAME, SENT_WITHIN
 from media_gallery.models import Jid
 
@@ -100,6 +101,7 @@ class _Courier:
         self._started, self._lost = asyncio.Event(), asyncio.Event()
         self.reason = ""
         """Why the last try to connect failed."""
+        self._kind = "component" if config.component_secret else "client"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one worker: send its stanzas in the order they come, and confirm each once the server has it."""
@@ -165,6 +167,7 @@ class _Courier:
     async def stay_connected(self) -> None:
         """Connect, and connect again when the connection is lost; after each failure, wait longer."""
         stream, failures, told = self._stream(), 0, set[str]()
+        metrics.xmpp_connected.labels(self._kind).set(0)
         try:
             while True:
                 if await self._hold(stream):
@@ -220,6 +223,7 @@ class _Courier:
             if not self.config.component_secret:
                 stream.send_presence(ppriority=-1)  # reachable at its full JID, but messages of people do not come here
             self._session = stream
+            metrics.xmpp_connected.labels(self._kind).set(1)
             log.info("connected to the XMPP server", jid=self.config.jid)
             while not self._lost.is_set():
                 await self._first(self._lost, within=KEEPALIVE)
@@ -229,6 +233,7 @@ class _Courier:
             return True
         finally:
             self._session = None
+            metrics.xmpp_connected.labels(self._kind).set(0)
             stream.cancel_connection_attempt()
             stream.abort()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
 
+from media_gallery import metrics
 from media_gallery.accounts import Accounts
 from media_gallery.arriving import Arrivals
 from media_gallery.db import Connection, Database, upkeep
@@ -107,6 +109,7 @@ class Maintenance:
                 await self.rates.sweep()  # each host does this for itself
                 await self.tidy()
                 await self._sweep_staging(max(self.grace, LEAST_GRACE))
+                metrics.upkeep_done.set(time.time())
             except GalleryError as error:
                 log.warning("upkeep failed", reason=str(error))
             except Exception:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import structlog
 
+from media_gallery import metrics
 from media_gallery.confinement import PARTS
 
 log = structlog.get_logger()
@@ -89,9 +90,11 @@ class _Turns:
         if self._free:
             self._free -= 1
         else:
-            await self._wait(owner)
+            with metrics.decoders_waiting.track_inprogress():
+                await self._wait(owner)
         try:
-            yield
+            with metrics.decoders_running.track_inprogress():
+                yield
         finally:
             self._pass_on()
 

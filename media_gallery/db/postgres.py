@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
+from media_gallery import metrics
 from media_gallery.db import Connection, Query, Row
 from media_gallery.errors import InDoubt, NoSpace, Unavailable
 
@@ -116,15 +117,17 @@ class PostgresDatabase:
 
     async def read(self, query: Query[T]) -> T:
         try:
-            async with self._connection(_soon()) as (raw, _):
-                return await query(_PostgresConnection(raw))
+            with metrics.database_read.time():
+                async with self._connection(_soon()) as (raw, _):
+                    return await query(_PostgresConnection(raw))
         except Exception as error:
             raise translate(error) from error
 
     async def scan(self, query: Query[T]) -> T:
         try:
-            async with self.snapshot() as connection:
-                return await query(connection)
+            with metrics.database_scan.time():
+                async with self.snapshot() as connection:
+                    return await query(connection)
         except Exception as error:
             raise translate(error) from error
 
@@ -151,7 +154,8 @@ class PostgresDatabase:
 
     async def write(self, query: Query[T], *, long: bool = False, frees: bool = False) -> T:
         # The transaction goes on even if its caller stops waiting: what follows a commit must not be skipped.
-        return await asyncio.shield(asyncio.ensure_future(self._write(query, long)))
+        with metrics.database_write.time():
+            return await asyncio.shield(asyncio.ensure_future(self._write(query, long)))
 
     async def _write(self, query: Query[T], long: bool) -> T:
         end = _soon()

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import structlog
 
+from media_gallery import metrics
 from media_gallery.db import Connection, Query, Row
 from media_gallery.errors import InDoubt, NoSpace, Unavailable
 
@@ -281,7 +282,8 @@ class SqliteDatabase:
 
     async def read(self, query: Query[T]) -> T:
         try:
-            return await query(self._reader)
+            with metrics.database_read.time():
+                return await query(self._reader)
         except sqlite3.Error as error:
             raise translate(error) from error
 
@@ -293,7 +295,8 @@ class SqliteDatabase:
             return _drive(query(self._local.connection))  # type: ignore[arg-type]
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._scanners, job)
+            with metrics.database_scan.time():
+                return await asyncio.get_running_loop().run_in_executor(self._scanners, job)
         except sqlite3.Error as error:
             raise translate(error) from error
 
@@ -336,6 +339,7 @@ class SqliteDatabase:
         patience = loop.call_later(BUSY_TIMEOUT, job.give_up)
         try:
             # The transaction goes on even if its caller stops waiting: what follows a commit must not be skipped.
-            return await asyncio.shield(job.future)
+            with metrics.database_write.time():
+                return await asyncio.shield(job.future)
         finally:
             patience.cancel()

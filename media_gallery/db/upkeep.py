@@ -170,3 +170,39 @@ async def recount_account(c: Connection, account: int) -> None:
         " files = (SELECT COALESCE(SUM(files), 0) FROM usage WHERE account_id = $1) WHERE id = $1",
         account,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The whole service; sizes in bytes. `used`: as quotas count; `stored`: each content once; `filled`: accounts that
+    use these parts of their quota, or more.
+    """
+
+    accounts: int
+    files: int
+    used: int
+    quota: int
+    filled: list[int]
+    blobs: int
+    stored: int
+    trash: int
+
+
+async def count_all(c: Connection, default_quota: int, ratios: Sequence[float]) -> Totals:
+    """Count all accounts, blobs and trash: it reads each of these rows, so it is not for requests."""
+    real = "CAST({} AS DOUBLE PRECISION)".format
+    limit = real("COALESCE(quota, $1)")  # a sum of large quotas is no 64-bit number
+    filled = [
+        f"COALESCE(SUM(CASE WHEN used > 0 AND {real('used')} >= {limit} * {real(ratio)} THEN 1 END), 0)"
+        for ratio in ratios
+    ]
+    of_accounts = await c.one(
+        f"SELECT COUNT(*), COALESCE(SUM(files), 0), COALESCE(SUM(used), 0), COALESCE(SUM({limit}), 0),"
+        f" {', '.join(filled)} FROM accounts",
+        default_quota,
+    )
+    of_blobs = await c.one("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM blobs")
+    of_trash = await c.one("SELECT COUNT(*) FROM trash")
+    assert of_accounts and of_blobs and of_trash
+    accounts, files, used, quota, *found = map(int, of_accounts)
+    return Totals(accounts, files, used, quota, found, int(of_blobs[0]), int(of_blobs[1]), int(of_trash[0]))

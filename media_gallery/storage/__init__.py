@@ -125,6 +125,9 @@ class BlobStore(Protocol):
     def keys(self, older_than: float) -> AsyncIterator[list[str]]:
         """All keys with bytes or thumbnails that were not touched for `older_than` seconds, in batches."""
 
+    async def staged(self) -> tuple[int, int]:
+        """How many unfinished uploads there are on the disk of this host, and their bytes."""
+
     async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
         """Remove unfinished uploads that were not touched for so many seconds, except the `living` keys; how many, and
         their bytes.

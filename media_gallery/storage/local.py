@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
+from media_gallery import metrics
 from media_gallery.errors import NotFound
 from media_gallery.storage import BlobFile, Staged, Writer
 from media_gallery.storage.staging import PIECE, Staging, remove_folder, write_all
@@ -107,7 +108,8 @@ class LocalStore:
                     self._remove(staged.key)
                 raise
 
-        await self.run(job)
+        with metrics.store_write.time():
+            await self.run(job)
 
     def _commit(self, staged: Staged) -> None:
         """Move the file to its place before it is synced: no row names it yet, a journal writes file and directory
@@ -150,7 +152,8 @@ class LocalStore:
 
     def _open(self, key: str) -> int:
         try:
-            return os.open(self._path(key), os.O_RDONLY)
+            with metrics.store_read.time():
+                return os.open(self._path(key), os.O_RDONLY)
         except FileNotFoundError:
             raise NotFound from None
 
@@ -200,7 +203,8 @@ class LocalStore:
             for key in keys:
                 self._remove(key)
 
-        await self.run(job)
+        with metrics.store_delete.time():
+            await self.run(job)
 
     def _remove(self, key: str) -> None:
         self.staging.path(key).unlink(missing_ok=True)
@@ -219,12 +223,16 @@ class LocalStore:
             except FileNotFoundError:
                 return None
 
-        return await self.run(job)
+        with metrics.store_look.time():
+            return await self.run(job)
 
     async def keys(self, older_than: float) -> AsyncIterator[list[str]]:
         for folder in ("blobs", "thumbs"):
             async for names in self.staging.listed(self.root / folder, older_than):
                 yield names
+
+    async def staged(self) -> tuple[int, int]:
+        return await self.staging.held()
 
     async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
         return await self.staging.sweep(older_than, living)

@@ -25,6 +25,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store as Bucket
 
+from media_gallery import metrics
 from media_gallery.errors import NoSpace, NotFound, Unavailable
 from media_gallery.settings import Settings
 from media_gallery.storage import Staged, Writer
@@ -146,7 +147,8 @@ class S3Store:
         sending = asyncio.create_task(self._send(staged))
         self._sending.add(sending)
         sending.add_done_callback(self._sent)
-        await asyncio.shield(sending)
+        with metrics.store_write.time():
+            await asyncio.shield(sending)
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
         self._sending.discard(sending)
@@ -207,7 +209,8 @@ class S3Store:
         if start == end:
             return
         try:
-            answer = await obstore.get_async(self._bucket, _blob(key), options={"range": (start, end)})
+            with metrics.store_read.time():
+                answer = await obstore.get_async(self._bucket, _blob(key), options={"range": (start, end)})
             async for piece in answer.stream(PIECE):
                 yield bytes(piece)
         except (BaseError, OSError) as error:
@@ -234,6 +237,10 @@ class S3Store:
     # --- Upkeep ---
 
     async def delete(self, keys: list[str]) -> None:
+        with metrics.store_delete.time():
+            await self._delete(keys)
+
+    async def _delete(self, keys: list[str]) -> None:
         paths = [_blob(key) for key in keys]
         for found in await asyncio.gather(*(self._thumbnails(key) for key in keys)):
             paths += found
@@ -256,7 +263,8 @@ class S3Store:
 
     async def size(self, key: str) -> int | None:
         try:
-            return int((await _asked(obstore.head_async(self._bucket, _blob(key))))["size"])
+            with metrics.store_look.time():
+                return int((await _asked(obstore.head_async(self._bucket, _blob(key))))["size"])
         except NotFound:
             await self._find_bucket()
             return None
@@ -269,6 +277,9 @@ class S3Store:
                 old = [meta["path"].split("/")[1] for meta in batch if meta["last_modified"] <= before]
                 if old:
                     yield list(dict.fromkeys(old))
+
+    async def staged(self) -> tuple[int, int]:
+        return await self._staging.held()
 
     async def sweep_staging(self, older_than: float, living: Container[str] = ()) -> tuple[int, int]:
         count, size = await self._staging.sweep(older_than, living)

@@ -198,6 +198,19 @@ class Staging:
         while batch := await self.run(lambda: list(islice(names, LISTED))):
             yield batch
 
+    async def held(self) -> tuple[int, int]:
+        """How many files there are, and their bytes."""
+
+        def job() -> tuple[int, int]:
+            sizes = []
+            with os.scandir(self.directory) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):
+                        sizes.append(entry.stat().st_size)
+            return len(sizes), sum(sizes)
+
+        return await self.run(job)
+
     async def sweep(self, older_than: float, living: Container[str]) -> tuple[int, int]:
         """Remove files that were not touched for so many seconds, except living keys; how many, and their bytes."""
 

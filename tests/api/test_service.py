@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import httpx
 import pytest
 
 from media_gallery import __version__
-from media_gallery.app import COURIER_SOCKET, assemble, build, make_courier
+from media_gallery.app import COURIER_SOCKET, Gallery, assemble, build, make_courier
 from media_gallery.courier import LogCourier, code_iq
+from media_gallery.db import upkeep
 from media_gallery.errors import Unavailable
 from media_gallery.http import API
 from media_gallery.settings import Settings
@@ -182,6 +184,12 @@ def test_health_and_readiness(service: Service) -> None:
     assert service.http.get("/readyz").json() == {"status": "ready"}
 
 
+def sample(service: Service, name: str) -> float | None:
+    """The value of a metric without labels."""
+    found = [row for row in service.http.get("/metrics").text.splitlines() if row.startswith(f"{name} ")]
+    return float(found[0].split()[1]) if found else None
+
+
 def test_metrics_count_what_happens(service: Service, anna: User) -> None:
     def value(line: str) -> float:
         found = [row for row in service.http.get("/metrics").text.splitlines() if row.startswith(line)]
@@ -238,3 +246,21 @@ def test_two_workers_are_one_service(start_service: Callable[..., Service]) -> N
     assert_error(user.send(b"one too many"), 429)  # the limit holds across workers
     counted = 'route="/api/v1/files/upload",status="201"} 20.0'
     service.wait_until(lambda: counted in service.http.get("/metrics").text)
+    # What is true for the whole host or service is not added up over the workers.
+    service.wait_until(lambda: sample(service, "gallery_disk_size_bytes"))
+    found = os.statvfs(service.data_dir)
+    assert sample(service, "gallery_disk_size_bytes") == found.f_blocks * found.f_frsize
+    service.wait_until(lambda: sample(service, "gallery_counted_timestamp_seconds"))
+    assert sample(service, "gallery_accounts") in (0, 1)  # counted before this test's account was made, or after
+
+    used = sum(file["size"] for file in files)
+
+    async def counts(gallery: Gallery) -> list[upkeep.Totals]:
+        async def count(quota: int) -> upkeep.Totals:
+            return await gallery.db.scan(lambda c: upkeep.count_all(c, quota, (0.9, 1)))
+
+        return [await count(quota) for quota in (10 * used, used * 10 // 9 - 1, used)]
+
+    totals = service.within(counts)
+    assert [one.filled for one in totals] == [[0, 0], [1, 0], [1, 1]]
+    assert totals[0] == upkeep.Totals(1, 20, used, 10 * used, [0, 0], 20, used, 0)

@@ -228,6 +228,9 @@ LABELS: dict[str, set[str]] = {
     "category": set(CATEGORIES),
     "stored": {"new", "known"},
     "kind": {"image", "video", "avatar"},
+    "operation": {"look", "read", "write", "scan", "delete"},
+    "state": {"waiting", "running"},
+    "ratio": {"0.9", "1"},
     "outcome": {"made", "failed", "sent", "unsent", "used", "refused"},
 }
 """All values of the labels of metrics. Each stays in memory, so no value that a client invents may become one."""

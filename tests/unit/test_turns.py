@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
-from media_gallery import thumbnails
+from media_gallery import metrics, thumbnails
 from media_gallery.thumbnails import Busy, _Turns
 
 # These tests are the same on every back end.
@@ -56,3 +58,34 @@ async def test_who_gives_up_passes_its_turn_on(moment: str) -> None:
     async with turns.taken(3):
         assert turns._free == 0
     assert turns._free == 1
+
+
+async def test_operators_see_how_many_wait() -> None:
+    def seen() -> list[float | None]:
+        return [
+            metrics.registry.get_sample_value("gallery_decoder_jobs", {"state": state})
+            for state in ("running", "waiting")
+        ]
+
+    turns, before = _Turns(1), seen()
+
+    async def job() -> None:
+        async with turns.taken(2):
+            pass
+
+    assert before == [0, 0]
+    async with turns.taken(1):
+        jobs = [asyncio.create_task(job()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert seen() == [1, 3]
+    await asyncio.gather(*jobs)
+    assert seen() == [0, 0]
+
+
+def test_jobs_of_a_worker_that_was_killed_do_not_wait_for_ever(tmp_path: Path) -> None:
+    ours, nobodys = (tmp_path / f"gauge_livesum_{pid}.db" for pid in (os.getpid(), 1 << 30))
+    last_value = tmp_path / f"gauge_mostrecent_{1 << 30}.db"
+    for path in (ours, nobodys, last_value):
+        path.touch()
+    metrics._forget_the_dead(tmp_path)
+    assert set(tmp_path.iterdir()) == {ours, last_value}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,11 +32,18 @@ def own_prosody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
     server.stop()
 
 
+def shown(service: Service) -> float:
+    """What the metrics tell of the connection."""
+    [found] = re.findall(r"^gallery_xmpp_connected{.*} (.*)", service.http.get("/metrics").text, re.MULTILINE)
+    return float(found)
+
+
 async def recovers(service: Service, prosody: Prosody) -> None:
     prosody.stop()
     answer = await call(service, "xmpp_code_request", jid=f"romeo@{HOST}")  # it does not wait for the server
     assert_error(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0
+    await asyncio.to_thread(service.wait_until, lambda: shown(service) == 0)
     assert service.http.get("/readyz").is_success  # files are served without the XMPP server, too
     prosody.start()
 
@@ -43,6 +51,7 @@ async def recovers(service: Service, prosody: Prosody) -> None:
         return service.http.post("/api/v1/account/xmpp_code_request/", json={"jid": f"romeo@{HOST}"})
 
     await asyncio.to_thread(service.wait_until, lambda: asked().status_code == 201)
+    assert shown(service) == 1
     async with signed_in(f"romeo@{HOST}", prosody) as romeo:
         await ask(service, romeo)
 
