@@ -282,8 +282,7 @@ class SqliteDatabase:
 
     async def read(self, query: Query[T]) -> T:
         try:
-            with metrics.database_read.time():
-                return await query(self._reader)
+            return await query(self._reader)  # not timed: it takes little longer than that would
         except sqlite3.Error as error:
             raise translate(error) from error
 
