@@ -91,6 +91,8 @@ def test_the_wheel_serves(installed: Service) -> None:
         "/web/now/texts/ru.json",
         "/web/now/desk/desk.js",
         "/api/docs",
+        "/api/docs/reference.js",
+        "/api/docs/reference.css",
         "/api/v1/openapi.json",
         "/metrics",
         "/readyz",

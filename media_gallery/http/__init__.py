@@ -14,14 +14,26 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from media_gallery.errors import NotFound
-from media_gallery.http import account, files, media, multipart, openapi, pages, parameters, put, shapes, slots, status
+from media_gallery.http import (
+    account,
+    files,
+    media,
+    multipart,
+    pages,
+    parameters,
+    put,
+    reference,
+    shapes,
+    slots,
+    status,
+)
 from media_gallery.http.middleware import PRIVATE, Cors, Errors, Linger, Observe
 from media_gallery.http.operations import Need, Operation
 from media_gallery.http.request import Call, Services, read_parameters
 
 BASE = "/api/v1"
-DOCUMENT, DOCUMENT_PAGE = f"{BASE}/openapi.json", "/api/docs"
-"""Paths of the description of the table, for programs and for people."""
+DOCUMENT, DOCUMENT_PAGE, DOCUMENT_FILES = f"{BASE}/openapi.json", "/api/docs", "/api/docs/{file}"
+"""Paths of the description of the table, for programs and for people, and of the files of the latter."""
 PAGE, PAGE_FILES = "/", "/web/{version}/{file:path}"
 """Paths of the page for people, and of the files that it is made of."""
 
@@ -132,9 +144,10 @@ def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method
 
 def routes(services: Services) -> list[Route]:
     """All routes; media first, since it is requested most."""
-    document = openapi.Document(API, services.settings.public_url)
+    described = reference.Reference(API, services.settings.public_url)
     table = [_route(path, _plain(services, handlers), handlers) for path, handlers in PLAIN.items()]
-    table += [_route(DOCUMENT, document.answer), _route(DOCUMENT_PAGE, document.page)]
+    table += [_route(DOCUMENT, described.document), _route(DOCUMENT_PAGE, described.page)]
+    table.append(_route(DOCUMENT_FILES, described.file))
     if services.settings.web_page:
         web = pages.Pages(services.settings)
         table += [_route(PAGE, web.page), _route(PAGE_FILES, web.file)]

@@ -25,8 +25,8 @@ from media_gallery.names import clean_name
 from media_gallery.offers import Offer
 from media_gallery.quantities import parse_moment
 
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1, extra_json_schema={"format": "int64"})]
+Id = Count
 Text = Annotated[str, Meta(max_length=1024)]
 JidText = Annotated[str, Meta(min_length=1, max_length=3071)]
 """A JID: three parts of 1023 bytes at most (RFC 7622, section 3.1)."""
@@ -64,7 +64,7 @@ class Nothing(Struct):
     """No parameters."""
 
 
-PageNumber = Annotated[int, Meta(ge=1, le=2**50, description="Counts from 1")]
+PageNumber = Annotated[int, Meta(ge=1, le=2**50, description="Counts from 1", extra_json_schema={"format": "int64"})]
 
 
 def _both_ways(orders: tuple[str, ...]) -> Any:

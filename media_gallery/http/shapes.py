@@ -11,6 +11,11 @@ from media_gallery.models import CATEGORIES, Account, Context, Digest, Link, Pag
 from media_gallery.names import avatar_thumbnail_name, media_url, thumbnail_name
 from media_gallery.quantities import iso
 
+Integer = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
+"""An id, a count, or a size in bytes. Formats are those of OpenAPI 3.1: they tell programs which type to keep it in."""
+Moment = Annotated[str, Meta(description="ISO 8601, in UTC", extra_json_schema={"format": "date-time"})]
+Address = Annotated[str, Meta(extra_json_schema={"format": "uri"})]
+
 
 class CodeSent(Struct):
     request_id: str
@@ -19,22 +24,22 @@ class CodeSent(Struct):
 
 class TokenIssued(Struct):
     token: str
-    expires: str
+    expires: Moment
 
 
 class TokenInfo(Struct):
-    token_id: int
+    token_id: Integer
     device: str
     client: str
-    created_at: str
-    expires: str
-    last_used: str | None
+    created_at: Moment
+    expires: Moment
+    last_used: Moment | None
     current: bool
 
 
 class Quota(Struct):
-    quota: int
-    used: int
+    quota: Integer
+    used: Integer
 
 
 class AccountQuota(Quota):
@@ -42,20 +47,20 @@ class AccountQuota(Quota):
 
 
 class SlotAnswer(Quota):
-    max_file_size: int
+    max_file_size: Integer
 
 
 class AccountInfo(Struct):
     jid: str
-    quota: int
-    used: int
-    files: int
-    created_at: str
+    quota: Integer
+    used: Integer
+    files: Integer
+    created_at: Moment
 
 
 class OwnAccount(AccountInfo):
     admin: bool
-    token_id: int
+    token_id: Integer
 
 
 class Hashes(Struct, rename={"sha256": "sha-256", "sha1": "sha-1"}):
@@ -64,30 +69,30 @@ class Hashes(Struct, rename={"sha256": "sha-256", "sha1": "sha-1"}):
 
 
 class Thumbnail(Struct):
-    url: str
+    url: Address
     width: int
     height: int
 
 
 class FileObject(Struct, kw_only=True):
-    id: int
+    id: Integer
     slot_id: str
     name: str
-    size: int
+    size: Integer
     media_type: str
     context: Context
     is_avatar: bool
-    file: str
+    file: Address
     hash: str
     hashes: Hashes
-    created_at: str
+    created_at: Moment
     metadata: dict[str, Any]
     thumbnail: Thumbnail | None
     width: int | None
     height: int | None
     thumbnails: list[Thumbnail] | UnsetType = UNSET
-    quota: Annotated[int | UnsetType, Meta(description="In the answer to an upload or a slot")] = UNSET
-    used: Annotated[int | UnsetType, Meta(description="In the answer to an upload or a slot")] = UNSET
+    quota: Annotated[Integer | UnsetType, Meta(description="In the answer to an upload or a slot")] = UNSET
+    used: Annotated[Integer | UnsetType, Meta(description="In the answer to an upload or a slot")] = UNSET
 
 
 T = TypeVar("T")
@@ -95,15 +100,15 @@ T = TypeVar("T")
 
 class PageOf(Struct, Generic[T]):
     items: list[T]
-    total_objects: int
-    total_pages: int
+    total_objects: Integer
+    total_pages: Integer
     obj_per_page: int
-    page: int
+    page: Integer
 
 
 class Share(Struct):
-    count: int
-    used: int
+    count: Integer
+    used: Integer
 
 
 class Statistics(Struct):
@@ -113,35 +118,35 @@ class Statistics(Struct):
     files: Share
     avatars: Share
     total: Share
-    quota: int
+    quota: Integer
 
 
 class Service(Struct):
     name: str
     version: str
-    max_file_size: int
-    default_quota: int
+    max_file_size: Integer
+    default_quota: Integer
     rate_upload: str
-    documentation: str
+    documentation: Address
 
 
 class ServiceState(Struct):
     """What is stored in all, in files and bytes, and what is wrong with each part of the service; null if it works."""
 
-    accounts: int
-    files: int
-    used: int
-    stored: int
+    accounts: Integer
+    files: Integer
+    used: Integer
+    stored: Integer
     parts: dict[str, str | None]
 
 
 class Details(Struct):
     """The numbers that decided about a refusal, in bytes; of a wrong code, the tries that are left."""
 
-    quota: int | UnsetType = UNSET
-    used: int | UnsetType = UNSET
-    required: int | UnsetType = UNSET
-    max_file_size: int | UnsetType = UNSET
+    quota: Integer | UnsetType = UNSET
+    used: Integer | UnsetType = UNSET
+    required: Integer | UnsetType = UNSET
+    max_file_size: Integer | UnsetType = UNSET
     tries_left: int | UnsetType = UNSET
 
 

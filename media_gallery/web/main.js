@@ -59,7 +59,7 @@ function header(who) {
 }
 
 const languageChoice = () =>
-  el("footer", {}, choice(Object.entries(LANGUAGES), current(), choose, { "aria-label": t("language") }));
+  el("footer", {}, choice(Object.entries(LANGUAGES), current(), choose, { "aria-label": t("language") }), " ", el("a", { href: "api/docs", class: "dim" }, "API"));
 
 /** Revoke the token, and forget it. */
 async function signOut() {

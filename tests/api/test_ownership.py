@@ -16,7 +16,7 @@ import pytest
 
 from media_gallery.app import Gallery, build, running
 from media_gallery.db import Connection, migrate
-from media_gallery.http import API, DOCUMENT, DOCUMENT_PAGE, PAGE, PAGE_FILES, PLAIN, parameters
+from media_gallery.http import API, DOCUMENT, DOCUMENT_FILES, DOCUMENT_PAGE, PAGE, PAGE_FILES, PLAIN, parameters
 from media_gallery.http.operations import Need, Operation
 from media_gallery.http.request import Call
 from media_gallery.models import Jid
@@ -141,10 +141,10 @@ def test_every_published_call_has_a_row(service: Service) -> None:
 def test_every_other_path_is_known(tmp_path: Any) -> None:
     app = build(Settings(data_dir=tmp_path))
     beside = {getattr(route, "path", "") for route in app.routes} - {f"/api/v1{operation.path}" for operation in API}
-    assert beside == {*PLAIN, DOCUMENT, DOCUMENT_PAGE, PAGE, PAGE_FILES}
+    assert beside == {*PLAIN, DOCUMENT, DOCUMENT_PAGE, DOCUMENT_FILES, PAGE, PAGE_FILES}
     assert beside == {
         "/media/{slot_id}/{name}", "/media/{before}/{slot_id}/{name}", "/slots/{secret}", "/healthz", "/readyz",
-        "/metrics", "/api/docs", "/api/v1/openapi.json", "/", "/web/{version}/{file:path}",
+        "/metrics", "/api/docs", "/api/docs/{file}", "/api/v1/openapi.json", "/", "/web/{version}/{file:path}",
     }  # fmt: skip
 
 

@@ -213,31 +213,6 @@ def test_one_line_a_request_and_no_secret(service: Service, anna: User) -> None:
         assert secret not in service.log()
 
 
-# --- For programmers ---
-
-
-def test_the_openapi_document(service: Service) -> None:
-    document = service.http.get("/api/v1/openapi.json").json()
-    assert document["openapi"].startswith("3.1")
-    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert described == {(o.method, f"/api/v1{o.path}/") for o in API}
-    upload = document["paths"]["/api/v1/files/upload/"]["post"]
-    properties = upload["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert {"file", "media_type", "context", "metadata", "size", "hash", "create_thumbnails"} <= set(properties)
-    names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
-    assert len(names) == len(set(names))
-    assert all(operation["summary"] for methods in document["paths"].values() for operation in methods.values())
-
-
-def test_the_page_of_it_loads_nothing_from_elsewhere(service: Service) -> None:
-    page = service.http.get("/api/docs")
-    assert page.headers["Content-Type"].startswith("text/html")
-    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
-    for operation in API:
-        assert f"/api/v1{operation.path}/" in page.text
-    assert "<script" not in page.text and "http://" not in page.text.replace(service.url, "")
-
-
 def test_two_workers_are_one_service(start_service: Callable[..., Service]) -> None:
     service = start_service(WORKERS="2", RATE_UPLOAD="20/day")
     user = service.user()
