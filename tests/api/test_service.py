@@ -16,7 +16,9 @@ from media_gallery.db import upkeep
 from media_gallery.errors import Unavailable
 from media_gallery.http import API
 from media_gallery.settings import Settings
+from tests import samples
 from tests.service import MIB, Service, User, assert_error
+from tests.slots import Slots
 
 ORIGIN = {"Origin": "https://chat.example.com"}
 
@@ -239,3 +241,28 @@ def test_two_workers_are_one_service(start_service: Callable[..., Service]) -> N
     totals = service.within(counts)
     assert [one.filled for one in totals] == [[0, 0], [1, 0], [1, 1]]
     assert totals[0] == upkeep.Totals(1, 20, used, 10 * used, [0, 0], 20, used, 0)
+
+
+def test_links_with_a_former_public_url_go_on_working(start_service: Callable[..., Service]) -> None:
+    """`PUBLIC_URL` is stored nowhere: only the path of an address counts, at whatever host name it is asked for."""
+    former, now = "https://former.example.org", "https://now.example.org"
+    service = start_service(PUBLIC_URL=former)
+    user = service.user()
+    file, avatar = user.upload(b"sent before", "a b.txt"), user.avatar(samples.picture("png", 64, 64))
+    sent = [file["file"], avatar["file"], avatar["thumbnail"]["url"], avatar["thumbnails"][0]["url"]]
+    slot, token = Slots(service).give(user, b"later")
+    service.stop()
+    service.settings["PUBLIC_URL"] = now
+    service.start()
+    [item] = user.items()
+    assert all(address.startswith(former) for address in sent)
+    assert (item["id"], item["file"]) == (file["id"], file["file"].replace(former, now))
+    for address in sent:
+        for host in (former, now):
+            path = address.removeprefix(former)
+            assert service.http.get(path, headers={"Host": host.removeprefix("https://")}).status_code == 200
+    allowed = {"Host": "former.example.org", "Authorization": f"Bearer {token}"}
+    assert service.http.put(slot, content=b"later", headers=allowed).status_code == 201
+    assert user.delete("files/", file=file["file"]).status_code == 204  # an app names the address that it knows
+    assert_error(service.http.get(file["file"].removeprefix(former)), 404)
+    assert ", 0 wrong" in service.cli("fsck")
