@@ -151,6 +151,8 @@ def routes(services: Services) -> list[Route]:
     if services.settings.web_page:
         web = pages.Pages(services.settings)
         table += [_route(PAGE, web.page), _route(PAGE_FILES, web.file)]
+    else:
+        table.append(_route(PAGE, described.page))
     for path in dict.fromkeys(operation.path for operation in API):
         operations = {operation.method: operation for operation in API if operation.path == path}
         table.append(_route(BASE + path, _answer(services, operations), operations))
