@@ -1,16 +1,14 @@
 /** My account: where I am signed in, and the end of it. */
 
 import { call, explain } from "./api.js";
-import { confirmTyped } from "./confirm.js";
-import { button, el, fill } from "./dom.js";
+import { button, confirmTyped, el, fillLater, notify } from "./dom.js";
 import { date, t } from "./language.js";
-import { notify } from "./notices.js";
 
 /** @typedef {{ token_id: number, device: string, client: string, created_at: string, expires: string, last_used: string | null, current: boolean }} Token */
 
 /** @param {import("./api.js").Me} me @param {() => void} signOut */
 export function accountScreen(me, signOut) {
-  const list = el("ul", { class: "sessions" }, el("li", { class: "skeleton" }));
+  const list = el("div", { class: "sessions" }, el("div", { class: "skeleton" }));
   showSessions(list);
   return el(
     "main",
@@ -27,14 +25,11 @@ export function accountScreen(me, signOut) {
 }
 
 /** @param {HTMLElement} list */
-async function showSessions(list) {
-  try {
+const showSessions = (list) =>
+  fillLater(list, async () => {
     const { items } = await call("GET", "account/tokens/", { obj_per_page: 500 });
-    fill(list, ...items.map((/** @type {Token} */ token) => row(token, list)));
-  } catch (error) {
-    fill(list, el("li", { role: "alert" }, explain(error)));
-  }
-}
+    return [el("ul", {}, ...items.map((/** @type {Token} */ token) => row(token, list)))];
+  });
 
 /** @param {Token} token @param {HTMLElement} list */
 function row(token, list) {

@@ -120,21 +120,20 @@ export function refused(status, body, wait) {
   return new Refusal(status, body, wait);
 }
 
-/** What went wrong, in words for the reader. @param {any} error @returns {string} */
-export function explain(error) {
+/** @type {Record<number, import("./language.js").Key>} */
+const REFUSALS = { 0: "error.offline", 401: "error.session", 408: "error.stalled", 413: "error.large", 429: "error.often", 503: "error.away", 507: "error.full" };
+
+/**
+ * What went wrong, in words for the reader.
+ * @param {any} error
+ * @param {typeof REFUSALS} [special] What a status means here.
+ */
+export function explain(error, special) {
   if (!(error instanceof Refusal)) return t("error.unknown");
-  const again = error.wait ? ` ${t("error.again", { when: soon(error.wait) })}` : "";
   if (error.status === 403 && "quota" in error.details) return t("error.quota");
-  switch (error.status) {
-    case 0: return t("error.offline");
-    case 401: return t("error.session");
-    case 408: return t("error.stalled");
-    case 413: return t("error.large");
-    case 429: return t("error.often") + again;
-    case 503: return t("error.away") + again;
-    case 507: return t("error.full");
-    default: return error.message || t("error.unknown");
-  }
+  const key = { ...REFUSALS, ...special }[error.status];
+  if (!key) return error.message || t("error.unknown");
+  return error.wait ? `${t(key)} ${t("error.again", { when: soon(error.wait) })}` : t(key);
 }
 
 /** Media beside the page, whatever host the links to it name. @param {string} url */

@@ -1,6 +1,6 @@
 /** Search, order and filters above the items. */
 
-import { button, choice, el, field } from "./dom.js";
+import { button, choice, el, field, searchField } from "./dom.js";
 import { size, t } from "./language.js";
 
 /** @typedef {Record<string, string>} Filters Parameters of the API. */
@@ -30,12 +30,7 @@ export function filterBar(kind, before, onchange) {
     filters[name] = value;
     onchange({ ...filters });
   };
-  const search = el("input", { type: "search", placeholder: t("search"), "aria-label": t("search") });
-  let timer = 0;
-  search.addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => set("name", search.value.trim()), 300);
-  });
+  const search = searchField(t("search"), (value) => set("name", value));
   const order = choice(
     [["-created_at", t("order.newest")], ["created_at", t("order.oldest")], ["-size", t("order.largest")], ["size", t("order.smallest")], ["name", t("order.name")]],
     filters.order_by, (value) => set("order_by", value), { "aria-label": t("order") },
@@ -48,8 +43,8 @@ export function filterBar(kind, before, onchange) {
     { class: "fields", onsubmit: (/** @type {Event} */ event) => event.preventDefault() },
     field(t("filter.from"), day((value) => set("date_gte", value), 0)),
     field(t("filter.to"), day((value) => set("date_lte", value), 1)),
-    field(t("filter.size"), choice(sizes, "", (value) => set("size_gte", value))),
-    formats && field(t("filter.type"), choice([["", t("any")], ...formats], "", (value) => set("media_type", value))),
+    field(t("size"), choice(sizes, "", (value) => set("size_gte", value))),
+    formats && field(t("type"), choice([["", t("any")], ...formats], "", (value) => set("media_type", value))),
     button(t("filter.clear"), () => {
       fields.reset();
       search.value = "";

@@ -1,24 +1,17 @@
 /** My gallery: what is used, and the items of one kind with search, filters and selection. */
 
-import { call, explain, kindOf, local } from "./api.js";
-import { deleteSoon, requestsFor } from "./deletion.js";
-import { button, el, fill, nameOf } from "./dom.js";
+import { call, kindOf, local } from "./api.js";
+import { deleteSoon, freeSpace, requestsFor } from "./deletion.js";
+import { button, el, failure, fill, fillLater, nameOf } from "./dom.js";
 import { filterBar, isFiltered } from "./filters.js";
 import { Grid } from "./grid.js";
-import { Items } from "./items.js";
+import { Items, KINDS, Selection, usageBar } from "./items.js";
 import { date, size, t } from "./language.js";
-import { Selection } from "./selection.js";
-import { freeSpace } from "./space.js";
 import { acceptFiles, uploads } from "./upload.js";
-import { usageBar } from "./usage.js";
 import { openViewer } from "./viewer.js";
 
 /** @typedef {import("./api.js").Item} Item */
 /** @typedef {import("./api.js").Kind} Kind */
-/** @typedef {import("./language.js").Key} Key */
-
-/** @type {[kind: Kind, words: Key][]} */
-export const TABS = [["image", "kind.images"], ["video", "kind.videos"], ["voice", "kind.voices"], ["file", "kind.files"], ["avatar", "kind.avatars"]];
 
 /** @param {Kind} kind @param {AbortSignal} signal */
 export const galleryScreen = (kind, signal) => new Gallery(kind, signal).place;
@@ -47,7 +40,7 @@ class Gallery {
       button(t("upload"), () => picker.click(), { class: "main" }),
       picker,
     );
-    const title = t(TABS.find(([name]) => name === kind)?.[1] ?? "kind.files");
+    const title = t(KINDS.find(([name]) => name === kind)?.[1] ?? "kind.files");
     this.place = el("main", {}, el("h1", { class: "unseen" }, title), this.usage, tools, this.body, this.selection.bar);
     this.place.addEventListener("keydown", (event) => this.#key(event));
     acceptFiles(kind === "avatar", signal);
@@ -87,7 +80,7 @@ class Gallery {
     } catch (error) {
       if (/** @type {Error} */ (error).name === "AbortError") return;
       const again = button(t("again"), () => (first ? this.load(this.filters) : (failed.remove(), this.#more())));
-      const failed = el("p", { class: "message", role: "alert" }, explain(error), " ", again);
+      const failed = el("div", { class: "message" }, failure(error, " ", again));
       if (first) fill(this.body, failed);
       else this.body.append(failed);
     }
@@ -102,12 +95,8 @@ class Gallery {
     fill(this.body, el("p", { class: "message" }, isFiltered(this.filters) ? t("nothing.found") : t("nothing.here")));
   }
 
-  async refreshUsage() {
-    try {
-      usageBar(this.usage, await call("GET", "files/stats/", {}, { signal: this.signal }));
-    } catch (error) {
-      if (!this.signal.aborted) fill(this.usage, el("p", { role: "alert" }, explain(error)));
-    }
+  refreshUsage() {
+    return fillLater(this.usage, async () => usageBar(await call("GET", "files/stats/", {}, { signal: this.signal })), this.signal);
   }
 
   /** @param {Item} item @param {number} index @returns {HTMLElement} */

@@ -4,7 +4,7 @@
  */
 
 import { el } from "./dom.js";
-import { date } from "./language.js";
+import { date, forward } from "./language.js";
 
 /** @typedef {import("./api.js").Item} Item */
 /** @typedef {{ month: string, first: number, count: number, top: number, list: HTMLUListElement, nodes: Map<number, HTMLElement> }} Section */
@@ -174,11 +174,10 @@ export class Grid {
   neighbour(key) {
     const section = this.sections.findLast(({ first }) => first <= this.focused);
     if (!section) return null;
-    const side = document.documentElement.dir === "rtl" ? -1 : 1;
     const place = this.focused - section.first;
     switch (key) {
-      case "ArrowLeft": return this.focused - side;
-      case "ArrowRight": return this.focused + side;
+      case "ArrowLeft": return this.focused - forward();
+      case "ArrowRight": return this.focused + forward();
       case "Home": return 0;
       case "End": return this.items.length - 1;
       case "ArrowUp":

@@ -27,6 +27,9 @@ export async function load() {
 
 export const current = () => language;
 
+/** What a step to the right is in the order of reading. */
+export const forward = () => (document.documentElement.dir === "rtl" ? -1 : 1);
+
 /** Keep another language, and begin again in it. @param {string} chosen */
 export function choose(chosen) {
   localStorage.setItem(KEPT, chosen);

@@ -3,10 +3,10 @@
 import { accountScreen } from "./account.js";
 import { call, explain, forgetSession, session } from "./api.js";
 import { sendDeletion, sendDeletionAtLast } from "./deletion.js";
-import { button, choice, el, fill } from "./dom.js";
-import { galleryScreen, TABS } from "./gallery.js";
+import { button, choice, el, failure, fill, notices, notify } from "./dom.js";
+import { galleryScreen } from "./gallery.js";
+import { KINDS } from "./items.js";
 import { choose, current, LANGUAGES, load, t } from "./language.js";
-import { notices, notify } from "./notices.js";
 import { signIn } from "./signin.js";
 import { uploads } from "./upload.js";
 
@@ -26,7 +26,7 @@ async function show(notice = "") {
   try {
     me ??= await call("GET", "account/");
   } catch (error) {
-    if (session() && !signal.aborted) fill(page, el("main", { class: "message" }, el("p", { role: "alert" }, explain(error)), button(t("again"), () => show())));
+    if (session() && !signal.aborted) fill(page, el("main", { class: "message" }, failure(error), button(t("again"), () => show())));
     return;
   }
   if (!me || signal.aborted) return;
@@ -39,7 +39,7 @@ async function screen(who, signal) {
   const name = screenName();
   if (name === "account") return accountScreen(who, signOut);
   if (name === "desk" && who.admin) return (await import("./desk/desk.js")).deskScreen(who, signal);
-  return galleryScreen(TABS.find(([kind]) => kind === name)?.[0] ?? "image", signal);
+  return galleryScreen(KINDS.find(([kind]) => kind === name)?.[0] ?? "image", signal);
 }
 
 const screenName = () => location.hash.slice(1) || "image";
@@ -53,7 +53,7 @@ function header(who) {
   return el(
     "header",
     {},
-    el("nav", { "aria-label": t("tabs") }, ...TABS.map(([kind, key]) => link([kind, t(key)]))),
+    el("nav", { "aria-label": t("tabs") }, ...KINDS.map(([kind, key]) => link([kind, t(key)]))),
     el("nav", { "aria-label": t("more") }, ...more.map(link)),
   );
 }
@@ -90,7 +90,7 @@ function sayWhetherOnline() {
 const offline = el("p", { class: "banner", role: "status" });
 await load();
 document.body.prepend(offline);
-document.body.append(notices(), uploads.panel);
+document.body.append(notices, uploads.panel);
 addEventListener("hashchange", () => session() && show());
 addEventListener("signed-out", () => end(t("error.session")));
 addEventListener("account-deleted", () => end(t("account.deleted")));

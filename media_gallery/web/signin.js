@@ -2,7 +2,7 @@
 
 import { call, explain, keepSession, Refusal } from "./api.js";
 import { button, el, field, fill } from "./dom.js";
-import { soon, t } from "./language.js";
+import { t } from "./language.js";
 
 /**
  * @param {() => void} done
@@ -47,7 +47,7 @@ function askForAddress(place, done, notice, before) {
       await call("POST", "account/xmpp_code_request/", { jid: address });
       askForCode(place, done, address, stay.checked);
     } catch (error) {
-      say(whyNoCode(error));
+      say(explain(error, { 400: "signin.malformed", 403: "signin.denied", 429: "signin.often", 503: "signin.away" }));
       jid.focus();
     }
   };
@@ -58,15 +58,6 @@ function askForAddress(place, done, notice, before) {
     form(t("signin.send"), ask, field(t("signin.jid"), jid), el("label", { class: "check" }, stay, t("signin.stay"))),
   );
   jid.focus();
-}
-
-/** @param {any} error */
-function whyNoCode(error) {
-  if (!(error instanceof Refusal)) return explain(error);
-  if (error.status === 400) return t("signin.malformed");
-  if (error.status === 403) return t("signin.denied");
-  if (error.status === 429) return t("signin.often", { when: soon(error.wait) });
-  return error.status === 503 ? t("signin.away", { when: soon(error.wait) }) : explain(error);
 }
 
 /**
@@ -105,12 +96,9 @@ function askForCode(place, done, jid, stay) {
 
 /** @param {any} error */
 function whyWrong(error) {
-  if (!(error instanceof Refusal)) return explain(error);
-  if (error.status === 429) return t("signin.tries", { when: soon(error.wait) });
-  if (error.status !== 404) return error.status === 403 ? t("signin.denied") : explain(error);
-  const left = error.details.tries_left;
-  if (left === undefined) return t("signin.wrong");
-  return left ? t("signin.left", { n: left }) : t("signin.void");
+  const left = error instanceof Refusal ? error.details.tries_left : 0;
+  if (left) return t("signin.left", { n: left });
+  return explain(error, { 403: "signin.denied", 404: left === 0 ? "signin.void" : "signin.wrong", 429: "signin.tries" });
 }
 
 /** The browser's system, for the list of sessions. */

@@ -1,9 +1,8 @@
 /** One item, large: pictures, films and sounds in place, with all that is known of it. */
 
 import { kindOf, local } from "./api.js";
-import { button, el, fill, nameOf } from "./dom.js";
-import { date, number, size, t } from "./language.js";
-import { notify } from "./notices.js";
+import { button, el, fill, nameOf, notify } from "./dom.js";
+import { date, forward, number, size, t } from "./language.js";
 
 /** @typedef {import("./api.js").Item} Item */
 
@@ -58,9 +57,8 @@ export function openViewer(items, start, { ondelete, onclose, onmore }) {
   /** @param {KeyboardEvent} event */
   function key(event) {
     if (/** @type {HTMLElement} */ (event.target).matches("video, audio")) return; // the arrows are theirs
-    const side = document.documentElement.dir === "rtl" ? -1 : 1;
-    if (event.key === "ArrowLeft") step(-side);
-    else if (event.key === "ArrowRight") step(side);
+    if (event.key === "ArrowLeft") step(-forward());
+    else if (event.key === "ArrowRight") step(forward());
     else if (event.key === "Delete") box.querySelector("button.danger")?.dispatchEvent(new MouseEvent("click"));
     else return;
     event.preventDefault();
@@ -89,9 +87,9 @@ function media(item) {
 function facts(item) {
   const rows = [
     [t("detail.date"), date(item.created_at, "moment")],
-    [t("detail.size"), size(item.size)],
+    [t("size"), size(item.size)],
     item.width && item.height && [t("detail.dimensions"), `${number(item.width)} × ${number(item.height)}`],
-    [t("detail.type"), item.media_type],
+    [t("type"), item.media_type],
     ...Object.entries(item.hashes).map(([name, digest]) => [name.toUpperCase(), digest]),
     Object.keys(item.metadata).length && [t("detail.metadata"), JSON.stringify(item.metadata, null, 1)],
   ];
@@ -114,7 +112,6 @@ function onSwipe(element, step) {
   element.addEventListener("touchstart", (event) => (from = event.touches.length === 1 ? event.touches[0].clientX : 0), { passive: true });
   element.addEventListener("touchend", (event) => {
     const way = from && event.changedTouches[0].clientX - from;
-    const side = document.documentElement.dir === "rtl" ? -1 : 1;
-    if (Math.abs(way) > 60) step(way < 0 ? side : -side);
+    if (Math.abs(way) > 60) step(way < 0 ? forward() : -forward());
   }, { passive: true });
 }

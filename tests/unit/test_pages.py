@@ -140,5 +140,5 @@ def test_the_page_is_small() -> None:
     pages = Pages(Settings())
     loaded = [a for name, a in pages.assets.items() if not name.startswith(("desk/", "texts/en"))]
     loaded.append(pages.index)
-    assert sum(len(asset.body) for asset in loaded) < 70 * 1024
-    assert sum(len(asset.compressed) for asset in loaded) < 27 * 1024
+    assert sum(len(asset.body) for asset in loaded) < 67 * 1024
+    assert sum(len(asset.compressed) for asset in loaded) < 25.5 * 1024
