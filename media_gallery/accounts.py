@@ -302,6 +302,14 @@ class Accounts:
         if account is not None:
             await self.delete(account.id)
 
+    async def inspect(self, jid: Jid, by: Caller) -> Account:
+        """The account whose files an administrator is about to see, which is logged. Raises Forbidden, NotFound."""
+        if not self.settings.admins_see_files:
+            raise Forbidden("Administrators may not see the files of others here")
+        account = await self.get(jid)
+        log.warning("an administrator sees an account's files", jid=account.jid, by=by.jid)
+        return account
+
     async def remove(self, jid: Jid, by: Caller) -> None:
         """Delete an account for an administrator, which is logged. Raises NotFound."""
         account = await self.get(jid)

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
         description="How long a redirect's address works, also for a file that is deleted meanwhile",
     )
     admins: AccountJids = Field([], description="JIDs of administrators, separated by commas")
+    admins_see_files: bool = Field(
+        False, description="Whether administrators may list the files of every account; each look is logged"
+    )
     default_quota: Bytes = Field(1024**3, description="Quota of an account that has none of its own")
     files_per_account: Number = Field(
         100_000, ge=1, description="Most files that an account may have, whatever their size; another one gets `403`"

@@ -67,6 +67,8 @@ API = (
               needs="admin"),
     Operation("DELETE", "/account/list", account.remove_account, parameters.AccountRemove, {204: None}, (400, 403, 404),
               needs="admin"),
+    Operation("GET", "/account/files", files.list_files_of, parameters.AccountFilesParams, {200: Files},
+              (400, 403, 404), needs="admin"),
     Operation("GET", "/service", status.state, parameters.Nothing, {200: shapes.ServiceState}, (403,), needs="admin"),
     Operation("GET", "/files/slot", files.slot, parameters.SlotParams, {200: shapes.FileObject | shapes.SlotAnswer},
               (400, 403, 413, 429)),

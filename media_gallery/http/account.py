@@ -77,6 +77,7 @@ async def get_account(call: Call, _: parameters.Nothing) -> shapes.OwnAccount:
         account.files,
         iso(account.created_at),
         accounts.is_admin(caller),
+        call.services.settings.admins_see_files,
         caller.token_id,
     )
 

@@ -108,7 +108,7 @@ ANSWERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "list_tokens": lambda url: {
         "page": _page(shapes.TokenInfo(7, "Telephone", "Chat 1.0", _MADE, _ENDS, None, True)),
     },
-    "get_account": lambda url: {"account": shapes.OwnAccount(JID, 1024 * _MIB, 37 * _MIB, 12, _MADE, False, 7)},
+    "get_account": lambda url: {"account": shapes.OwnAccount(JID, 1024 * _MIB, 37 * _MIB, 12, _MADE, False, False, 7)},
     "get_quota": lambda url: {"quota": shapes.Quota(1024 * _MIB, 37 * _MIB)},
     "set_quota": lambda url: {"quota": shapes.AccountQuota(2048 * _MIB, 37 * _MIB, JID)},
     "list_accounts": lambda url: {"page": _page(shapes.AccountInfo(JID, 1024 * _MIB, 37 * _MIB, 12, _MADE))},

@@ -52,6 +52,13 @@ async def list_files(call: Call, params: parameters.FileListParams) -> shapes.Pa
     return await _list(call, params, params.filter(with_avatars=named))
 
 
+async def list_files_of(call: Call, params: parameters.AccountFilesParams) -> shapes.PageOf[shapes.FileObject]:
+    """The files of any account, avatars included, if a setting lets administrators see them; each look is logged."""
+    wanted, window = params.filter(with_avatars=True), params.paging.window(params.order_by)
+    account = await call.services.accounts.inspect(Jid.parse(params.jid), by=call.caller)
+    return _page(call, await call.services.files.list(account.id, wanted, window))
+
+
 async def list_avatars(call: Call, params: parameters.ListParams) -> shapes.PageOf[shapes.FileObject]:
     """The account's avatars."""
     return await _list(call, params, replace(params.filter(with_avatars=True), contexts=("avatar",)))

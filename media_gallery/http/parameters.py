@@ -155,6 +155,10 @@ class FileListParams(ListParams):
     exclude_avatars: Annotated[bool, Meta(description="With `percent` alone")] = False
 
 
+class AccountFilesParams(ListParams, kw_only=True):
+    jid: JidText
+
+
 class StatsParams(FilterParams):
     jid: Annotated[JidText | None, Meta(description="Administrators: another account")] = None
 

@@ -60,6 +60,7 @@ class AccountInfo(Struct):
 
 class OwnAccount(AccountInfo):
     admin: bool
+    seen_by_admins: bool
     token_id: Integer
 
 

@@ -23,7 +23,7 @@ import { soon, t } from "./language.js";
 /** @typedef {{ count: number, used: number }} Share */
 /** @typedef {Record<"images" | "videos" | "voices" | "files" | "avatars" | "total", Share> & { quota: number }} Statistics */
 /** @typedef {{ jid: string, quota: number, used: number, files: number, created_at: string }} Account */
-/** @typedef {Account & { admin: boolean, token_id: number }} Me */
+/** @typedef {Account & { admin: boolean, seen_by_admins: boolean, token_id: number }} Me */
 /**
  * @template T
  * @typedef {{ items: T[], total_objects: number, total_pages: number, page: number }} Page

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import samples
 from tests.service import Service, User, assert_error
 from tests.waiting import wait_until
 
@@ -145,7 +146,7 @@ def test_administrators_search_accounts_by_a_part_of_their_jid(service: Service,
 def test_everybody_learns_who_they_are(anna: User, admin: User) -> None:
     anna.upload(b"12345")
     told = anna.get("account/").json()
-    assert set(told) == {"jid", "quota", "used", "files", "created_at", "admin", "token_id"}
+    assert set(told) == {"jid", "quota", "used", "files", "created_at", "admin", "seen_by_admins", "token_id"}
     assert (told["jid"], told["used"], told["files"], told["admin"]) == (anna.jid, 5, 1, False)
     assert told["token_id"] == anna.get("account/tokens/").json()["items"][0]["token_id"]
     assert admin.get("account/").json()["admin"] is True
@@ -169,6 +170,43 @@ def test_an_administrator_deletes_an_account(anna: User, boris: User, admin: Use
     assert_error(admin.http.get(item["file"]), 404)
     assert_error(admin.delete("account/list/", jid=anna.jid), 404)
     assert [line for line in anna.service.log_lines() if line["event"] == "an administrator deletes an account"]
+
+
+def test_nobody_sees_the_files_of_another_unless_a_setting_lets_administrators(anna: User, admin: User) -> None:
+    anna.upload(b"12345")
+    assert anna.get("account/").json()["seen_by_admins"] is False
+    for user in (anna, admin):
+        for jid in (anna.jid, admin.jid, "nobody@example.org"):
+            assert_error(user.get("account/files/", jid=jid), 403)
+
+
+def test_each_look_at_the_files_of_another_is_logged(start_service: Callable[..., Service]) -> None:
+    service = start_service(ADMINS="chief@example.org", ADMINS_SEE_FILES="true")
+    chief, anna, boris = (service.user(jid=f"{name}@example.org") for name in ("chief", "anna", "boris"))
+    items = [anna.upload(b"12345", f"{number}.txt", "text/plain") for number in range(2)]
+    avatar = anna.avatar(samples.picture("png", 64, 64))
+    boris.upload(b"of boris")
+    assert anna.get("account/").json()["seen_by_admins"] is True
+    assert_error(boris.get("account/files/", jid=anna.jid), 403)
+    assert_error(chief.get("account/files/"), 400)
+    assert_error(chief.get("account/files/", jid="nobody@example.org"), 404)
+
+    def looks() -> list[tuple[str, str]]:
+        lines = service.log_lines()
+        return [
+            (line["by"], line["jid"]) for line in lines if line["event"] == "an administrator sees an account's files"
+        ]
+
+    assert looks() == []
+    page = chief.get("account/files/", jid="ANNA@example.org/phone").json()
+    assert [item["id"] for item in page["items"]] == [avatar["id"], items[1]["id"], items[0]["id"]]
+    assert page["items"][1:] == anna.items()
+    found = chief.get("account/files/", jid=anna.jid, name="1.TXT", obj_per_page=1).json()
+    assert [item["id"] for item in found["items"]] == [items[1]["id"]]
+    assert looks() == [(chief.jid, anna.jid)] * 2
+    for answer in (chief.delete("files/", id=items[0]["id"]), chief.delete("files/", id=items[0]["id"], jid=anna.jid)):
+        assert answer.status_code in (400, 404)
+    assert len(anna.items()) == 2
 
 
 def test_administrators_see_the_state_of_the_service(anna: User, admin: User) -> None:

@@ -26,7 +26,10 @@ from tests.service import Service, User, anyone, assert_error
 
 OPEN = {("GET", ""), ("POST", "account/xmpp_code_request"), ("POST", "account/xmpp_auth")}
 """Calls that need no token."""
-ADMINISTRATORS = {("PUT", "account/quota"), ("GET", "account/list"), ("DELETE", "account/list"), ("GET", "service")}
+ADMINISTRATORS = {
+    ("PUT", "account/quota"), ("GET", "account/list"), ("DELETE", "account/list"), ("GET", "account/files"),
+    ("GET", "service"),
+}  # fmt: skip
 
 
 class Target:
@@ -89,6 +92,7 @@ FOREIGN: dict[tuple[str, str], dict[str, int]] = {
     ("PUT", "account/quota"): {"": 403},
     ("GET", "account/list"): {"": 403},
     ("DELETE", "account/list"): {"": 403},
+    ("GET", "account/files"): {"": 403},
     ("GET", "service"): {"": 403},
     ("GET", "files/slot"): {"": 400, "hash": 200, "sha-256": 200, "avatar's hash": 200, "name": 200},
     ("POST", "files/upload"): {"": 201, **UNFIT},

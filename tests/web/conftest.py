@@ -42,7 +42,9 @@ def prosody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
 @pytest.fixture(scope="session")
 def gallery(start_service: Callable[..., Service], prosody: Prosody) -> Service:
     """A service whose codes reach people through Prosody."""
-    service = start_service(kept=True, **component_settings(prosody) | {"ADMINS": f"admin@{HOST}"})
+    service = start_service(
+        kept=True, **component_settings(prosody) | {"ADMINS": f"admin@{HOST}", "ADMINS_SEE_FILES": "true"}
+    )
     service.wait_until(lambda: "connected to the XMPP server" in service.log())
     return service
 

@@ -21,6 +21,9 @@ async def test_an_administrator_sets_quotas_and_deletes_an_account(visit: Visit,
     await count(page, "tbody tr", 1)
     await page.click(f"text={anna.jid}")
     await page.wait_for_selector("dialog >> text=1 file")
+    await page.click("dialog >> text=See the files")
+    link = page.locator("dialog .sessions a")
+    assert await link.get_attribute("href") == anna.items()[0]["file"] and await link.text_content() == "three.bin"
     await page.fill("dialog input[type=number]", "7")
     await page.click("dialog >> text=Save")
     await page.wait_for_selector("text=The quota is 7 MB.")

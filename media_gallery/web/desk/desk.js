@@ -1,6 +1,6 @@
 /** The desk: all accounts and the state of the service, for administrators. */
 
-import { call, explain } from "../api.js";
+import { call, explain, local } from "../api.js";
 import { button, choice, confirmTyped, dialog, el, field, fillLater, searchField } from "../dom.js";
 import { usageBar } from "../items.js";
 import { date, number, percent, size, t } from "../language.js";
@@ -116,8 +116,19 @@ const pages = ({ page, total_pages }, words, turn) =>
     button("›", () => turn(page + 1), { disabled: page >= total_pages, "aria-label": t("next") }),
   );
 
+/** A page of an account's files, to be read alone; the service logs each look. @param {HTMLElement} place @param {string} jid @returns {Promise<void>} */
+const showFiles = (place, jid, page = 1) =>
+  fillLater(place, async () => {
+    const answer = await call("GET", "account/files/", { jid, page });
+    const rows = answer.items.map((/** @type {import("../api.js").Item} */ item) => {
+      const link = el("a", { href: local(item.file), target: "_blank", rel: "noopener" }, el("bdi", {}, item.name));
+      return el("li", {}, el("span", {}, link, el("span", { class: "dim" }, size(item.size), " · ", date(item.created_at))));
+    });
+    return [el("ul", {}, ...rows), pages(answer, t("count", { n: answer.total_objects }), (to) => showFiles(place, jid, to))];
+  });
+
 /**
- * One account: what it stores by kind, its quota, its end. Its files are not shown.
+ * One account: what it stores by kind, its quota, its end; its files, if the service lets administrators see them.
  * @param {Account} account
  * @param {import("../api.js").Me} me
  * @param {() => void} onchange
@@ -155,9 +166,11 @@ function openAccount(account, me, onchange) {
       onchange();
     });
   const quota = field(t("desk.quota"), amount);
+  const files = el("div", { class: "sessions" }, button(t("desk.files"), () => showFiles(files, jid), { class: "quiet" }));
   const box = dialog(
     jid,
     usage,
+    me.seen_by_admins && files,
     el("form", { class: "quota", onsubmit }, quota, units, el("button", { type: "submit", class: "main" }, t("save")), button(t("desk.default"), () => set(null))),
     message,
     el("div", { class: "actions" }, jid !== me.jid && button(t("account.delete"), remove, { class: "danger" }), button(t("close"), () => box.close())),
