@@ -28,6 +28,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "set_quota": {"jid": JID, "value": 2048 * _MIB},
     "list_accounts": {"vhost": "example.org", "order_by": "-used"},
     "remove_account": {"jid": JID},
+    "list_files_of": {"jid": JID, "order_by": "-created_at"},
     "slot": {"name": "sea.jpg", "size": 48_213, "hash": _SHA1, "media_type": "image/jpeg"},
     "upload": {"media_type": "image/jpeg", "context": "file", "metadata": '{"title": "By the sea"}', "size": 48_213},
     "list_files": {"type": "image", "date_gte": "2026-11-01", "order_by": "-created_at"},
@@ -112,6 +113,7 @@ ANSWERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "get_quota": lambda url: {"quota": shapes.Quota(1024 * _MIB, 37 * _MIB)},
     "set_quota": lambda url: {"quota": shapes.AccountQuota(2048 * _MIB, 37 * _MIB, JID)},
     "list_accounts": lambda url: {"page": _page(shapes.AccountInfo(JID, 1024 * _MIB, 37 * _MIB, 12, _MADE))},
+    "list_files_of": lambda url: {"page": _page(_file(url))},
     "state": lambda url: {
         "state": shapes.ServiceState(
             3, 120, 400 * _MIB, 310 * _MIB,

@@ -117,6 +117,10 @@ def test_answers_are_as_the_document_tells(service: Service, anna: User, admin: 
     see(anna.get("files/percent/100/"), "GET files/percent/{percent}/", 200)
     for path in ("", "files/", "files/stats/", "avatar/", "account/", "account/quota/", "account/tokens/"):
         see(anna.get(path), f"GET {path}", 200)
+    for user in (anna, admin):  # a setting opens this one; it answers as the list of one's own files
+        see(user.get("account/files/", jid=anna.jid), "GET account/files/", 403)
+    assert OPERATIONS["GET account/files/"]["responses"]["200"] == OPERATIONS["GET files/"]["responses"]["200"]
+    seen["GET account/files/"] |= seen["GET files/"]
     for path in ("account/list/", "service/"):
         see(anna.get(path), f"GET {path}", 403)
         see(admin.get(path), f"GET {path}", 200)
