@@ -8,11 +8,14 @@ In HOST and SLOT every byte but letters and digits is written as `%xx`. A file's
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote
+
+import msgspec
 
 from media_gallery.errors import BadRequest
 from media_gallery.importing import OldFile
@@ -33,21 +36,34 @@ def files(data: Path, wanted: Sequence[str]) -> Iterator[OldFile]:
         place = data / _encoded(host)
         for item in items((place / INDEX).read_bytes()):
             try:
-                yield _old(item, place / FILES)
-            except (KeyError, TypeError, ValueError) as error:
+                yield _old(msgspec.convert(item, _Item, strict=False), place / FILES)
+            except msgspec.ValidationError as error:
                 raise BadRequest(f"The index of {host} has an item that is no upload") from error
 
 
-def _old(item: dict[str, Any], place: Path) -> OldFile:
-    said = item["attr"]
+class _Upload(msgspec.Struct, rename={"media_type": "content-type"}):
+    filename: str
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    media_type: str | None = None
+
+
+class _Item(msgspec.Struct, rename={"owner": "with"}):
+    key: str
+    when: float
+    attr: _Upload
+    owner: str | None = None
+
+
+def _old(item: _Item, place: Path) -> OldFile:
+    said = item.attr
     return OldFile(
-        place=place / f"{_encoded(item['key'])}.bin",
-        address=f"{item['key']}/{said['filename']}",
-        owner=item.get("with"),
-        name=said["filename"],
-        created_at=int(item["when"] * 1_000_000),
-        size=int(said["size"]),
-        media_type=said.get("content-type"),
+        place=place / f"{_encoded(item.key)}.bin",
+        address=f"{item.key}/{said.filename}",
+        owner=item.owner,
+        name=said.filename,
+        created_at=int(item.when * 1_000_000),
+        size=said.size,
+        media_type=said.media_type,
     )
 
 
@@ -72,7 +88,7 @@ def items(index: bytes) -> Iterator[dict[str, Any]]:
     while not reader.at_end():
         for expected in (b"item", b"("):
             reader.take(expected)
-        item = reader.value()
+        item = reader.item()
         for expected in (b")", b";"):
             reader.take(expected)
         yield item
@@ -108,12 +124,18 @@ class _Reader:
         self._place = found.end()
         return True
 
+    def item(self) -> Any:
+        try:
+            return self.value()
+        except (ValueError, TypeError, RecursionError) as error:  # such as the number 1.2.3, or a table as a key
+            raise BadRequest(f"The index is not as Prosody writes it, at byte {self._place}") from error
+
     def value(self) -> Any:
         found = self._next()
         if found["text"] is not None:
             return _ESCAPE.sub(_unescaped, found["text"]).decode(errors="replace")
         if found["number"] is not None:
-            return float(found["number"])
+            return _number(float(found["number"]))
         if found["mark"] == b"{":
             return self._table()
         if found["word"] in _WORDS:
@@ -133,6 +155,13 @@ class _Reader:
             table[key] = self.value()
             _ = self._has(b";") or self._has(b",")
         return table
+
+
+def _number(number: float) -> float:
+    """A number as Lua means it, which has `7.0` for 7. Raises ValueError for one that is too large."""
+    if not math.isfinite(number):
+        raise ValueError
+    return int(number) if number.is_integer() else number
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

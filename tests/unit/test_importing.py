@@ -46,8 +46,11 @@ def test_an_index_of_prosody_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "index",
-    [b"item({", b"os.execute('x');", b'item({ ["a"] = f(); });', b"item({});x", b"item({}", b'item({["a" = 1});'],
-)
+    [
+        b"item({", b"os.execute('x');", b'item({ ["a"] = f(); });', b"item({});x", b"item({}", b'item({["a" = 1});',
+        b'item("\\999");', b"item(1.2.3);", b"item(1e999);", b"item({ [{}] = 1; });", b"item(" + b"{" * 100_000,
+    ],
+)  # fmt: skip
 def test_an_index_that_is_no_list_of_items_is_refused(index: bytes) -> None:
     with pytest.raises(BadRequest, match="at byte"):
         list(prosody.items(index))
@@ -55,7 +58,12 @@ def test_an_index_that_is_no_list_of_items_is_refused(index: bytes) -> None:
 
 def test_an_index_of_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    for item in (b"item({});", b"item(1);", b'item({ ["key"] = "k"; ["when"] = 1; ["attr"] = { ["size"] = "x" } });'):
+    upload = b'item({ ["key"] = %s; ["when"] = %s; ["attr"] = { ["filename"] = %s; ["size"] = %s; }; });'
+    (tmp_path / "a" / "uploads.list").write_bytes(upload % (b'"k"', b"1", b'"n"', b"7"))
+    assert len(list(prosody.files(tmp_path, ["a"]))) == 1
+    wrong = [(b"1", b"1", b'"n"', b"7"), (b'"k"', b'"x"', b'"n"', b"7"), (b'"k"', b"1", b"{}", b"7")]
+    wrong += [(b'"k"', b"1", b'"n"', size) for size in (b'"x"', b"-1", b"1.5", b"nil")]
+    for item in (b"item({});", b"item(1);", *(upload % values for values in wrong)):
         (tmp_path / "a" / "uploads.list").write_bytes(item)
         with pytest.raises(BadRequest, match="no upload"):
             list(prosody.files(tmp_path, ["a"]))
