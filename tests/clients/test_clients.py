@@ -27,7 +27,7 @@ Client = Callable[[Person, str], AbstractAsyncContextManager[Send]]
 
 async def link(juliet: ChatClient) -> str:
     """The next message that has a text, which is the link."""
-    while not (text := str((await juliet.code())["body"])):
+    while not (text := str((await juliet.next())["body"])):
         pass
     return text
 

@@ -27,13 +27,13 @@ KNOWN = ("Cache-Control", "X-Content-Type-Options", "Content-Security-Policy", "
 
 @pytest.fixture(scope="module")
 def gallery(start_service: Callable[..., Service]) -> Service:
-    return start_service(ACCEL_PREFIX="/protected")
+    return start_service(ACCEL_PREFIX="/protected", STORAGE_URL="")
 
 
 @pytest.fixture(scope="module")
 def alone(gallery: Service, start_service: Callable[..., Service]) -> httpx.Client:
     """A service on the same files that sends them itself."""
-    settings = {name: gallery.settings.get(name, "") for name in ("DATA_DIR", "DATABASE_URL")}
+    settings = {name: gallery.settings.get(name, "") for name in ("DATA_DIR", "DATABASE_URL", "STORAGE_URL")}
     return start_service(**settings).http
 
 

@@ -73,7 +73,7 @@ def test_a_full_disk_is_507_and_loses_nothing(small_disk: Path, start_service: C
 
 
 def test_if_no_upload_fits_deletions_still_work(small_disk: Path, start_service: Callable[..., Service]) -> None:
-    service = start_service(DATA_DIR=small_disk / "data", MIN_FREE_SPACE="4 MiB")
+    service = start_service(DATA_DIR=small_disk / "data", MIN_FREE_SPACE="4 MiB", STORAGE_URL="")
     service.data_dir = small_disk / "data"
     user, leaver, large = service.user(), service.user("boris"), os.urandom(MIB)
     file, again = user.upload(large), user.upload(b"small")
@@ -192,7 +192,7 @@ def test_uploads_get_503_if_a_directory_is_missing(start_service: Callable[..., 
 
 def test_what_is_not_synced_is_made_again(start_service: Callable[..., Service]) -> None:
     """A power cut may leave links and thumbnails missing or empty."""
-    service = start_service()
+    service = start_service(STORAGE_URL="")
     user = service.user()
     photo, avatar = user.upload(samples.picture("jpeg"), "a.jpg"), user.avatar(samples.picture("png", 60, 60))
     os.killpg(service.process.pid, signal.SIGKILL)  # type: ignore[union-attr]

@@ -63,21 +63,30 @@ def component(connected: Callable[..., Service], prosody: Prosody) -> Service:
 
 
 class ChatClient(ClientXMPP):
-    """A person's client. It keeps every stanza with a one-time code."""
+    """A person's client. It keeps every message, and every IQ with a one-time code."""
 
     def __init__(self, jid: str, server: ChatServer) -> None:
         super().__init__(jid, jid.partition("@")[0])
         self.ca_certs = server.directory / f"{self.boundjid.host}.crt"
-        self.codes: asyncio.Queue[Any] = asyncio.Queue()
+        self.received: asyncio.Queue[Any] = asyncio.Queue()
         for plugin in ("xep_0030", "xep_0070", "xep_0092", "xep_0199", "xep_0280"):
             self.register_plugin(plugin)
         self.add_event_handler("session_start", lambda _: self.send_presence())
-        self.add_event_handler("message", self.codes.put_nowait)
-        self.add_event_handler("http_confirm_iq", self.codes.put_nowait)
+        self.add_event_handler("message", self.received.put_nowait)
+        self.add_event_handler("http_confirm_iq", self.received.put_nowait)
 
-    async def code(self) -> Any:
-        """The next stanza with a code."""
-        return await asyncio.wait_for(self.codes.get(), DEADLINE)
+    async def next(self) -> Any:
+        """The next message, or IQ with a code."""
+        return await asyncio.wait_for(self.received.get(), DEADLINE)
+
+    async def code(self, asked: httpx.Response) -> Any:
+        """The stanza with the code that this answer promises. Earlier ones, which a server may keep for a person who is
+        away, are left out.
+        """
+        assert asked.status_code == 201, asked.text
+        while (stanza := await self.next())["id"] != asked.json()["request_id"]:
+            pass
+        return stanza
 
 
 @asynccontextmanager

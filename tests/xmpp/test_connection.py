@@ -142,8 +142,8 @@ async def test_a_client_account_answers_pings_and_version_and_disco(
     connected: Callable[..., Service], prosody: Prosody, romeo: ChatClient
 ) -> None:
     service = connected(**client_settings(prosody))
-    await call(service, "xmpp_code_request", jid=romeo.boundjid.full)
-    await check_answers(romeo, (await romeo.code())["from"].full, service)
+    asked = await call(service, "xmpp_code_request", jid=romeo.boundjid.full)
+    await check_answers(romeo, (await romeo.code(asked))["from"].full, service)
 
 
 async def test_our_prosody_module_lets_clients_find_the_gallery(prosody: Prosody, romeo: ChatClient) -> None:
