@@ -38,6 +38,12 @@ async def press(page: Page, selector: str) -> None:
     await page.locator(selector).first.click()
 
 
+async def see_files(page: Page) -> None:
+    await press(page, f"button.link:has-text('admin@{HOST}')")
+    await press(page, "dialog .sessions button")
+    await page.wait_for_selector("dialog .sessions li a")
+
+
 DIALOGS: dict[str, tuple[str, Callable[[Page], Awaitable[Any]]]] = {
     "viewer": ("image", lambda page: press(page, ".tile")),
     "film": ("video", lambda page: press(page, ".tile")),
@@ -47,6 +53,7 @@ DIALOGS: dict[str, tuple[str, Callable[[Page], Awaitable[Any]]]] = {
     "space": ("image", lambda page: press(page, ".tools > .quiet")),
     "end": ("account", lambda page: press(page, "main > .danger")),
     "an account": ("desk", lambda page: press(page, "button.link")),
+    "files of an account": ("desk", see_files),
 }
 """What opens over a screen, and how."""
 
