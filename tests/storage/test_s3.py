@@ -339,6 +339,7 @@ def test_keys_that_the_store_does_not_know(bucket: S3, start_service: Callable[.
     assert KEY not in service.log() and "wrong-secret" not in service.log()
 
 
+@pytest.mark.asyncio(loop_scope="function")  # tasks that other tests have left are none of this loop's
 @pytest.mark.parametrize("cut", [False, True])
 async def test_an_abandoned_transfer_ends_before_the_store_is_closed(
     bucket: S3, way: Way, tmp_path: Path, cut: bool
