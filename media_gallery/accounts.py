@@ -27,7 +27,7 @@ from media_gallery.errors import (
     Unavailable,
 )
 from media_gallery.files import Files, only_logged
-from media_gallery.models import Account, AccountId, Caller, Jid, Page, Quota, Window
+from media_gallery.models import Account, AccountId, Caller, Jid, Page, Quota, Window, account_name
 from media_gallery.policy import Policy
 from media_gallery.rates import Rates, place_of
 from media_gallery.settings import Settings
@@ -255,9 +255,10 @@ class Accounts:
 
     # --- Quota ---
 
-    async def get(self, jid: Jid) -> Account:
-        """The account of a JID. Raises NotFound."""
-        account = await self.db.read(lambda c: queries.find_account(c, jid.bare))
+    async def get(self, name: str) -> Account:
+        """The account of this name (`account_name`). Raises NotFound, BadRequest."""
+        kept = account_name(name)
+        account = await self.db.read(lambda c: queries.find_account(c, kept))
         if account is None:
             raise NotFound("There is no such account")
         return account
@@ -276,9 +277,10 @@ class Accounts:
     def quota_of(self, account: Account) -> Quota:
         return self.policy.quota(account)
 
-    async def set_quota(self, jid: Jid, quota: int | None) -> Account:
-        """Give an account a quota of its own, or the default one again. Raises NotFound."""
-        account = await self.db.write(lambda c: queries.set_quota(c, jid.bare, quota))
+    async def set_quota(self, name: str, quota: int | None) -> Account:
+        """Give the account of this name a quota of its own, or the default one again. Raises NotFound, BadRequest."""
+        kept = account_name(name)
+        account = await self.db.write(lambda c: queries.set_quota(c, kept, quota))
         if account is None:
             raise NotFound("There is no such account")
         return account
@@ -302,17 +304,19 @@ class Accounts:
         if account is not None:
             await self.delete(account.id)
 
-    async def inspect(self, jid: Jid, by: Caller) -> Account:
-        """The account whose files an administrator is about to see, which is logged. Raises Forbidden, NotFound."""
+    async def inspect(self, name: str, by: Caller) -> Account:
+        """The account whose files an administrator is about to see, which is logged. Raises Forbidden, NotFound,
+        BadRequest.
+        """
         if not self.settings.admins_see_files:
             raise Forbidden("Administrators may not see the files of others here")
-        account = await self.get(jid)
+        account = await self.get(name)
         log.warning("an administrator sees an account's files", jid=account.jid, by=by.jid)
         return account
 
-    async def remove(self, jid: Jid, by: Caller) -> None:
-        """Delete an account for an administrator, which is logged. Raises NotFound."""
-        account = await self.get(jid)
+    async def remove(self, name: str, by: Caller) -> None:
+        """Delete an account for an administrator, which is logged. Raises NotFound, BadRequest."""
+        account = await self.get(name)
         log.warning("an administrator deletes an account", account=account.id, by=by.account)
         await self.delete(account.id)
 

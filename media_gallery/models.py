@@ -31,6 +31,7 @@ _resourcepart = get_profile("OpaqueString", unicodedata=unicodedata2)
 _LOCALPART_EXCLUDED = frozenset("\"&'/:<>@")  # RFC 7622, section 3.3.1
 _PART_BYTES = 1023  # RFC 7622, section 3.1
 _IP_LITERAL = re.compile(r"\[([0-9A-Fa-f:.]+)\]")  # without a zone, which only this machine knows (RFC 6874)
+_UNNAMED = re.compile(r"sha1:[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,13 @@ class Jid:
 
     def __str__(self) -> str:
         return f"{self.bare}/{self.resource}" if self.resource else self.bare
+
+
+def account_name(text: str) -> str:
+    """The name of an account: its bare JID, here in any spelling, or `sha1:…`, as lists call one of whose JID only the
+    SHA-1 is known. Raises BadRequest if it is neither.
+    """
+    return text.strip() if _UNNAMED.fullmatch(text.strip()) else Jid.parse(text).bare
 
 
 def _settled(prepare: Callable[[str], str], part: str) -> str:

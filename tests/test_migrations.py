@@ -22,7 +22,7 @@ from media_gallery.app import Gallery
 from media_gallery.db import migrate
 from media_gallery.db.tables import metadata
 from media_gallery.keeping import Kept
-from media_gallery.models import Digest, Jid
+from media_gallery.models import Digest
 from media_gallery.offers import Offer
 from media_gallery.settings import Settings
 from tests.postgres import Postgres
@@ -150,7 +150,7 @@ def test_a_filled_database_of_each_earlier_schema_is_upgraded(
 
     async def use(gallery: Gallery) -> None:
         assert (await gallery.files.find(slot, "kept.txt")).link.blob.size == 4
-        account = (await gallery.accounts.get(Jid.parse("anna@example.org"))).id
+        account = (await gallery.accounts.get("anna@example.org")).id
         hit = await gallery.uploads.slot(account, Offer("again.txt", 4, Digest.parse(sha1)))
         assert isinstance(hit, Kept) and hit.quota.used == 8
         async with gallery.uploads.begin(account, 4) as upload:

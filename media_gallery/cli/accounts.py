@@ -53,7 +53,7 @@ def list_tokens(jid: str, *, config: Config = None, as_json: AsJson = False) -> 
     """
 
     async def work(gallery: Gallery) -> list[dict[str, Any]]:
-        account = await gallery.accounts.get(Jid.parse(jid))
+        account = await gallery.accounts.get(jid)
         page = await gallery.accounts.list_tokens(account.id, Window.by("-id", 1, 10_000))
         return [
             {
@@ -84,7 +84,7 @@ def revoke_token(jid: str, token_id: int, *, config: Config = None, as_json: AsJ
     """
 
     async def work(gallery: Gallery) -> None:
-        account = await gallery.accounts.get(Jid.parse(jid))
+        account = await gallery.accounts.get(jid)
         await gallery.accounts.revoke_token(account.id, token_id)
 
     offline(config, work)
@@ -142,7 +142,7 @@ def show_account(jid: str, *, config: Config = None, as_json: AsJson = False) ->
     """
 
     async def work(gallery: Gallery) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        account = await gallery.accounts.get(Jid.parse(jid))
+        account = await gallery.accounts.get(jid)
         usage = await gallery.files.usage(account.id, Filter())
         head = {
             "jid": account.jid,
@@ -176,7 +176,7 @@ def set_quota(jid: str, quota: str, *, config: Config = None, as_json: AsJson = 
         value = None if quota == "default" else parse_bytes(quota)
     except ValueError as error:
         raise Complaint(f"The quota {error}, or `default`") from None
-    account = offline(config, lambda gallery: gallery.accounts.set_quota(Jid.parse(jid), value))
+    account = offline(config, lambda gallery: gallery.accounts.set_quota(jid, value))
     text = f"{account.jid}: {readable(value) if value is not None else 'the default'}"
     tell(as_json, text, jid=account.jid, quota=value, used=account.used)
 
@@ -196,7 +196,7 @@ def delete_account(jid: str, *, yes: bool = False, config: Config = None, as_jso
         raise Complaint("Not deleted. Say --yes to delete without being asked.")
 
     async def work(gallery: Gallery) -> None:
-        account = await gallery.accounts.get(Jid.parse(jid))
+        account = await gallery.accounts.get(jid)
         await gallery.accounts.delete(account.id)
 
     offline(config, work)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from media_gallery.errors import BadRequest, Forbidden, Unauthorized
 from media_gallery.http import parameters, shapes
 from media_gallery.http.request import Call
-from media_gallery.models import Jid
+from media_gallery.models import Jid, account_name
 from media_gallery.quantities import iso
 
 _INVISIBLE = dict.fromkeys((*range(32), 127))
@@ -98,16 +98,16 @@ async def delete_account(call: Call, params: parameters.AccountDelete) -> None:
 async def get_quota(call: Call, params: parameters.JidParams) -> shapes.Quota:
     """What the account may store, and what it stores; administrators may ask for any `jid`."""
     accounts = call.services.accounts
-    if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
+    if params.jid and account_name(params.jid) != call.caller.jid:
         accounts.check_admin(call.caller)
-        return shapes.quota(accounts.quota_of(await accounts.get(Jid.parse(params.jid))))
+        return shapes.quota(accounts.quota_of(await accounts.get(params.jid)))
     return shapes.quota(await accounts.quota(call.caller.account))
 
 
 async def set_quota(call: Call, params: parameters.QuotaParams) -> shapes.AccountQuota:
     """Give an account a quota of its own, or with `null` the default one again."""
     accounts = call.services.accounts
-    account = await accounts.set_quota(Jid.parse(params.jid or call.caller.jid), params.value)
+    account = await accounts.set_quota(params.jid or call.caller.jid, params.value)
     quota = accounts.quota_of(account)
     return shapes.AccountQuota(quota.limit, quota.used, account.jid)
 
@@ -127,4 +127,4 @@ async def list_accounts(call: Call, params: parameters.AccountListParams) -> sha
 
 async def remove_account(call: Call, params: parameters.AccountRemove) -> None:
     """Delete an account with all it has stored."""
-    await call.services.accounts.remove(Jid.parse(params.jid), by=call.caller)
+    await call.services.accounts.remove(params.jid, by=call.caller)

@@ -8,7 +8,7 @@ from media_gallery.errors import BadRequest, NotFound
 from media_gallery.http import multipart, parameters, shapes
 from media_gallery.http.request import Call
 from media_gallery.keeping import Kept
-from media_gallery.models import Digest, Filter, Jid, Link, Page, Window
+from media_gallery.models import Digest, Filter, Link, Page, Window, account_name
 
 
 def _object(call: Call, link: Link) -> shapes.FileObject:
@@ -55,7 +55,7 @@ async def list_files(call: Call, params: parameters.FileListParams) -> shapes.Pa
 async def list_files_of(call: Call, params: parameters.AccountFilesParams) -> shapes.PageOf[shapes.FileObject]:
     """The files of any account, avatars included, if a setting lets administrators see them; each look is logged."""
     wanted, window = params.filter(with_avatars=True), params.paging.window(params.order_by)
-    account = await call.services.accounts.inspect(Jid.parse(params.jid), by=call.caller)
+    account = await call.services.accounts.inspect(params.jid, by=call.caller)
     return _page(call, await call.services.files.list(account.id, wanted, window))
 
 
@@ -118,9 +118,9 @@ async def delete_percent(call: Call, params: parameters.PercentDeleteParams) -> 
 async def stats(call: Call, params: parameters.StatsParams) -> shapes.Statistics:
     """Counts and bytes of files, by category; administrators may ask for any `jid`."""
     accounts, account = call.services.accounts, call.caller.account
-    if params.jid and Jid.parse(params.jid).bare != call.caller.jid:
+    if params.jid and account_name(params.jid) != call.caller.jid:
         accounts.check_admin(call.caller)
-        account = (await accounts.get(Jid.parse(params.jid))).id
+        account = (await accounts.get(params.jid)).id
     usage = await call.services.files.usage(account, params.filter(with_avatars=True))
     quota = await accounts.quota(account)
     return shapes.statistics(usage, quota)

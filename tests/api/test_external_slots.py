@@ -72,6 +72,25 @@ def test_ejabberd_gives_out_the_slots_and_tells_whose_they_are(open_house: Servi
     assert anyone.get(boris.items()[0]["file"]).content == b"known"
 
 
+def test_administrators_have_accounts_in_hand_whose_jid_is_not_known_yet(open_house: Service) -> None:
+    admin, digest = open_house.user(jid="admin@example.org"), hashlib.sha1(secrets.token_bytes(8)).hexdigest()
+    path, name = f"{digest}/{slot()}/a.txt", f"sha1:{digest}"
+    assert put(open_house, path, signed(EJABBERD, path, b"text"), b"text").status_code == 201
+    [listed] = admin.get("account/list/", search=name).json()["items"]
+    assert (listed["jid"], listed["used"]) == (name, 4)
+    assert admin.get("files/stats/", jid=name).json()["total"] == {"count": 1, "used": 4}
+    assert admin.put("account/quota/", jid=name, value=10).json() == {"jid": name, "quota": 10, "used": 4}
+    assert admin.get("account/quota/", jid=name).json() == {"quota": 10, "used": 4}
+    assert name in open_house.cli("account", "show", name)
+    for wrong in (name[:-1], f"{name}0", name.upper(), "sha1:"):
+        assert_error(admin.get("account/quota/", jid=wrong), 400, "jid")
+    for path in ("xmpp_code_request", "xmpp_auth"):  # nobody signs in by such a name
+        body = {"jid": name, "type": "message", "code": "123456"}
+        assert_error(open_house.http.post(f"/api/v1/account/{path}/", json=body), 400, "jid")
+    assert admin.http.request("DELETE", "account/list/", json={"jid": name}).status_code == 204
+    assert_error(admin.get("account/quota/", jid=name), 404)
+
+
 def test_what_is_not_signed_is_not_taken(open_house: Service) -> None:
     path, user = f"{slot()}/a.txt", hashlib.sha1(b"x@example.org").hexdigest()
     good = signed(PROSODY, path, b"text")

@@ -19,7 +19,7 @@ from PIL import Image
 from media_gallery.app import Gallery
 from media_gallery.db import Connection, links
 from media_gallery.errors import Conflict, NotFound
-from media_gallery.models import Jid, NewLink
+from media_gallery.models import NewLink
 from media_gallery.offers import Offer
 from media_gallery.slot_tokens import Purpose
 from tests import samples
@@ -171,7 +171,7 @@ def test_another_host_may_be_first(slots: Slots, anna: User) -> None:
     other = anna.upload(theirs)
 
     async def race(gallery: Gallery) -> None:
-        account = (await gallery.accounts.get(Jid.parse(anna.jid))).id
+        account = (await gallery.accounts.get(anna.jid)).id
 
         async def take(c: Connection) -> None:
             known = await links.find_blob(c, hashlib.sha256(theirs).hexdigest())

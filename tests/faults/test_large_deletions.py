@@ -10,7 +10,7 @@ import pytest
 
 from media_gallery.app import Gallery
 from media_gallery.db import accounts, links, started_database
-from media_gallery.models import Filter, Jid
+from media_gallery.models import Filter
 from tests import samples
 from tests.service import Service, User, assert_error
 
@@ -41,7 +41,7 @@ def test_what_is_uploaded_meanwhile_stays(
             await delete(keys)
 
         monkeypatch.setattr(gallery.store, "delete", late)
-        account = (await gallery.accounts.get(Jid.parse(user.jid))).id
+        account = (await gallery.accounts.get(user.jid)).id
         if how == "filter":
             assert await gallery.files.delete(account, Filter(name="old")) == 7
         else:
@@ -73,7 +73,7 @@ def test_an_account_that_shrinks_is_left_to_whoever_empties_it(start_service: Ca
     service.stop()  # its own upkeep would count, too
 
     async def work(gallery: Gallery) -> None:
-        account = (await gallery.accounts.get(Jid.parse(user.jid))).id
+        account = (await gallery.accounts.get(user.jid)).id
         await gallery.db.write(lambda c: accounts.close_account(c, account))
         left: list[Any] = []
         for _ in range(2):
@@ -98,7 +98,7 @@ def test_an_account_whose_deletion_was_cut_short_goes_soon_after_the_start(
     file = user.upload(samples.picture(), "photo.png")
 
     async def close(gallery: Gallery) -> None:
-        account = (await gallery.accounts.get(Jid.parse(user.jid))).id
+        account = (await gallery.accounts.get(user.jid)).id
         await gallery.db.write(lambda c: accounts.close_account(c, account))
 
     service.within(close)
@@ -145,7 +145,7 @@ def test_what_fits_into_one_transaction_goes_in_one(start_service: Callable[...,
             return result
 
         gallery.db.write = counted  # type: ignore[method-assign]
-        account = (await gallery.accounts.get(Jid.parse(user.jid))).id
+        account = (await gallery.accounts.get(user.jid)).id
         assert await gallery.files.delete_oldest(account, 100, exclude_avatars=True) == 3
         assert [count for count in written if count] == [3]
 

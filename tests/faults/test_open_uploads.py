@@ -19,7 +19,7 @@ from bench.servers import family
 from media_gallery.app import Gallery
 from media_gallery.arriving import Arrivals
 from media_gallery.errors import BadRequest, QuotaExceeded
-from media_gallery.models import AccountId, Jid
+from media_gallery.models import AccountId
 from media_gallery.offers import Offer
 from media_gallery.uploads import Received, Upload
 from tests.faults.raw import END, Raw, part
@@ -132,7 +132,7 @@ def test_however_an_upload_ends_its_room_is_given_back(
             await way(upload)
 
     async def work(gallery: Gallery) -> None:
-        account = (await gallery.accounts.get(Jid.parse(user.jid))).id
+        account = (await gallery.accounts.get(user.jid)).id
         with pytest.raises(error) if error else nullcontext():
             await asyncio.create_task(brought(gallery, account))
         assert gallery.arrivals.held(account) == (0, 0)

@@ -16,7 +16,7 @@ from media_gallery.app import Gallery
 from media_gallery.db import links
 from media_gallery.errors import InDoubt, Unauthorized, Unavailable
 from media_gallery.keeping import Kept
-from media_gallery.models import Digest, Filter, Jid
+from media_gallery.models import Digest, Filter
 from media_gallery.offers import Offer
 from media_gallery.storage import Slot
 from media_gallery.uploads import Upload
@@ -29,14 +29,14 @@ class Crash(BaseException):
 
 
 async def _upload(gallery: Gallery, user: User, data: bytes) -> Kept:
-    account = await gallery.accounts.get(Jid.parse(user.jid))
+    account = await gallery.accounts.get(user.jid)
     async with gallery.uploads.begin(account.id, len(data)) as upload:
         await upload.write(data)
         return await upload.finish(Offer("a.bin", context="file"))
 
 
 async def _slot(gallery: Gallery, user: User, data: bytes) -> Any:
-    account = await gallery.accounts.get(Jid.parse(user.jid))
+    account = await gallery.accounts.get(user.jid)
     digest = Digest.parse(hashlib.sha256(data).hexdigest())
     return await gallery.uploads.slot(account.id, Offer("b.bin", len(data), digest))
 
@@ -172,7 +172,7 @@ def test_a_deletion_is_done_once_its_rows_are_gone(start_service: Callable[..., 
         raise Unavailable
 
     async def broken(gallery: Gallery) -> None:
-        one, other = [(await gallery.accounts.get(Jid.parse(user.jid))).id for user in users]
+        one, other = [(await gallery.accounts.get(user.jid)).id for user in users]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gallery.store, "delete", refuse)
             if gallery.store.tree:

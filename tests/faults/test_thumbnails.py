@@ -13,7 +13,6 @@ from media_gallery.app import Gallery
 from media_gallery.errors import NoSpace, Unavailable
 from media_gallery.files import SPARED
 from media_gallery.keeping import Kept
-from media_gallery.models import Jid
 from media_gallery.offers import Offer
 from media_gallery.thumbnails import DecoderFailed
 from tests import samples
@@ -21,7 +20,7 @@ from tests.service import Service, User
 
 
 async def _upload(gallery: Gallery, user: User, data: bytes, **said: Any) -> Kept:
-    account = await gallery.accounts.get(Jid.parse(user.jid))
+    account = await gallery.accounts.get(user.jid)
     async with gallery.uploads.begin(account.id, len(data)) as upload:
         await upload.write(data)
         return await upload.finish(Offer("photo.png", media_type="image/png", **said))

@@ -315,7 +315,7 @@ async def test_the_quota_counts_with_and_without_an_account(room: Room) -> None:
     services = room.services
     mercutio, tybalt = Jid.parse("mercutio@example.org"), Jid.parse("tybalt@example.org")
     await services.slots.accounts.issue_token(mercutio, "", "", admin=False)
-    await services.slots.accounts.set_quota(mercutio, 1000)
+    await services.slots.accounts.set_quota(mercutio.bare, 1000)
     slot_of(room, await ask(room, wanted(size=1000), str(mercutio)), mercutio.bare)
     error = refused(await ask(room, wanted(size=1001), str(mercutio)), "wait", "resource-constraint")
     assert error.findtext(f"{ERRORS}text") == "Quota exceeded: quota 1000 bytes, used 0 bytes, required 1001 bytes"
@@ -328,7 +328,7 @@ async def test_the_quota_counts_with_and_without_an_account(room: Room) -> None:
     assert russian.text == "Квота исчерпана: квота 1000 Б, занято 0 Б, требуется 1,5 МиБ"
     slot_of(room, await ask(room, wanted(size=LARGEST), str(tybalt)), tybalt.bare)
     with pytest.raises(Exception, match="no such account"):  # the first upload makes the account
-        await services.slots.accounts.get(tybalt)
+        await services.slots.accounts.get(tybalt.bare)
 
 
 async def test_rates_are_told_with_a_time(tmp_path: Path) -> None:

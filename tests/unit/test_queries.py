@@ -159,7 +159,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     jid, someone = Jid.parse(caller.jid), Jid.parse(f"other-{name}@example.org")
     await files.usage(account, Filter())
     await accounts.quota(account)
-    await accounts.get(jid)
+    await accounts.get(jid.bare)
     await accounts.own(caller)
     assert await accounts.ensure(jid) == account
     await accounts.list_tokens(account, Window("id", True, 1, 50))
