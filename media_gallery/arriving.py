@@ -28,19 +28,24 @@ _EMPTY = bytes(_RECORD.size)
 _NOTHING = _RECORD.unpack(_EMPTY)
 _AT_FIRST = 64
 """Records that a file has room for from its start, so that a full disk cannot stop so many."""
+STEP = 512 * 1024
+"""Bytes of an upload that other processes may not know of yet: each change of the file costs a system call."""
 SETTLED = 60.0
 """Seconds after which a transaction in doubt has surely ended."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """An upload under way; or a link that is about to be made, which counts for no account (0). Size in bytes."""
+    """An upload under way; or a link that is about to be made, which counts for no account (0). Sizes in bytes;
+    `told`: what other processes know.
+    """
 
     account: AccountId
     size: int = 0
     key: str = ""
     slot: str = ""
     number: int = 0
+    told: int = 0
     in_doubt: bool = False
     left_at: float = 0.0
 
@@ -127,7 +132,7 @@ class Arrivals:
 
     def _enter(self, account: AccountId, key: str, slot: str) -> Entry:
         entry = Entry(account, 0, key, slot, self._free[-1] if self._free else len(self._entries))
-        self._write(entry)
+        self._tell(entry)
         del self._free[-1:]
         self._entries[entry.number] = entry
         self._uploads[account] += 1
@@ -142,23 +147,32 @@ class Arrivals:
             left = most - self.held(entry.account)[1] - size
             if left >= 0:
                 self._add(entry, size)
+                self._tell(entry)
             return left
 
     def _add(self, entry: Entry, size: int) -> None:
         entry.size += size
         self._sizes[entry.account] += size
-        self._write(entry)
 
-    def note(self, entry: Entry, *, key: str = "", slot: str = "", size: int = 0) -> None:
-        """Note the key, the slot, or bytes of an upload; `size` below 0 takes bytes away."""
-        entry.key, entry.slot = key or entry.key, slot or entry.slot
+    def note(self, entry: Entry, size: int) -> None:
+        """Note bytes of an upload that have come; below 0, bytes are taken away. Raises NoSpace, Unavailable."""
+        self._add(entry, size)
+        if not 0 <= entry.size - entry.told < STEP:
+            self._tell(entry)
+
+    def name(self, entry: Entry, key: str, slot: str) -> None:
+        """Note the key and the slot that an upload is about to take. Raises NoSpace, Unavailable."""
+        if (entry.key, entry.slot) != (key, slot):
+            entry.key, entry.slot = key, slot
+            self._tell(entry)
+
+    def _tell(self, entry: Entry) -> None:
+        """Let other processes know of an entry as it is now. Raises NoSpace, Unavailable."""
         try:
-            self._add(entry, size)
+            os.pwrite(self._file, entry.packed(), entry.number * _RECORD.size)
         except OSError as error:
             raise translate(error) from error
-
-    def _write(self, entry: Entry) -> None:
-        os.pwrite(self._file, entry.packed(), entry.number * _RECORD.size)
+        entry.told = entry.size
 
     def leave(self, entry: Entry) -> None:
         """End an entry. If it is in doubt, its key and slot stay until upkeep has looked. May be called again."""
@@ -171,7 +185,7 @@ class Arrivals:
         if entry.in_doubt:
             entry.account, entry.size, entry.left_at = AccountId(0), 0, time.monotonic()
             self._left.append(entry)
-            self._write(entry)
+            self._tell(entry)
         else:
             self._forget(entry)
 

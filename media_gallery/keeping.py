@@ -85,7 +85,7 @@ class Keeper:
             and (taken := await self._take_over(hit, staged, offer, new)) is not None
         ):
             return taken
-        self.arrivals.note(entry, key=staged.key, slot=new.slot_id)
+        self.arrivals.name(entry, staged.key, new.slot_id)
         own, committed, entry.in_doubt = self._blob(staged), False, True
         try:
             while True:
@@ -94,7 +94,7 @@ class Keeper:
                     await self.store.commit(staged)
                     committed = True
                 await self._publish(new, blob)
-                self.arrivals.note(entry, size=-entry.size)  # the transaction counts them: they must not count twice
+                self.arrivals.note(entry, -entry.size)  # the transaction counts them: they must not count twice
                 try:
                     kept = await self._link(entry.account, new, blob, avatar, origin=origin)
                     break

@@ -249,7 +249,8 @@ _SURE, _ENOUGH = 3, 8
 
 def sniff(head: bytes) -> Sequence[str]:
     """The media types that the first bytes allow, the likeliest first."""
-    known = None if is_text(head) else file_format(head)
+    text = is_text(head)
+    known = None if text else file_format(head)
     if known == "mov":
         return _sniff_mov(head)
     if known == "matroska":
@@ -258,7 +259,7 @@ def sniff(head: bytes) -> Sequence[str]:
         return ("video/ogg", "audio/ogg") if b"theora" in head[:128] else ("audio/ogg", "video/ogg", "application/ogg")
     if known == "bmp" and any(head[6:10]):  # two bytes tell little, so four that must be zero count, too
         known = None
-    return _SHOWN[known] if known else _sniff_rest(head)
+    return _SHOWN[known] if known else _sniff_rest(head, text)
 
 
 def _sniff_mov(head: bytes) -> Sequence[str]:
@@ -270,11 +271,11 @@ def _sniff_mov(head: bytes) -> Sequence[str]:
     return (_BRANDS.get(brand, "video/mp4"), "video/mp4", "audio/mp4")
 
 
-def _sniff_rest(head: bytes) -> Sequence[str]:
+def _sniff_rest(head: bytes, text: bool) -> Sequence[str]:
     shown = [(length, said) for length, said in _signed(head) if length >= _SURE]
     shown.sort(key=lambda one: (-min(one[0], _ENOUGH), not one[1].startswith("image/"), -one[0]))
     found = [media_type for media_type, _ in (parse(said) for _, said in shown) if media_type]
-    if is_text(head):  # text may begin like an image by chance; but SVG is text and an image
+    if text:  # it may begin like an image by chance; but SVG is text and an image
         found = [media_type for media_type in found if media_type.startswith(("text/", "application/", "image/svg"))]
     return found
 

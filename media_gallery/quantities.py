@@ -51,7 +51,7 @@ def parse_moment(text: str, end: bool) -> int:
 def iso(microseconds: int) -> str:
     """ISO 8601 in UTC with microseconds, as the contract writes times."""
     whole, part = divmod(microseconds, 1_000_000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{part:06d}Z"
+    return f"{datetime.fromtimestamp(whole, UTC).isoformat()[:19]}.{part:06d}Z"
 
 
 def parse_seconds(value: Any) -> Any:

@@ -214,7 +214,7 @@ class Upload:
         size = received.size + added
         if added <= self._free:
             self._free -= added
-            arrivals.note(self._entry, size=added)
+            arrivals.note(self._entry, added)
             received.size = size
             return
         quota = await self._uploads.admit(received.account, size, received.whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -110,6 +111,7 @@ def _headers(content: Content) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=1024)  # some files are asked for again and again
 def disposition(media_type: str, name: str) -> str:
     """`Content-Disposition` (RFC 6266): inline only for safe types, and with the name of the file for downloads."""
     disposition_type = "inline" if is_safe_inline(media_type) else "attachment"

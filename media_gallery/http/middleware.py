@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -197,6 +198,8 @@ class Observe:
         count, duration = _meters(method, route, status)
         count.inc()
         duration.observe(seconds)
+        if not log.is_enabled_for(logging.INFO):
+            return
         log.info(
             "request",
             method=method,

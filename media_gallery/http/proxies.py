@@ -66,6 +66,7 @@ def _last_untrusted(speaker: Address, nodes: Iterator[str], proxies: Sequence[IP
     return speaker
 
 
+@lru_cache(maxsize=512)  # the same proxies and clients come again and again
 def _address(node: str) -> Address | None:
     """`192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80` -> the address; None if it is hidden."""
     match = _NODE.fullmatch(node.strip())

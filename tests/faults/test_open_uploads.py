@@ -17,7 +17,7 @@ import pytest
 
 from bench.servers import family
 from media_gallery.app import Gallery
-from media_gallery.arriving import Arrivals
+from media_gallery.arriving import STEP, Arrivals
 from media_gallery.errors import BadRequest, QuotaExceeded
 from media_gallery.models import AccountId
 from media_gallery.offers import Offer
@@ -154,7 +154,13 @@ def test_uploads_of_another_process_count_while_it_lives(tmp_path: Path) -> None
     assert ours.held(AccountId(8)) == (0, 0)
     assert ours.enter(me, 2, "c" * 32) is None
     assert ours.living_keys() == {"a" * 32, "b" * 32} and ours.left_behind(at_once=True).entries == []
-    theirs.note(other, slot="d" * 32)
+    theirs.note(other, STEP - 1)
+    assert theirs.held(me) == (2, 89 + STEP) and ours.held(me) == (2, 90)  # few bytes are not told at once
+    theirs.note(other, 1)
+    assert ours.held(me) == theirs.held(me) == (2, 90 + STEP)
+    theirs.note(other, -1)
+    assert ours.held(me) == theirs.held(me) == (2, 89 + STEP)
+    theirs.name(other, other.key, "d" * 32)
     os.close(theirs._file)  # as the system closes it when a process is killed
     assert ours.held(me) == (1, 30) and ours.living_keys() == {"a" * 32}
     assert ours.left_behind(at_once=False).entries == []

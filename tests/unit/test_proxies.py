@@ -154,6 +154,9 @@ def test_the_log_tells_as_much_of_an_address_as_the_setting_says(
     lines: list[dict[str, Any]] = []
 
     class Log:
+        def is_enabled_for(self, level: int) -> bool:
+            return True
+
         def info(self, event: str, **told: Any) -> None:
             lines.append(told)
 
