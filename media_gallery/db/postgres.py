@@ -53,6 +53,17 @@ def translate(error: Exception) -> Exception:
     return Unavailable(AWAY) if isinstance(error, _GONE) else error
 
 
+class _Session(asyncpg.Connection):  # type: ignore[misc]
+    """A session whose state nobody changes: no setting, no `LISTEN`, no lock that outlives its block. So a connection
+    that is given back need not be reset, which would take a round trip after every read and every transaction.
+    """
+
+    __slots__ = ()
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
 class _PostgresConnection:
     """The Connection protocol over asyncpg."""
 
@@ -94,6 +105,7 @@ class PostgresDatabase:
         self._pool = await asyncpg.create_pool(
             self.url, min_size=0, max_size=CONNECTIONS, timeout=PROMPT, command_timeout=STATEMENT,
             server_settings={name: value for name, value in ours.items() if name not in said},
+            connection_class=_Session,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -143,9 +155,12 @@ class PostgresDatabase:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[bool]:
         try:
-            async with self._connection(_soon()) as (raw, timer):  # given back, it is reset, which frees the lock
+            async with self._connection(_soon()) as (raw, timer):
                 timer.cancel()
-                yield await raw.fetchval("SELECT pg_try_advisory_lock($1)", _TURN)
+                try:
+                    yield await raw.fetchval("SELECT pg_try_advisory_lock($1)", _TURN)
+                finally:  # also if the wait for the lock was cancelled, since the server may have given it meanwhile
+                    await raw.execute("SELECT pg_advisory_unlock_all()")
         except Exception as error:
             raise translate(error) from error
 

@@ -17,7 +17,7 @@ import pytest
 
 from media_gallery.db import Connection, migrate, started_database
 from media_gallery.db.accounts import list_closed
-from media_gallery.db.postgres import translate
+from media_gallery.db.postgres import PostgresDatabase, translate
 from media_gallery.errors import Unavailable
 from media_gallery.settings import Settings
 from tests.postgres import Postgres
@@ -83,6 +83,27 @@ def test_a_server_that_stands_still(postgres: Postgres, start_service: Callable[
     assert user.upload(b"after")
     assert {file["id"] for file in taken} <= {item["id"] for item in user.everything()}
     assert "0 wrong" in service.cli("fsck")
+
+
+async def test_a_connection_goes_back_to_the_pool_without_a_round_trip(postgres: Postgres) -> None:
+    """What its session was asked last is our own query. The turn of upkeep is free again, nevertheless."""
+    database = PostgresDatabase(postgres.new_database())
+    locks = (
+        "SELECT COUNT(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        " WHERE locktype = 'advisory' AND datname = current_database()"
+    )
+    await database.start()
+    for _ in range(2):
+        async with database.turn() as ours:
+            other = await asyncpg.connect(database.url)
+            assert ours and await other.fetchval(locks) == 1
+            await other.close()
+    row = await database.read(lambda c: c.one("SELECT pg_backend_pid() AS mine"))
+    other = await asyncpg.connect(database.url)
+    last = await other.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", row[0] if row else 0)
+    assert last == "SELECT pg_backend_pid() AS mine" and await other.fetchval(locks) == 0
+    await other.close()
+    await database.close()
 
 
 def test_a_connection_that_broke_when_it_went_back_to_the_pool_counts_as_unavailable() -> None:
