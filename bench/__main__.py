@@ -143,7 +143,7 @@ def fronts(run: Run, directory: Path) -> Iterator[Figure]:
     if not peers:
         return
     directory.mkdir()
-    service = servers.start_service(directory, ACCEL_PREFIX="/protected")
+    service = servers.start_service(directory, ACCEL_PREFIX="/protected", SMALL_FILE_SIZE="0")  # nginx reads files
     ways: dict[str, tuple[str, ...]] = {"X-Accel-Redirect": (), "links tree": ("tree",)}
     started = {way: Nginx(directory / way.replace(" ", "-"), service, *parts, tls=False) for way, parts in ways.items()}
     gallery = load.Gallery(
