@@ -263,17 +263,6 @@ class Accounts:
             raise NotFound("There is no such account")
         return account
 
-    async def own(self, caller: Caller) -> Account:
-        """The caller's account. Raises Unauthorized if it was deleted since the request began."""
-        account = await self.db.read(lambda c: queries.find_account(c, caller.jid))
-        if account is None or account.id != caller.account:
-            raise Unauthorized
-        return account
-
-    async def quota(self, account: AccountId) -> Quota:
-        """The account's quota. Raises Unauthorized if the account was deleted since the request began."""
-        return await self.db.read(lambda c: self.policy.get_quota(c, account))
-
     def quota_of(self, account: Account) -> Quota:
         return self.policy.quota(account)
 

@@ -216,12 +216,19 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request: an account, through a token."""
+    """Who makes a request, through a token; `record` is the account as it was when the token was looked up."""
 
-    account: AccountId
-    jid: str
+    record: Account
     token_id: int
     admin: bool
+
+    @property
+    def account(self) -> AccountId:
+        return self.record.id
+
+    @property
+    def jid(self) -> str:
+        return self.record.jid
 
 
 @dataclass(frozen=True, slots=True)

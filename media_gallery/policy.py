@@ -34,6 +34,11 @@ class Policy:
     def quota(self, account: Account) -> Quota:
         return Quota(self.allowance(account).size, account.used)
 
+    def room(self, account: Account, size: int) -> Quota | None:
+        """The quota, if the account has room for one more file of `size` bytes; if not, `check_room` tells why."""
+        quota = self.quota(account)
+        return quota if size <= quota.left and account.files < self.allowance(account).files else None
+
     async def get_quota(self, c: Connection, account: AccountId) -> Quota:
         """Raises Unauthorized if the account was deleted since the request began."""
         return self.quota(await _get(c, account))

@@ -14,7 +14,7 @@ from media_gallery.db import Connection, Database, accounts, links
 from media_gallery.errors import Conflict, QuotaExceeded, TooLarge, TooManyRequests, Unavailable, UnsupportedMedia
 from media_gallery.files import Files, only_logged
 from media_gallery.keeping import Keeper, Kept, Origin
-from media_gallery.models import AccountId, NewLink, Quota
+from media_gallery.models import Account, AccountId, NewLink, Quota
 from media_gallery.offers import Offer, decide_type
 from media_gallery.policy import Policy
 from media_gallery.rates import Rates
@@ -77,39 +77,42 @@ class Uploads:
         self.keeper = Keeper(self.db, self.store, self.arrivals, self.policy, self.clock, self.limits.small_file_size)
 
     async def admit(
-        self, account: AccountId | str, size: int, whole: int = 0, *, again: bool = True, slot_id: str = ""
+        self, account: Account | AccountId | str, size: int, whole: int = 0, *, again: bool = True, slot_id: str = ""
     ) -> Quota:
         """The quota before one more file of so many bytes. Raises TooLarge, QuotaExceeded, TooManyFiles, NoSpace;
         Conflict if the slot, if one was given out before, has its file.
 
         `whole`: the size that a refusal names, if `size` is only the least that the file may have. `again`: the file
         may be the upload of a slot hit, and then `used` is without it. `account` may be a bare JID, whose account is
-        made with this file.
+        made with this file; if it is one that was just read, it is read again only if it has no room.
         """
         if size > self.limits.max_file_size:
             raise TooLarge(max_file_size=self.limits.max_file_size)
         now = self.clock() if again else 0
+        who = account.id if isinstance(account, Account) else account
+        quota = self.policy.room(account, size) if isinstance(account, Account) and not slot_id else None
 
         async def look(c: Connection) -> Quota:
             if slot_id and await links.is_taken(c, slot_id):
                 raise Conflict
-            return await self.policy.check_room(c, account, size, whole, now)
+            return await self.policy.check_room(c, who, size, whole, now)
 
-        quota = await self.db.read(look)
+        if quota is None:
+            quota = await self.db.read(look)
         self.store.check_room()
         return quota
 
-    async def slot(self, account: AccountId, offer: Offer) -> Kept | Quota:
+    async def slot(self, account: Account, offer: Offer) -> Kept | Quota:
         """A new link if the account already has these bytes, else its quota.
 
         Raises what `begin` would raise for the same file.
         """
-        await self._count_slot(account)
+        await self._count_slot(account.id)
         size, digest, avatar = offer.size or 0, offer.digest, offer.context == "avatar"
         quota = await self.admit(account, size, again=False)
         if digest is None:
             return quota
-        known = await self.db.read(lambda c: links.find_by_digest(c, account, digest, size, avatar))
+        known = await self.db.read(lambda c: links.find_by_digest(c, account.id, digest, size, avatar))
         if known is None:
             return quota
         # There are no bytes to check the type with, so a type that needs a check is ignored.
@@ -118,7 +121,7 @@ class Uploads:
         context = offer.believed_context or ("file" if known.context == "avatar" else known.context)
         told = replace(offer, metadata=offer.metadata or known.metadata, thumbnails=known.thumbnails)
         new, until = told.link(media_type, context), self.clock() + AWAITED
-        kept = await self.keeper.link_again(account, new, known.blob, until)
+        kept = await self.keeper.link_again(account.id, new, known.blob, until)
         if kept is None:
             return quota
         metrics.slot_hits.inc()
@@ -139,21 +142,22 @@ class Uploads:
 
     @asynccontextmanager
     async def begin(
-        self, account: AccountId, least: int = 0, whole: int = 0, slot_id: str = ""
+        self, account: Account | AccountId, least: int = 0, whole: int = 0, slot_id: str = ""
     ) -> AsyncIterator[Upload]:
         """An upload of at least `least` bytes and about `whole`. If it is not finished at the end of the `with`, it is
         discarded. `slot_id`: the slot, if one was given out before.
 
         Raises TooManyRequests, TooLarge, QuotaExceeded, TooManyFiles, NoSpace, Conflict.
         """
-        await self.rates.hit("upload", self.limits.rate_upload, account)
+        who = account.id if isinstance(account, Account) else account
+        await self.rates.hit("upload", self.limits.rate_upload, who)
         quota = await self.admit(account, least, whole, slot_id=slot_id)
         writer = self.store.writer()
-        entered = self.arrivals.enter(account, self.limits.uploads_at_once, writer.key, slot_id)
+        entered = self.arrivals.enter(who, self.limits.uploads_at_once, writer.key, slot_id)
         if entered is None:
             raise TooManyRequests("Too many uploads at once", retry_after=COME_AGAIN)
         entry, others = entered
-        upload = Upload(self, Received(account, writer.key, whole=whole), entry, writer, quota.left - others)
+        upload = Upload(self, Received(who, writer.key, whole=whole), entry, writer, quota.left - others)
         try:
             yield upload
         finally:

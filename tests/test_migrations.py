@@ -150,10 +150,10 @@ def test_a_filled_database_of_each_earlier_schema_is_upgraded(
 
     async def use(gallery: Gallery) -> None:
         assert (await gallery.files.find(slot, "kept.txt")).link.blob.size == 4
-        account = (await gallery.accounts.get("anna@example.org")).id
+        account = await gallery.accounts.get("anna@example.org")
         hit = await gallery.uploads.slot(account, Offer("again.txt", 4, Digest.parse(sha1)))
         assert isinstance(hit, Kept) and hit.quota.used == 8
-        async with gallery.uploads.begin(account, 4) as upload:
+        async with gallery.uploads.begin(account.id, 4) as upload:
             await upload.write(b"kept")
             assert (await upload.finish(Offer("again.txt"))).link.id == hit.link.id
 

@@ -204,11 +204,15 @@ async def insert_token(c: Connection, account: AccountId, hashed: str, new: NewT
 async def find_caller(c: Connection, hashed: str, now: int) -> tuple[Caller, int | None] | None:
     """Whose valid token this is, and when it was last used."""
     row = await c.one(
-        "SELECT a.id, a.jid, t.id, t.admin, t.last_used FROM tokens t JOIN accounts a ON a.id = t.account_id"
+        "SELECT t.id, t.admin, t.last_used, a.id, a.jid, a.quota, a.used, a.files, a.created_at"
+        " FROM tokens t JOIN accounts a ON a.id = t.account_id"
         " WHERE t.hash = $1 AND t.expires > $2 AND a.jid IS NOT NULL",
         hashed, now,
     )  # fmt: skip
-    return (Caller(AccountId(row[0]), row[1], row[2], bool(row[3])), row[4]) if row else None
+    if row is None:
+        return None
+    token_id, admin, last_used, *account = row
+    return Caller(_account(account), token_id, bool(admin)), last_used
 
 
 async def touch_token(c: Connection, token_id: int, now: int) -> None:

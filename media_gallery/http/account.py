@@ -68,7 +68,7 @@ async def revoke_token(call: Call, params: parameters.TokenParams) -> None:
 async def get_account(call: Call, _: parameters.Nothing) -> shapes.OwnAccount:
     """The account itself, whether the caller is an administrator, and which token it has."""
     accounts, caller = call.services.accounts, call.caller
-    account = await accounts.own(caller)
+    account = caller.record
     quota = accounts.quota_of(account)
     return shapes.OwnAccount(
         account.jid,
@@ -101,7 +101,7 @@ async def get_quota(call: Call, params: parameters.JidParams) -> shapes.Quota:
     if params.jid and account_name(params.jid) != call.caller.jid:
         accounts.check_admin(call.caller)
         return shapes.quota(accounts.quota_of(await accounts.get(params.jid)))
-    return shapes.quota(await accounts.quota(call.caller.account))
+    return shapes.quota(accounts.quota_of(call.caller.record))
 
 
 async def set_quota(call: Call, params: parameters.QuotaParams) -> shapes.AccountQuota:

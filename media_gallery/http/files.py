@@ -22,7 +22,7 @@ def _page(call: Call, page: Page[Link]) -> shapes.PageOf[shapes.FileObject]:
 async def slot(call: Call, params: parameters.SlotParams) -> shapes.FileObject | shapes.SlotAnswer:
     """Whether this file may be uploaded; if the account has it already, a new link to it."""
     offer = params.offer()
-    answer = await call.services.uploads.slot(call.caller.account, offer)
+    answer = await call.services.uploads.slot(call.caller.record, offer)
     if isinstance(answer, Kept):
         return _kept(call, answer, offer.digest)
     return shapes.SlotAnswer(answer.limit, answer.used, call.services.settings.max_file_size)
@@ -117,10 +117,9 @@ async def delete_percent(call: Call, params: parameters.PercentDeleteParams) -> 
 
 async def stats(call: Call, params: parameters.StatsParams) -> shapes.Statistics:
     """Counts and bytes of files, by category; administrators may ask for any `jid`."""
-    accounts, account = call.services.accounts, call.caller.account
+    accounts, account = call.services.accounts, call.caller.record
     if params.jid and account_name(params.jid) != call.caller.jid:
         accounts.check_admin(call.caller)
-        account = (await accounts.get(params.jid)).id
-    usage = await call.services.files.usage(account, params.filter(with_avatars=True))
-    quota = await accounts.quota(account)
-    return shapes.statistics(usage, quota)
+        account = await accounts.get(params.jid)
+    usage = await call.services.files.usage(account.id, params.filter(with_avatars=True))
+    return shapes.statistics(usage, accounts.quota_of(account))

@@ -97,7 +97,7 @@ async def receive(call: Call, context: Context | None) -> Kept:
     if content_type != "multipart/form-data" or not options.get("boundary"):
         raise BadRequest("An upload must be multipart/form-data")
     parser, length = _parser(options["boundary"]), declared_length(call.request) or 0
-    async with call.services.uploads.begin(call.caller.account, max(0, length - OVERHEAD), length) as upload:
+    async with call.services.uploads.begin(call.caller.record, max(0, length - OVERHEAD), length) as upload:
         form = _Form(call.request, upload, parser, length)
         async for chunk in chunks(call.request, call.services.settings):
             await form.feed(chunk)

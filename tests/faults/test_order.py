@@ -38,7 +38,7 @@ async def _upload(gallery: Gallery, user: User, data: bytes) -> Kept:
 async def _slot(gallery: Gallery, user: User, data: bytes) -> Any:
     account = await gallery.accounts.get(user.jid)
     digest = Digest.parse(hashlib.sha256(data).hexdigest())
-    return await gallery.uploads.slot(account.id, Offer("b.bin", len(data), digest))
+    return await gallery.uploads.slot(account, Offer("b.bin", len(data), digest))
 
 
 def break_after_commit(gallery: Gallery, how: type[BaseException]) -> None:

@@ -67,6 +67,15 @@ async def test_of_several_files_only_those_with_room_are_counted(db: Database, a
     assert ((await found(db)).used, (await found(db)).files) == (10, 3)
 
 
+async def test_an_account_as_it_was_read_tells_whether_there_is_room(db: Database, account: AccountId) -> None:
+    policy = Policy(Allowance(10, 2))
+    await db.write(lambda c: policy.charge(c, account, 4, "file"))
+    assert policy.room(await found(db), 6) == await db.read(lambda c: policy.check_room(c, account, 6)) == Quota(10, 4)
+    assert policy.room(await found(db), 7) is None
+    await db.write(lambda c: policy.charge(c, account, 0, "file"))
+    assert policy.room(await found(db), 0) is None
+
+
 async def test_an_account_that_has_gone_has_no_room(db: Database, account: AccountId) -> None:
     policy = Policy(Allowance(10, 3))
     await db.write(lambda c: accounts.close_account(c, account))

@@ -158,14 +158,12 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     files, accounts, uploads, account = gallery.files, gallery.accounts, gallery.uploads, caller.account
     jid, someone = Jid.parse(caller.jid), Jid.parse(f"other-{name}@example.org")
     await files.usage(account, Filter())
-    await accounts.quota(account)
     await accounts.get(jid.bare)
-    await accounts.own(caller)
     assert await accounts.ensure(jid) == account
     await accounts.list_tokens(account, Window("id", True, 1, 50))
     for algorithm, length, avatar in product(("sha-1", "sha-256"), (40, 64), (True, False)):
         digest = Digest(algorithm, name.ljust(length, "0"))  # type: ignore[arg-type]
-        await uploads.slot(account, Offer("a", 0, digest, context="avatar" if avatar else None))
+        await uploads.slot(caller.record, Offer("a", 0, digest, context="avatar" if avatar else None))
     kept = []
     for slot_id in ("", f"put-{name}"):  # unknown bytes, and known ones
         async with uploads.begin(account, 1, slot_id=slot_id) as upload:
