@@ -70,6 +70,8 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python contrib/sizes
+	$(BIN)/hadolint --ignore DL3008 Containerfile  # Debian keeps no earlier versions that one could pin
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec contrib/compose/compose.yaml
 	./contrib/web/check $(VENV)
 
 # Asks the package index for known advisories, so it needs the network. It fails, too, if it cannot ask about a package.
