@@ -26,7 +26,7 @@ from media_gallery.http.account import _code
 from media_gallery.http.media import _range, disposition, not_modified, parse_range
 from media_gallery.http.request import Call, read_parameters
 from media_gallery.media_types import parse
-from media_gallery.models import AccountId, Jid
+from media_gallery.models import Account, AccountId, Caller, Jid
 from media_gallery.names import clean_name, thumbnail_name
 from media_gallery.offers import Offer, decide_type
 from media_gallery.settings import Settings
@@ -40,6 +40,7 @@ SECRET = "a secret of thirty-two characters"
 SETTINGS = Settings.model_validate(
     {"slots": True, "xmpp_jid": "upload.example.org", "xmpp_component_secret": "x", "slot_secret": SECRET}
 )
+CALLER = Caller(Account(AccountId(1), "anna@example.org", None, 0, 0, 0), 1, admin=False)
 FORM, JSON, PAIRS = "multipart/form-data; boundary=b", "application/json", "application/x-www-form-urlencoded"
 KINDS = tuple(dict.fromkeys((operation.params, operation.strict) for operation in API))
 
@@ -63,8 +64,8 @@ class _Upload:
 
 class _Uploads:
     @asynccontextmanager
-    async def begin(self, account: int, least: int, whole: int) -> AsyncIterator[_Upload]:
-        yield _Upload(account, whole)
+    async def begin(self, account: Account, least: int, whole: int) -> AsyncIterator[_Upload]:
+        yield _Upload(account.id, whole)
 
 
 class _Anyone:
@@ -101,7 +102,7 @@ def call_of(method: str, query: bytes, content_type: str, pieces: list[bytes], *
         return next(rest)
 
     services: Any = SimpleNamespace(settings=SETTINGS, uploads=_Uploads())
-    return Call(services, Request(scope, receive), SimpleNamespace(account=1))  # type: ignore[arg-type]
+    return Call(services, Request(scope, receive), CALLER)
 
 
 class Parsers:
