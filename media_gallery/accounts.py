@@ -17,6 +17,7 @@ from media_gallery.courier import Courier, code_iq, code_message
 from media_gallery.db import Connection, Database
 from media_gallery.db import accounts as queries
 from media_gallery.db.accounts import NewToken, Token
+from media_gallery.db.upkeep import Totals, count_all
 from media_gallery.errors import (
     BadRequest,
     Forbidden,
@@ -255,6 +256,15 @@ class Accounts:
 
     # --- Quota ---
 
+    async def asked(self, caller: Caller, name: str | None) -> Account:
+        """The account that a call is about: the caller's own, unless an administrator names another (`account_name`).
+        Raises Forbidden, NotFound, BadRequest.
+        """
+        if not name or account_name(name) == caller.jid:
+            return caller.record
+        self.check_admin(caller)
+        return await self.get(name)
+
     async def get(self, name: str) -> Account:
         """The account of this name (`account_name`). Raises NotFound, BadRequest."""
         kept = account_name(name)
@@ -280,9 +290,8 @@ class Accounts:
         """
         return await self.db.scan(lambda c: queries.list_accounts(c, vhost, search, window, self.policy.default.size))
 
-    async def totals(self) -> tuple[int, int, int, int]:
-        """Accounts, files, bytes that they count, bytes stored."""
-        return await self.db.scan(queries.totals)
+    async def totals(self) -> Totals:
+        return await self.db.scan(count_all)
 
     # --- The end ---
 

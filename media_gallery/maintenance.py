@@ -268,7 +268,7 @@ class Maintenance:
         def looked_at(_: str, count: int) -> None:
             progress("blobs looked at first", count)
 
-        needed, spare = await self.db.scan(lambda c: upkeep.count_blobs(c, stored=True)), 0
+        needed, spare = await self.db.scan(upkeep.count_stored_blobs), 0
         async for keys in self._orphan_keys(grace, looked_at):
             spare += len(keys)
             if spare >= FIRST and spare > needed:

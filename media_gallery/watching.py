@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from media_gallery import metrics
-from media_gallery.db import Database, upkeep
+from media_gallery.db import Connection, Database, upkeep
 from media_gallery.errors import GalleryError
 from media_gallery.storage import BlobStore
 
@@ -60,15 +60,18 @@ class Watch:
                 await self._count()
 
     async def _count(self) -> None:
-        found = await self.db.scan(lambda c: upkeep.count_all(c, self.default_quota, metrics.RATIOS))
+        async def look(c: Connection) -> tuple[upkeep.Totals, int, list[int]]:
+            return await upkeep.count_all(c), *await upkeep.count_quotas(c, self.default_quota, metrics.RATIOS)
+
+        found, quota, filled = await self.db.scan(look)
         metrics.accounts.set(found.accounts)
         metrics.files.set(found.files)
         metrics.used.set(found.used)
-        metrics.quota.set(found.quota)
+        metrics.quota.set(quota)
         metrics.blobs.set(found.blobs)
         metrics.stored.set(found.stored)
         metrics.trash.set(found.trash)
-        for ratio, count in zip(metrics.RATIOS, found.filled, strict=True):
+        for ratio, count in zip(metrics.RATIOS, filled, strict=True):
             metrics.accounts_filled.labels(f"{ratio:g}").set(count)
         metrics.counted.set(time.time())
 

@@ -22,8 +22,7 @@ from media_gallery.cli.common import (
     show,
     tell,
 )
-from media_gallery.db import accounts as account_queries
-from media_gallery.db import migrate, upkeep
+from media_gallery.db import migrate
 from media_gallery.errors import Unavailable
 from media_gallery.maintenance import LEAST_GRACE, Finding
 from media_gallery.quantities import parse_seconds
@@ -36,9 +35,11 @@ def stats(*, config: Config = None, as_json: AsJson = False) -> None:
     """Tell how much is stored in all."""
 
     async def work(gallery: Gallery) -> dict[str, int]:
-        count, links, used, stored = await gallery.db.scan(account_queries.totals)
-        blobs = await gallery.db.scan(upkeep.count_blobs)
-        return {"accounts": count, "links": links, "used": used, "blobs": blobs, "stored": stored}
+        found = await gallery.accounts.totals()
+        return {
+            "accounts": found.accounts, "links": found.files, "used": found.used, "blobs": found.blobs,
+            "stored": found.stored,
+        }  # fmt: skip
 
     totals = offline(config, work)
     if as_json:

@@ -182,14 +182,6 @@ async def remove_closed(c: Connection, account: AccountId) -> None:
     )
 
 
-async def totals(c: Connection) -> tuple[int, int, int, int]:
-    """Accounts, links, bytes that they count, bytes stored."""
-    row = await c.one("SELECT COUNT(*), COALESCE(SUM(files), 0), COALESCE(SUM(used), 0) FROM accounts")
-    stored = await c.one("SELECT COALESCE(SUM(size), 0) FROM blobs")
-    assert row and stored
-    return row[0], int(row[1]), int(row[2]), int(stored[0])
-
-
 # --- Tokens ------------------------------------------------------------------------------------------------------
 
 

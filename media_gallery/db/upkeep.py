@@ -84,9 +84,9 @@ async def links_of_blob(c: Connection, blob_id: int) -> list[Link]:
     return await read_links(c, "WHERE l.blob_id = $1", blob_id)
 
 
-async def count_blobs(c: Connection, stored: bool = False) -> int:
-    """How many blobs there are; if `stored`, only those whose bytes are in the store."""
-    row = await c.one(f"SELECT COUNT(*) FROM blobs {'WHERE NOT in_database' if stored else ''}")
+async def count_stored_blobs(c: Connection) -> int:
+    """How many blobs have their bytes in the store."""
+    row = await c.one("SELECT COUNT(*) FROM blobs WHERE NOT in_database")
     assert row
     return int(row[0])
 
@@ -174,35 +174,34 @@ async def recount_account(c: Connection, account: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The whole service; sizes in bytes. `used`: as quotas count; `stored`: each content once; `filled`: accounts that
-    use these parts of their quota, or more.
-    """
+    """The whole service; sizes in bytes. `used`: as quotas count; `stored`: each content once."""
 
     accounts: int
     files: int
     used: int
-    quota: int
-    filled: list[int]
     blobs: int
     stored: int
     trash: int
 
 
-async def count_all(c: Connection, default_quota: int, ratios: Sequence[float]) -> Totals:
-    """Count all accounts, blobs and trash: it reads each of these rows, so it is not for requests."""
+async def count_all(c: Connection) -> Totals:
+    """Count accounts, blobs and trash: it reads each of these rows."""
+    of_accounts = await c.one("SELECT COUNT(*), COALESCE(SUM(files), 0), COALESCE(SUM(used), 0) FROM accounts")
+    of_blobs = await c.one("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM blobs")
+    of_trash = await c.one("SELECT COUNT(*) FROM trash")
+    assert of_accounts and of_blobs and of_trash
+    return Totals(*map(int, (*of_accounts, *of_blobs, *of_trash)))
+
+
+async def count_quotas(c: Connection, default_quota: int, ratios: Sequence[float]) -> tuple[int, list[int]]:
+    """The sum of all quotas in bytes, and for each ratio how many accounts use this part of their quota, or more."""
     real = "CAST({} AS DOUBLE PRECISION)".format
     limit = real("COALESCE(quota, $1)")  # a sum of large quotas is no 64-bit number
     filled = [
         f"COALESCE(SUM(CASE WHEN used > 0 AND {real('used')} >= {limit} * {real(ratio)} THEN 1 END), 0)"
         for ratio in ratios
     ]
-    of_accounts = await c.one(
-        f"SELECT COUNT(*), COALESCE(SUM(files), 0), COALESCE(SUM(used), 0), COALESCE(SUM({limit}), 0),"
-        f" {', '.join(filled)} FROM accounts",
-        default_quota,
-    )
-    of_blobs = await c.one("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM blobs")
-    of_trash = await c.one("SELECT COUNT(*) FROM trash")
-    assert of_accounts and of_blobs and of_trash
-    accounts, files, used, quota, *found = map(int, of_accounts)
-    return Totals(accounts, files, used, quota, found, int(of_blobs[0]), int(of_blobs[1]), int(of_trash[0]))
+    row = await c.one(f"SELECT COALESCE(SUM({limit}), 0), {', '.join(filled)} FROM accounts", default_quota)
+    assert row
+    quota, *found = map(int, row)
+    return quota, found

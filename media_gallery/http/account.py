@@ -7,7 +7,7 @@ from contextlib import suppress
 from media_gallery.errors import BadRequest, Forbidden, Unauthorized
 from media_gallery.http import parameters, shapes
 from media_gallery.http.request import Call
-from media_gallery.models import Jid, account_name
+from media_gallery.models import Jid
 from media_gallery.quantities import iso
 
 _INVISIBLE = dict.fromkeys((*range(32), 127))
@@ -98,10 +98,7 @@ async def delete_account(call: Call, params: parameters.AccountDelete) -> None:
 async def get_quota(call: Call, params: parameters.JidParams) -> shapes.Quota:
     """What the account may store, and what it stores; administrators may ask for any `jid`."""
     accounts = call.services.accounts
-    if params.jid and account_name(params.jid) != call.caller.jid:
-        accounts.check_admin(call.caller)
-        return shapes.quota(accounts.quota_of(await accounts.get(params.jid)))
-    return shapes.quota(accounts.quota_of(call.caller.record))
+    return shapes.quota(accounts.quota_of(await accounts.asked(call.caller, params.jid)))
 
 
 async def set_quota(call: Call, params: parameters.QuotaParams) -> shapes.AccountQuota:

@@ -8,7 +8,7 @@ from media_gallery.errors import BadRequest, NotFound
 from media_gallery.http import multipart, parameters, shapes
 from media_gallery.http.request import Call
 from media_gallery.keeping import Kept
-from media_gallery.models import Digest, Filter, Link, Page, Window, account_name
+from media_gallery.models import Digest, Filter, Link, Page, Window
 
 
 def _object(call: Call, link: Link) -> shapes.FileObject:
@@ -117,9 +117,7 @@ async def delete_percent(call: Call, params: parameters.PercentDeleteParams) -> 
 
 async def stats(call: Call, params: parameters.StatsParams) -> shapes.Statistics:
     """Counts and bytes of files, by category; administrators may ask for any `jid`."""
-    accounts, account = call.services.accounts, call.caller.record
-    if params.jid and account_name(params.jid) != call.caller.jid:
-        accounts.check_admin(call.caller)
-        account = await accounts.get(params.jid)
+    accounts = call.services.accounts
+    account = await accounts.asked(call.caller, params.jid)
     usage = await call.services.files.usage(account.id, params.filter(with_avatars=True))
     return shapes.statistics(usage, accounts.quota_of(account))

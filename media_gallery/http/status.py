@@ -24,8 +24,9 @@ async def about(call: Call, _: parameters.Nothing) -> shapes.Service:
 
 async def state(call: Call, _: parameters.Nothing) -> shapes.ServiceState:
     """How much the service stores, and whether its parts work."""
-    totals = await call.services.accounts.totals()
-    return shapes.ServiceState(*totals, await call.services.health())
+    found = await call.services.accounts.totals()
+    health = await call.services.health()
+    return shapes.ServiceState(found.accounts, found.files, found.used, found.stored, health)
 
 
 async def healthz(call: Call) -> Response:

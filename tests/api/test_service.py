@@ -233,15 +233,14 @@ def test_two_workers_are_one_service(start_service: Callable[..., Service]) -> N
 
     used = sum(file["size"] for file in files)
 
-    async def counts(gallery: Gallery) -> list[upkeep.Totals]:
-        async def count(quota: int) -> upkeep.Totals:
-            return await gallery.db.scan(lambda c: upkeep.count_all(c, quota, (0.9, 1)))
+    async def counts(gallery: Gallery) -> list[tuple[int, list[int]]]:
+        async def count(quota: int) -> tuple[int, list[int]]:
+            return await gallery.db.scan(lambda c: upkeep.count_quotas(c, quota, (0.9, 1)))
 
+        assert await gallery.accounts.totals() == upkeep.Totals(1, 20, used, 20, used, 0)
         return [await count(quota) for quota in (10 * used, used * 10 // 9 - 1, used)]
 
-    totals = service.within(counts)
-    assert [one.filled for one in totals] == [[0, 0], [1, 0], [1, 1]]
-    assert totals[0] == upkeep.Totals(1, 20, used, 10 * used, [0, 0], 20, used, 0)
+    assert service.within(counts) == [(10 * used, [0, 0]), (used * 10 // 9 - 1, [1, 0]), (used, [1, 1])]
 
 
 def test_links_with_a_former_public_url_go_on_working(start_service: Callable[..., Service]) -> None:
