@@ -82,7 +82,10 @@ class Client:
     # --- The requests ---
 
     def upload_fresh(self) -> None:
-        self._send(fresh(self.dice), "uploads of fresh bytes")
+        self.upload(fresh(self.dice))
+
+    def upload(self, data: bytes) -> None:
+        self._send(data, "uploads of fresh bytes")
 
     def upload_shared(self) -> None:
         self._send(

@@ -20,7 +20,7 @@ from media_gallery.maintenance import Finding
 from tests.postgres import Postgres
 from tests.service import SMALL, Service
 from tests.torture.ledger import Ledger
-from tests.torture.load import Client, fresh, picture
+from tests.torture.load import LARGE, Client, fresh, picture
 from tests.torture.seed import seeded
 from tests.waiting import DEADLINE
 
@@ -106,7 +106,11 @@ class Torture:
         self.service.process.wait()
 
     def finish(self) -> None:
-        """Check that gc, while no service runs, leaves only what rows name."""
+        """Check that gc, while no service runs, leaves only what rows name: in files and in the database."""
+        self.ledgers[0].sign_in()
+        last = Client(self.ledgers[0], self.dice, self.shared)
+        for size in (1, LARGE):  # what the rounds have left may all be of one sort
+            last.upload(self.dice.randbytes(size))
         self.service.stop()
         found = json.loads(self.service.cli("gc", "--older-than", "0", "--all-lost", "--json"))
         self.service.start()
