@@ -48,48 +48,60 @@ def held(user: User, body: bytes) -> Raw:
     return raw
 
 
-def staged(user: User) -> int:
-    return sum(path.stat().st_size for path in (user.service.data_dir / "staging").iterdir())
+def staging(user: User) -> list[Path]:
+    return list((user.service.data_dir / "staging").iterdir())
 
 
 def test_uploads_held_open_take_no_more_than_the_quota(user: User) -> None:
-    first = held(user, BODY)
-    user.service.wait_until(lambda: staged(user) >= 2 * MIB)
-    second = held(user, BODY)
-    status, refusal = second.answer()
-    assert (status, refusal["details"]) == (403, {"quota": 4 * MIB, "used": 0, "required": 3 * MIB})
-    assert staged(user) <= 4 * MIB
-    assert user.service.user("boris").upload(os.urandom(3 * MIB))  # other accounts have their own quotas
-    first.send(b"\r\n" + END)
-    assert first.answer()[0] == 201
+    """The first upload comes in this process, so that all its bytes are counted before the second one begins."""
+
+    async def work(gallery: Gallery) -> None:
+        account = (await gallery.accounts.get(user.jid)).id
+        async with gallery.uploads.begin(account) as first:
+            await first.write(os.urandom(3 * MIB))
+            second = held(user, BODY)
+            status, refusal = second.answer()
+            assert (status, refusal["details"]) == (403, {"quota": 4 * MIB, "used": 0, "required": 3 * MIB})
+            assert sum(path.stat().st_size for path in staging(user)) <= 4 * MIB
+            assert user.service.user("boris").upload(os.urandom(3 * MIB))  # other accounts have their own quotas
+            await first.finish(Offer())
+            second.close()
+
+    user.service.within(work)
     assert user.used() == 3 * MIB
     assert user.upload(os.urandom(MIB))["used"] == 4 * MIB
-    second.close()
 
 
 @pytest.mark.parametrize("sent", [0, 1000, 3 * MIB])
 def test_the_room_of_a_cut_upload_is_given_back(user: User, sent: int) -> None:
     for _ in range(4):
         raw = held(user, BODY[:sent])
-        user.service.wait_until(lambda: staged(user) >= sent - MIB)
+        user.service.wait_until(lambda: sum(path.stat().st_size for path in staging(user)) >= sent - MIB)
         raw.close()
         user.service.wait_until(lambda: user.send(os.urandom(3 * MIB + 1000)).status_code == 201)
         user.delete("files/percent/100/")
 
 
-def test_the_number_of_uploads_at_once_is_limited(user: User) -> None:
-    before = len(list((user.service.data_dir / "staging").iterdir()))
+def as_many_as_allowed(user: User) -> list[Raw]:
+    user.service.wait_until(lambda: not staging(user))  # cut uploads of an earlier test may still be going
     raws = [held(user, BODY[: MIB + 10_000]) for _ in range(3)]
-    user.service.wait_until(lambda: len(list((user.service.data_dir / "staging").iterdir())) == before + 3)
+    user.service.wait_until(lambda: len(staging(user)) == 3)
+    return raws
+
+
+def test_the_number_of_uploads_at_once_is_limited(user: User) -> None:
+    raws = as_many_as_allowed(user)
     refusal = user.send(b"one more")
     assert_error(refusal, 429)
     assert int(refusal.headers["Retry-After"]) > 0
     assert user.service.user("boris").upload(b"another's")
     raws.pop().close()
     user.service.wait_until(lambda: user.send(b"one more").status_code == 201)
-    for raw in raws:
+    statuses = []
+    for raw in raws:  # one after the other: if both grow at once, neither may have room
         raw.send(BODY[MIB + 10_000 :] + b"\r\n" + END)
-    assert sorted(raw.answer()[0] for raw in raws) == [201, 403]  # 3 MiB each, and the quota has room for one
+        statuses.append(raw.answer()[0])
+    assert sorted(statuses) == [201, 403]  # 3 MiB each, and the quota has room for one
 
 
 async def _finish(upload: Upload) -> None:
@@ -122,7 +134,7 @@ def test_however_an_upload_ends_its_room_is_given_back(
     user: User, way: Callable[[Upload], Coroutine[Any, Any, None]], error: type[BaseException] | None
 ) -> None:
     """Nothing is left of an upload that was not kept."""
-    before = set((user.service.data_dir / "staging").iterdir())
+    user.service.wait_until(lambda: not staging(user))
 
     async def brought(gallery: Gallery, account: AccountId) -> None:
         async with gallery.uploads.begin(account) as upload:
@@ -138,7 +150,7 @@ def test_however_an_upload_ends_its_room_is_given_back(
         assert gallery.arrivals.held(account) == (0, 0)
 
     user.service.within(work)
-    assert set((user.service.data_dir / "staging").iterdir()) <= before
+    assert not staging(user)
     assert len(user.items()) == (way is _finish)
 
 
@@ -173,10 +185,7 @@ def test_uploads_of_another_process_count_while_it_lives(tmp_path: Path) -> None
 
 
 def test_uploads_of_a_killed_worker_count_no_more(user: User) -> None:
-    staging = user.service.data_dir / "staging"
-    before = len(list(staging.iterdir()))
-    raws = [held(user, BODY[: MIB + 10_000]) for _ in range(3)]
-    user.service.wait_until(lambda: len(list(staging.iterdir())) == before + 3)
+    raws = as_many_as_allowed(user)
     assert_error(user.send(b"one more"), 429)
     assert user.service.process
     for pid in family(user.service.process.pid)[1:]:
@@ -184,5 +193,5 @@ def test_uploads_of_a_killed_worker_count_no_more(user: User) -> None:
     user.service.wait_until(lambda: user.send(os.urandom(4 * MIB)).status_code == 201)
     for raw in raws:
         raw.close()
-    for path in staging.iterdir():  # upkeep does this each minute
-        path.unlink()
+    for path in staging(user):  # upkeep does this each minute, perhaps now
+        path.unlink(missing_ok=True)
