@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,13 +157,14 @@ def main() -> None:
     table = Table(box=None)
     for name in ("call", "10,000: median", "p99", f"{options.links:,}: median", "p99", "ratio"):
         table.add_column(name, justify="left" if name == "call" else "right")
-    with tempfile.TemporaryDirectory(prefix="gallery-growth-") as place:
+    with tempfile.TemporaryDirectory(prefix="gallery-growth-") as place, ExitStack() as running:
         services = []
         for name, links in (("small", 10_000), ("large", options.links)):
             directory = Path(place) / name
             directory.mkdir()
             begun = time.perf_counter()
             service = furnished(directory, links, f"{options.database}/gallery_{name}" if options.database else "")
+            running.callback(service.stop)
             console.print(f"{links:,} links in {time.perf_counter() - begun:.0f} s", highlight=False)
             services.append((service, links))
         for name, (few, many) in times(services).items():
@@ -171,8 +173,6 @@ def main() -> None:
         console.print(table)
         for name, text in large_account(services[-1][0], options.account):
             console.print(f"{name}: {text}", highlight=False)
-        for service, _ in services:
-            service.stop()
 
 
 if __name__ == "__main__":

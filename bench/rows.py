@@ -19,7 +19,7 @@ _HEX = {"sqlite": "printf('%0{0}x', n)", "postgresql": "lpad(to_hex(n), {0}, '0'
 
 
 async def fill(c: Connection, first: int, last: int, account: int | None = None) -> None:
-    """Insert links and blobs with ids from `first` to `last`, which differ as real ones do.
+    """Insert links and blobs with ids from `first` to `last`; slots, keys and digests differ as real ones do.
 
     All belong to one `account`, or OWN of them to each of the accounts that are made with them.
     """
@@ -42,7 +42,7 @@ async def fill(c: Connection, first: int, last: int, account: int | None = None)
     await c.run(
         f"{series} INSERT INTO links (id, account_id, blob_id, slot_id, name, folded, size, media_type, context,"
         " category, metadata, thumbnails, created_at)"
-        f" SELECT n, {account or f'n / {OWN} + 1'}, n, {hexadecimal(32)}, 'file ' || n % 997 || '.jpg',"
+        f" SELECT n, {account or f'n / {OWN} + 1'}, n, 'f' || {hexadecimal(31)}, 'file ' || n % 997 || '.jpg',"
         f" 'file ' || n % 997 || '.jpg', 1000 + n % 100000, CASE n % 4 WHEN 0 THEN {kinds} END, 'file',"
         f" CASE n % 4 WHEN 0 THEN {categories} END, '{{}}', {truth}, 1700000000000000 + n * 1000000 FROM s",
         first, last - 1,
