@@ -16,8 +16,15 @@ from tests.postgres import Postgres
 from tests.s3 import S3
 from tests.service import SMALL, Service, User
 
-# The examples are the same in every run, whatever earlier runs found. `make fuzz` looks for new ones.
-hypothesis.settings.register_profile("tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None)
+# The examples are the same in every run, whatever earlier runs found. `make fuzz` looks for new ones. No test fails
+# because the machine stood still in it.
+hypothesis.settings.register_profile(
+    "tests",
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("tests")
 
 

@@ -100,7 +100,7 @@ def test_order(library: tuple[User, list[dict[str, Any]]], order: str) -> None:
 # --- Filters ---
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_filters_combine_with_and(library: tuple[User, list[dict[str, Any]]], data: st.DataObject) -> None:
     user, items = library

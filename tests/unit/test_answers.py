@@ -379,7 +379,7 @@ elements = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(elements, max_size=2),
     st.dictionaries(st.sampled_from(["from", "to", "id"]), texts | st.just("romeo@example.org/x")),
