@@ -162,7 +162,9 @@ class Service:
         return self.log_path.read_text()
 
     def log_lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        """The lines that are whole: who reads while the service writes may find the beginning of one."""
+        whole, _, _ = self.log().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def cli(self, *words: str, code: int = 0, **settings: Any) -> str:
         """Run a command of `media-gallery`, check its exit status, and return what it prints."""
