@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -61,7 +61,8 @@ def stopped_decoders(user: User) -> Iterator[list[int]]:
         yield pids
     finally:
         for pid in set(pids) & set(decoders(user.service)):
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # one that was killed may be ending
+                os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("kind", samples.FORMATS)
