@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import Any
 
 import pytest
 
+from media_gallery.app import microseconds
 from tests import samples
 from tests.service import MIB, User, assert_error
 
@@ -146,16 +146,17 @@ def test_a_link_that_no_upload_takes_over(anna: User, boris: User) -> None:
     data = os.urandom(90)
     anna.upload(data, "first.bin")
     boris.upload(data, "first.bin")
+    before = microseconds()
     found = hit(anna, data)
+    after = microseconds()
     for user, sent, name in ((anna, data, "other.bin"), (boris, data, "sent.bin"), (anna, data[:-1], "sent.bin")):
         assert user.upload(sent, name)["id"] != found["id"]
     past = "UPDATE links SET awaited_until = $2 WHERE id = $1 AND awaited_until > $2"
-    now = int(datetime.fromisoformat(found["created_at"]).timestamp() * 1_000_000)
     ten_minutes = "SELECT 1 FROM links WHERE id = $1 AND awaited_until BETWEEN $2 AND $3"
     assert anna.service.within(
-        lambda g: g.db.read(lambda c: c.one(ten_minutes, found["id"], now + 590 * 10**6, now + 610 * 10**6))
+        lambda g: g.db.read(lambda c: c.one(ten_minutes, found["id"], before + 600 * 10**6, after + 600 * 10**6))
     )
-    anna.service.within(lambda g: g.db.write(lambda c: c.run(past, found["id"], now)))
+    anna.service.within(lambda g: g.db.write(lambda c: c.run(past, found["id"], before)))
     assert anna.upload(data, "sent.bin")["id"] != found["id"]
     gone = hit(anna, data, "gone.bin")
     anna.delete("files/", id=gone["id"])
