@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from media_gallery.http import API
 from media_gallery.http.openapi import document
-from tests.service import Service, User
+from tests.service import PATIENCE, Service, User
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
@@ -45,7 +45,8 @@ def test_no_answer_that_is_not_documented(asked: Service, users: dict[str, User]
     name = case.operation.label
     if name not in users:
         users[name] = asked.user(admin=True)
-    answer = case.call(base_url=asked.url, headers={"Authorization": f"Bearer {users[name].token}"})
+    token = {"Authorization": f"Bearer {users[name].token}"}
+    answer = case.call(base_url=asked.url, headers=token, timeout=PATIENCE)
     if name == "DELETE /api/v1/account/" and answer.status_code == 204:
         del users[name]
     case.validate_response(answer, checks=CHECKS)
