@@ -210,7 +210,8 @@ class Service:
 
     def stored(self, *kinds: str) -> set[str]:
         """Files in these of the directories `blobs`, `thumbs`, `links` and `staging`, on disk and in the bucket."""
-        places = (path for kind in kinds for path in (self.data_dir / kind).rglob("*"))
+        walks = (os.walk(self.data_dir / kind) for kind in kinds)  # it passes over what the service removes meanwhile
+        places = (Path(folder, name) for walk in walks for folder, folders, files in walk for name in folders + files)
         found = {str(path.relative_to(self.data_dir)) for path in places if path.is_file() or path.is_symlink()}
         if self.settings.get("STORAGE_URL"):
             found |= {name for name in s3.objects(self.settings) if name.partition("/")[0] in kinds}
