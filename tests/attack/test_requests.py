@@ -23,7 +23,7 @@ from tests.waiting import DEADLINE
 
 @pytest.fixture(scope="module")
 def attacked(start_service: Callable[..., Service]) -> Iterator[Service]:
-    service = start_service(IDLE_TIMEOUT="2 s")
+    service = start_service()
     yield service
     assert "unforeseen error" not in service.log()
     assert 'status="500"' not in service.http.get("/metrics").text
