@@ -62,9 +62,7 @@ class Postgres:
         children = self._children()
         self._server.send_signal(how)
         if how == signal.SIGKILL:
-            for child in children:
-                with suppress(ProcessLookupError):
-                    os.kill(child, how)
+            self._signal(children, how)
         self._server.wait()
 
     @contextmanager
@@ -72,13 +70,17 @@ class Postgres:
         """During the block the server accepts connections and answers nothing."""
         self._server.send_signal(signal.SIGSTOP)  # so that it starts no more children
         processes = [self._server.pid, *self._children()]
-        for process in processes:
-            os.kill(process, signal.SIGSTOP)
+        self._signal(processes, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in processes:
-                os.kill(process, signal.SIGCONT)
+            self._signal(processes, signal.SIGCONT)
+
+    @staticmethod
+    def _signal(processes: list[int], how: signal.Signals) -> None:
+        for process in processes:
+            with suppress(ProcessLookupError):  # that of a client which has just gone
+                os.kill(process, how)
 
     def _children(self) -> list[int]:
         return [
