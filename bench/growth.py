@@ -107,7 +107,8 @@ def times(services: list[tuple[Service, int]]) -> dict[str, list[Times]]:
     for name, call in CALLS_MADE.items():
         taken: list[list[float]] = [[] for _ in services]
         for number in range(CALLS):
-            for seconds, users in zip(taken, owners, strict=True):
+            pairs = list(zip(taken, owners, strict=True))
+            for seconds, users in pairs if number % 2 else reversed(pairs):  # what one leaves, the next pays for
                 user = users[number % len(users)]
                 seconds.append(_seconds(partial(call, user)))
         found[name] = [Times.of(seconds) for seconds in taken]
