@@ -19,6 +19,7 @@ from tests.waiting import DEADLINE
 from tests.xmpp.conftest import component_settings
 from tests.xmpp.prosody import HOST, Prosody
 
+expect.set_options(timeout=DEADLINE * 1000)
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 LONG = ("test_screens.py", "test_many_items.py", "test_desk.py", "test_items.py")
 """The long form, which `make browser` runs."""
@@ -119,7 +120,7 @@ async def drop(page: Page, *files: tuple[str, bytes, str]) -> None:
 
 async def count(page: Page, selector: str, number: int) -> None:
     """Wait until so many elements match."""
-    await expect(page.locator(selector)).to_have_count(number, timeout=DEADLINE * 1000)
+    await expect(page.locator(selector)).to_have_count(number)
 
 
 async def until(page: Page, condition: str) -> None:
