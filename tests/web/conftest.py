@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -121,6 +122,12 @@ async def drop(page: Page, *files: tuple[str, bytes, str]) -> None:
 async def count(page: Page, selector: str, number: int) -> None:
     """Wait until so many elements match."""
     await expect(page.locator(selector)).to_have_count(number)
+
+
+async def stop_clock(page: Page) -> None:
+    """From now on no time passes for the page: notices stay that go after some seconds, with their ways to undo."""
+    await page.clock.install()
+    await page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))
 
 
 async def until(page: Page, condition: str) -> None:

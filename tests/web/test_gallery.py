@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.async_api import Route
 
 from tests import samples
 from tests.service import Service, User, assert_error
-from tests.web.conftest import Visit, count, drop, until
+from tests.web.conftest import Visit, count, drop, stop_clock, until
 from tests.xmpp.conftest import signed_in
 from tests.xmpp.prosody import HOST, Prosody
 
@@ -47,8 +46,7 @@ async def test_a_person_signs_in_and_does_everything_once(visit: Visit, gallery:
 
     await page.click("text=Photos")
     await page.locator(".tick").first.check()
-    await page.clock.install()
-    await page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # the seconds in which one may undo do not pass
+    await stop_clock(page)
     await page.click(".selection .danger")
     await count(page, ".tile", 2)
     await page.click("text=Undo")

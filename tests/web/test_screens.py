@@ -11,7 +11,7 @@ from playwright.async_api import Page, Route
 
 from tests import samples
 from tests.service import Service, User
-from tests.web.conftest import Visit, count, drop, until
+from tests.web.conftest import Visit, count, drop, stop_clock, until
 from tests.xmpp.prosody import HOST
 
 pytestmark = pytest.mark.same_everywhere
@@ -115,6 +115,7 @@ async def test_the_page_works_under_another_host_than_the_links(visit: Visit, ga
     assert visit.hosts == {f"localhost:{port}"}
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     await press(page, ".tile")
+    await stop_clock(page)
     await page.click("text=Copy link")
     await page.wait_for_selector("text=The link is copied.")
     assert (await page.evaluate("navigator.clipboard.readText()")).startswith(f"{gallery.url}/media/")
