@@ -16,6 +16,7 @@ from tests.clients.conftest import Network, Person
 from tests.clients.desktop import dino, gajim
 from tests.clients.terminal import Send, go_sendxmpp, profanity
 from tests.samples import film, picture
+from tests.service import PATIENCE
 from tests.xmpp.conftest import ChatClient
 
 FILES = [
@@ -47,7 +48,7 @@ async def test_a_client_sends_a_photo_and_a_film(
             file.write_bytes(data)
             await send(file)
             sent.append((name, await link(juliet)))
-            answer = await asyncio.to_thread(httpx.get, sent[-1][1], verify=trust)
+            answer = await asyncio.to_thread(httpx.get, sent[-1][1], verify=trust, timeout=PATIENCE)
             assert (answer.status_code, answer.content) == (200, data), sent
             assert answer.headers["content-type"] == media_type
 
@@ -58,5 +59,6 @@ async def test_a_client_sends_a_photo_and_a_film(
     for item in items:
         deleted = await asyncio.to_thread(user.delete, "files/", id=item["id"])
         assert deleted.status_code == 204, deleted.text
-        assert (await asyncio.to_thread(httpx.get, item["file"], verify=trust)).status_code == 404
+        gone = await asyncio.to_thread(httpx.get, item["file"], verify=trust, timeout=PATIENCE)
+        assert gone.status_code == 404
     assert await asyncio.to_thread(user.used) == 0
