@@ -22,7 +22,7 @@ from tests.service import SMALL, Service
 from tests.torture.ledger import Ledger
 from tests.torture.load import LARGE, Client, fresh, picture
 from tests.torture.seed import seeded
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, wait_until
 
 pytestmark = pytest.mark.timeout(0)  # the long forms take long; each single wait has its own deadline
 CLIENTS = 6
@@ -100,10 +100,12 @@ class Torture:
         return True
 
     def kill_service(self) -> None:
-        assert self.service.process
-        if self.service.process.poll() is None:
-            os.killpg(self.service.process.pid, signal.SIGKILL)
-        self.service.process.wait()
+        process = self.service.process
+        assert process
+        if process.poll() is None:
+            wait_until(lambda: os.getpgid(process.pid) == process.pid)  # it may have begun just now
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def finish(self) -> None:
         """Check that gc, while no service runs, leaves only what rows name: in files and in the database."""
