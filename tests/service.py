@@ -35,6 +35,10 @@ MIB = 1024 * 1024
 T = TypeVar("T")
 PATIENCE = 2 * DEADLINE
 """Seconds for one answer or command. It is long, since what they wait for has its own deadline."""
+UNUSED = 0.5
+"""Seconds after which a client gives up a connection that it does not use. Some services close theirs after a second: a
+request that is sent in that moment gets no answer.
+"""
 RATES = (
     "UPLOAD",
     "SLOT",
@@ -89,7 +93,8 @@ def http_client(base_url: str = "", headers: dict[str, str] | None = None) -> ht
     """A client with long timeouts. It does not load the certificates of public authorities, which takes longer than a
     request.
     """
-    return httpx.Client(base_url=base_url, headers=headers, timeout=PATIENCE, verify=False)
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=UNUSED)
+    return httpx.Client(base_url=base_url, headers=headers, timeout=PATIENCE, limits=limits, verify=False)
 
 
 anyone = http_client()
