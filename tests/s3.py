@@ -33,7 +33,7 @@ def client(endpoint: str) -> Any:
     """A client from another library than the service's own."""
     session = botocore.session.get_session()
     session.set_credentials(KEY, SECRET)
-    config = Config(s3={"addressing_style": "path"}, read_timeout=20, retries={"max_attempts": 0})
+    config = Config(s3={"addressing_style": "path"}, read_timeout=DEADLINE, retries={"max_attempts": 0})
     return session.create_client("s3", "us-east-1", endpoint_url=endpoint, config=config)
 
 
