@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.ports import free_port
+from tests.waiting import DEADLINE
 
 PROGRAM = shutil.which("redis-server")
 
@@ -16,7 +17,8 @@ class Redis:
     def __init__(self) -> None:
         assert PROGRAM, "Redis is not installed: run make setup"
         port = free_port()
-        self.url = f"redis://127.0.0.1:{port}/0"
+        # The service gives Redis two seconds, unless the address says more: a busy machine may need them.
+        self.url = f"redis://127.0.0.1:{port}/0?socket_timeout={DEADLINE}&socket_connect_timeout={DEADLINE}"
         self.directory = Path(tempfile.mkdtemp(prefix="gallery-redis-"))
         self._server = subprocess.Popen(
             [PROGRAM, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", self.directory],
