@@ -190,11 +190,17 @@ def test_uploads_get_503_if_a_directory_is_missing(start_service: Callable[..., 
     assert user.upload(os.urandom(3 * MIB))["used"] == 4 * MIB
 
 
+def looked_over(service: Service) -> int:
+    """How often the service has published what was missing in the tree."""
+    return service.log().count("the tree of links was looked over")
+
+
 def test_what_is_not_synced_is_made_again(start_service: Callable[..., Service]) -> None:
     """A power cut may leave links and thumbnails missing or empty."""
     service = start_service(STORAGE_URL="")
     user = service.user()
     photo, avatar = user.upload(samples.picture("jpeg"), "a.jpg"), user.avatar(samples.picture("png", 60, 60))
+    service.wait_until(lambda: looked_over(service) == 1)  # the first start looks, too
     os.killpg(service.process.pid, signal.SIGKILL)  # type: ignore[union-attr]
     for path in service.data_dir.glob("links/*/*"):
         shutil.rmtree(path)
@@ -207,7 +213,7 @@ def test_what_is_not_synced_is_made_again(start_service: Callable[..., Service])
         answer = user.http.get(url)
         assert answer.status_code == 200 and samples.is_image(answer.content)
         assert answer.content != PLACEHOLDER
-    service.wait_until(lambda: "looked over" in service.log())
+    service.wait_until(lambda: looked_over(service) == 2)
     assert "0 for gc, 0 wrong" in service.cli("fsck", GC_GRACE="0")
     for mend in (["gc"], ["fsck", "--repair"]):
         for path in service.data_dir.glob("links/*/*"):
