@@ -267,7 +267,7 @@ def test_a_store_that_is_full(bucket: S3, distant: Service) -> None:
     bucket.set_quota(1)
     try:
         distant.wait_until(lambda: user.send(os.urandom(1000)).status_code == 507)
-        for kept in user.items():  # files that were taken before the store noticed its limit
+        for kept in user.everything():  # files that were taken before the store noticed its limit
             user.delete("files/", id=kept["id"])
         assert_error(user.send(os.urandom(2 * PART)), 507)
         assert user.http.get(file["file"]).content == b"here before"
