@@ -111,3 +111,13 @@ async def call(service: Service, path: str, **body: Any) -> httpx.Response:
     """A `POST` under `/api/v1/account/`, in a thread, since the chat client needs the event loop."""
     headers = body.pop("headers", {})
     return await asyncio.to_thread(service.http.post, f"/api/v1/account/{path}/", json=body, headers=headers)
+
+
+async def request_code(service: Service, **body: Any) -> httpx.Response:
+    """Ask for a code, again and again until the XMPP server takes it: it is waited for some seconds only, and a busy
+    machine may pause for longer.
+    """
+    async with asyncio.timeout(DEADLINE):
+        while (answer := await call(service, "xmpp_code_request", **body)).status_code == 503:  # noqa: ASYNC110, a server
+            await asyncio.sleep(0.1)
+    return answer

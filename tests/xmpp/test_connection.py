@@ -17,7 +17,7 @@ from media_gallery.connection import XmppConfig, try_connection
 from tests.ports import free_port
 from tests.service import Service, assert_error
 from tests.waiting import DEADLINE
-from tests.xmpp.conftest import ChatClient, call, client_settings, component_settings, signed_in
+from tests.xmpp.conftest import ChatClient, call, client_settings, component_settings, request_code, signed_in
 from tests.xmpp.prosody import COMPONENT, HANDED_OVER, HOST, SECRET, Prosody
 from tests.xmpp.test_sign_in import ask
 
@@ -142,7 +142,7 @@ async def test_a_client_account_answers_pings_and_version_and_disco(
     connected: Callable[..., Service], prosody: Prosody, romeo: ChatClient
 ) -> None:
     service = connected(**client_settings(prosody))
-    asked = await call(service, "xmpp_code_request", jid=romeo.boundjid.full)
+    asked = await request_code(service, jid=romeo.boundjid.full)
     await check_answers(romeo, (await romeo.code(asked))["from"].full, service)
 
 

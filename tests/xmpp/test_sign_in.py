@@ -9,7 +9,7 @@ from typing import Any
 from slixmpp.xmlstream import ET
 
 from tests.service import Service, assert_error
-from tests.xmpp.conftest import ChatClient, call, client_settings, signed_in
+from tests.xmpp.conftest import ChatClient, call, client_settings, request_code, signed_in
 from tests.xmpp.prosody import COMPONENT, HOST, Prosody
 
 CONFIRM = "{http://jabber.org/protocol/http-auth}confirm"
@@ -23,12 +23,12 @@ def confirm_of(stanza: Any) -> dict[str, str]:
 
 async def ask(service: Service, romeo: ChatClient, kind: str = "iq", **more: Any) -> str:
     """Ask for a code; return it once it has arrived."""
-    answer = await call(service, "xmpp_code_request", jid=romeo.boundjid.full, type=kind, **more)
+    answer = await request_code(service, jid=romeo.boundjid.full, type=kind, **more)
     return confirm_of(await romeo.code(answer))["id"]
 
 
 async def check_iq(service: Service, romeo: ChatClient, api_jid: str) -> None:
-    answer = await call(service, "xmpp_code_request", jid=romeo.boundjid.full, type="iq")
+    answer = await request_code(service, jid=romeo.boundjid.full, type="iq")
     stanza, body = await romeo.code(answer), answer.json()
     assert set(body) == {"request_id", "api_jid"}
     assert body["api_jid"] == api_jid == stanza["from"].bare
@@ -53,8 +53,8 @@ async def test_a_client_account_sends_the_code_as_an_iq(
 
 
 async def test_a_message_is_for_a_person_in_their_language(component: Service, romeo: ChatClient) -> None:
-    answer = await call(
-        component, "xmpp_code_request", jid=romeo.boundjid.bare, headers={"Accept-Language": "ru-RU,ru;q=0.9,en;q=0.8"}
+    answer = await request_code(
+        component, jid=romeo.boundjid.bare, headers={"Accept-Language": "ru-RU,ru;q=0.9,en;q=0.8"}
     )
     message = await romeo.code(answer)
     assert message["id"] == answer.json()["request_id"]
@@ -68,19 +68,19 @@ async def test_a_message_is_for_a_person_in_their_language(component: Service, r
 async def test_a_message_is_copied_to_no_other_device(component: Service, prosody: Prosody, romeo: ChatClient) -> None:
     async with signed_in(f"romeo@{HOST}", prosody) as tablet:
         await tablet.plugin["xep_0280"].enable()
-        await romeo.code(await call(component, "xmpp_code_request", jid=romeo.boundjid.full, type="message"))
+        await romeo.code(await request_code(component, jid=romeo.boundjid.full, type="message"))
         await tablet.plugin["xep_0199"].send_ping(HOST)
         assert tablet.received.empty()
 
 
 async def test_a_message_is_in_english_by_default(component: Service, romeo: ChatClient) -> None:
-    asked = await call(component, "xmpp_code_request", jid=romeo.boundjid.bare, type="message")
+    asked = await request_code(component, jid=romeo.boundjid.bare, type="message")
     assert "Do not give it to anybody" in (await romeo.code(asked))["body"]
 
 
 async def test_the_client_may_answer_as_it_likes(component: Service, romeo: ChatClient) -> None:
     for answer in ("result", "error", None):
-        asked = await call(component, "xmpp_code_request", jid=romeo.boundjid.full, type="iq")
+        asked = await request_code(component, jid=romeo.boundjid.full, type="iq")
         stanza = await romeo.code(asked)
         if answer == "result":
             stanza.reply().send()
@@ -163,7 +163,7 @@ async def test_no_answer_tells_whether_an_account_exists(component: Service, rom
     await call(component, "xmpp_auth", jid=romeo.boundjid.bare, code=await ask(component, romeo))
     answers = [await call(component, "xmpp_auth", jid=jid, code="0") for jid in (romeo.boundjid.bare, f"nobody@{HOST}")]
     assert answers[0].content == answers[1].content
-    answers = [await call(component, "xmpp_code_request", jid=jid) for jid in (romeo.boundjid.bare, f"nobody2@{HOST}")]
+    answers = [await request_code(component, jid=jid) for jid in (romeo.boundjid.bare, f"nobody2@{HOST}")]
     assert [answer.status_code for answer in answers] == [201, 201]
     await romeo.code(answers[0])
 
