@@ -107,9 +107,9 @@ class S3:
         wait_until(done, lambda: "\n".join(["the S3 store does not start", *said]), pause=0.2, deadline=3 * DEADLINE)
 
     def settings(self) -> dict[str, Any]:
-        """Settings of a service with its own empty store."""
+        """Settings of a service with its own empty store, which may pause for as long as a test waits for anything."""
         return {"STORAGE_URL": f"s3://{BUCKET}/store-{next(self._numbers)}", "S3_ENDPOINT": self.endpoint,
-                "S3_ACCESS_KEY_ID": KEY, "S3_SECRET_ACCESS_KEY": SECRET}  # fmt: skip
+                "S3_ACCESS_KEY_ID": KEY, "S3_SECRET_ACCESS_KEY": SECRET, "S3_TIMEOUT": DEADLINE}  # fmt: skip
 
     def set_quota(self, size: int | None) -> None:
         """Limit the bytes that the account may store. None: as many as there is room for."""

@@ -29,7 +29,7 @@ def way(bucket: S3) -> Iterator[Way]:
 @pytest.fixture
 def distant(bucket: S3, way: Way, start_service: Callable[..., Service]) -> Service:
     """A service that reaches its store by that connection, and waits for it for a long time."""
-    endpoint = {"S3_ENDPOINT": f"http://127.0.0.1:{way.port}", "S3_TIMEOUT": DEADLINE, "STOP_TIMEOUT": DEADLINE}
+    endpoint = {"S3_ENDPOINT": f"http://127.0.0.1:{way.port}", "STOP_TIMEOUT": DEADLINE}
     return start_service(**bucket.settings() | endpoint, **LIMITS)
 
 

@@ -19,7 +19,6 @@ from tests import s3, samples
 from tests.s3 import S3
 from tests.service import SMALL, Service, User, anyone
 from tests.tcp import Way
-from tests.waiting import DEADLINE
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +147,7 @@ def test_they_move_with_the_database(
 
 
 def test_a_bucket_has_nothing_to_do_with_them(bucket: S3, way: Way, start_service: Callable[..., Service]) -> None:
-    there = bucket.settings() | {"S3_ENDPOINT": f"http://127.0.0.1:{way.port}", "S3_TIMEOUT": DEADLINE}
+    there = bucket.settings() | {"S3_ENDPOINT": f"http://127.0.0.1:{way.port}"}
     service = start_service(SMALL_FILE_SIZE=SMALL, **there | {"S3_DELIVERY": "redirect"})
     user = service.user()
     user.upload(os.urandom(SMALL + 1))
