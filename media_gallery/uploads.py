@@ -151,19 +151,21 @@ class Uploads:
         """
         who = account.id if isinstance(account, Account) else account
         await self.rates.hit("upload", self.limits.rate_upload, who)
-        quota = await self.admit(account, least, whole, slot_id=slot_id)
         writer = self.store.writer()
         entered = self.arrivals.enter(who, self.limits.uploads_at_once, writer.key, slot_id)
         if entered is None:
             raise TooManyRequests("Too many uploads at once", retry_after=COME_AGAIN)
         entry, others = entered
-        upload = Upload(self, Received(who, writer.key, whole=whole), entry, writer, quota.left - others)
-        try:
-            yield upload
+        try:  # from now on nobody else on this host takes the slot: what the database says of it holds
+            quota = await self.admit(account, least, whole, slot_id=slot_id)
+            upload = Upload(self, Received(who, writer.key, whole=whole), entry, writer, quota.left - others)
+            try:
+                yield upload
+            finally:
+                if not upload.finished:
+                    await upload.discard()
         finally:
             self.arrivals.leave(entry)
-            if not upload.finished:
-                await upload.discard()
 
     async def keep(
         self, entry: Entry, staged: Staged, offer: Offer, new: NewLink, origin: Origin | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -19,7 +20,7 @@ from PIL import Image
 from media_gallery.app import Gallery
 from media_gallery.db import Connection, links
 from media_gallery.errors import Conflict, NotFound
-from media_gallery.models import NewLink
+from media_gallery.models import NewLink, Quota
 from media_gallery.offers import Offer
 from media_gallery.slot_tokens import Purpose
 from tests import samples
@@ -191,6 +192,39 @@ def test_another_host_may_be_first(slots: Slots, anna: User) -> None:
     assert anyone.get(f"{slots.service.url}/media/{slot}/a").content == theirs
     assert anna.used() == 2000 and len(anna.items()) == 2
     assert anna.delete("files/", id=other["id"]).status_code == 204
+
+
+def test_an_upload_that_is_late_takes_no_other_s_place(
+    slots: Slots, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One upload looks at the database, and another one to its slot begins and ends before it goes on."""
+    tree, slot = slots.service.tree, secrets.token_hex(16)
+    files, ended = [os.urandom(SMALL + 1), os.urandom(SMALL + 2)], list[BaseException | None]()
+
+    async def race(gallery: Gallery) -> None:
+        account = (await gallery.accounts.get(anna.jid)).id
+        look = gallery.uploads.admit
+
+        async def send(data: bytes) -> None:
+            async with gallery.uploads.begin(account, len(data), len(data), slot) as upload:
+                await upload.write(data)
+                await upload.finish(Offer("a.bin", len(data), slot_id=slot, unchanged=True))
+
+        async def look_and_wait(*args: Any, **more: Any) -> Quota:
+            monkeypatch.setattr(gallery.uploads, "admit", look)
+            found = await look(*args, **more)
+            ended.extend(await asyncio.gather(send(files[1]), return_exceptions=True))
+            return found
+
+        monkeypatch.setattr(gallery.uploads, "admit", look_and_wait)
+        ended.extend(await asyncio.gather(send(files[0]), return_exceptions=True))
+
+    slots.service.within(race)
+    assert {type(error) for error in ended} == {Conflict, type(None)}
+    winner = files[1 - ended.index(None)]
+    [place] = tree.glob(f"links/*/{slot}")
+    assert (place / "a.bin").read_bytes() == winner == anyone.get(f"{slots.service.url}/media/{slot}/a.bin").content
+    assert anna.used() == len(winner)
 
 
 def test_known_bytes_are_stored_once(slots: Slots, anna: User) -> None:

@@ -107,7 +107,7 @@ async def test_a_descriptor_holds_what_is_deleted(store: BlobStore) -> None:
         os.fstat(fd)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(pieces=st.lists(st.integers(0, 2 * BATCH), max_size=6))
 async def test_digests_do_not_depend_on_how_bytes_arrive(store: BlobStore, pieces: list[int]) -> None:
     writer, whole = store.writer(), b""
