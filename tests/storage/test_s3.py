@@ -181,7 +181,7 @@ def test_the_unfinished_upload_of_a_killed_sender_is_removed(through: Service) -
     client.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=b"x" * PART)
 
     def unfinished() -> list[Any]:
-        return list(client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", []))
+        return list(client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{prefix}/").get("Uploads", []))
 
     through.cli("gc")
     assert len(unfinished()) == 1  # its sender may still run
