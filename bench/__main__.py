@@ -296,7 +296,7 @@ def show(figures: list[Figure]) -> None:
 
 
 def _postgres(stack: ExitStack) -> dict[str, Any]:
-    server = Postgres()
+    server = Postgres(durable=True)
     stack.callback(server.stop)
     return {"DATABASE_URL": server.ready_database()}
 

@@ -25,9 +25,12 @@ def _programs() -> Path | None:
 
 
 class Postgres:
-    """A separate cluster. PostgreSQL refuses to run as root, so root runs it as the user postgres."""
+    """A separate cluster. PostgreSQL refuses to run as root, so root runs it as the user postgres.
 
-    def __init__(self) -> None:
+    Unless it is `durable`, it does not sync: tests kill its processes and never the machine, whose disk may be slow.
+    """
+
+    def __init__(self, durable: bool = False) -> None:
         programs = _programs()
         assert programs, "PostgreSQL is not installed: run make setup"
         self.directory = Path(tempfile.mkdtemp(prefix="gallery-postgres-"))
@@ -36,8 +39,10 @@ class Postgres:
         self._user = "postgres" if os.getuid() == 0 else None
         if self._user:
             shutil.chown(self.directory, self._user, self._user)
-        self._run(programs / "initdb", "-D", self.directory / "data", "-U", "postgres", "--auth=trust", "-E", "UTF8")
-        self._programs = programs
+        self._run(
+            programs / "initdb", "-D", self.directory / "data", "-U", "postgres", "--auth=trust", "-E", "UTF8", "-N"
+        )
+        self._programs, self._durable = programs, durable
         self.resume()
 
     def resume(self) -> None:
@@ -47,7 +52,7 @@ class Postgres:
     def _starts(self) -> bool:
         self._server = subprocess.Popen(
             [self._programs / "postgres", "-D", self.directory / "data", "-p", str(self.port), "-k", self.directory,
-             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"],
+             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300", "-c", f"fsync={self._durable}"],
             user=self._user, group=self._user, extra_groups=[] if self._user else None, cwd=self.directory,
             stderr=(self.directory / "log").open("wb"),
         )  # fmt: skip
