@@ -59,4 +59,5 @@ class Way:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # else the thread that accepts would take one more connection
         self._listener.close()
