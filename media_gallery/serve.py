@@ -261,9 +261,22 @@ def _connections() -> int:
     return limit // 2
 
 
+class _Waking(threading.Event):
+    """An event whose waiter wakes each second. Only the first thread runs Python's signal handlers, and if another one
+    gets the stop signal, as it may after the process was stopped and goes on, nothing else would wake the first.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None:
+            return super().wait(timeout)
+        while not super().wait(1):
+            pass
+        return True
+
+
 def _server(settings: Settings) -> Any:
     host, port = settings.address
-    return Server(
+    server = Server(
         "media_gallery.serve:worker",
         factory=True,
         address=host,
@@ -280,3 +293,5 @@ def _server(settings: Settings) -> Any:
         respawn_failed_workers=True,
         workers_kill_timeout=max(1, int(settings.stop_timeout)),
     )
+    server.main_loop_interrupt = _Waking()
+    return server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from tests.faults.raw import END, Raw, part
 from tests.ports import listens
-from tests.service import MIB, Service
+from tests.service import MIB, PATIENCE, Service
 from tests.waiting import wait_until
 
 
@@ -48,6 +49,16 @@ def test_an_upload_that_does_not_end_is_cut_when_the_time_is_over(start_service:
     service.stop()
     with pytest.raises(OSError):
         raw.answer()
+
+
+def test_a_stop_signal_ends_the_service_whichever_thread_gets_it(start_service: Callable[..., Service]) -> None:
+    """The system gives it to the first thread, but to any of them if it came while the process was stopped."""
+    service = start_service()
+    assert service.process
+    pid = service.process.pid
+    other = next(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid)
+    assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
+    assert service.process.wait(PATIENCE) == 0
 
 
 def test_what_was_acknowledged_survives_a_kill(start_service: Callable[..., Service]) -> None:
