@@ -48,14 +48,10 @@ def held(user: User, body: bytes) -> Raw:
     return raw
 
 
-def staging(user: User) -> list[Path]:
-    return list((user.service.data_dir / "staging").iterdir())
-
-
 def staged(user: User) -> int:
     """Bytes in staging. Files of cut uploads may go while they are counted."""
     sizes = list[int]()
-    for path in staging(user):
+    for path in (user.service.data_dir / "staging").iterdir():
         with suppress(FileNotFoundError):
             sizes.append(path.stat().st_size)
     return sum(sizes)
@@ -63,7 +59,7 @@ def staged(user: User) -> int:
 
 def test_uploads_held_open_take_no_more_than_the_quota(user: User) -> None:
     """The first upload comes in this process, so that all its bytes are counted before the second one begins."""
-    user.service.wait_until(lambda: not staging(user))
+    user.service.wait_until(lambda: not user.service.stored("staging"))
 
     async def work(gallery: Gallery) -> None:
         account = (await gallery.accounts.get(user.jid)).id
@@ -93,9 +89,9 @@ def test_the_room_of_a_cut_upload_is_given_back(user: User, sent: int) -> None:
 
 
 def as_many_as_allowed(user: User) -> list[Raw]:
-    user.service.wait_until(lambda: not staging(user))  # cut uploads of an earlier test may still be going
+    user.service.wait_until(lambda: not user.service.stored("staging"))  # of cut uploads of an earlier test
     raws = [held(user, BODY[: MIB + 10_000]) for _ in range(3)]
-    user.service.wait_until(lambda: len(staging(user)) == 3)
+    user.service.wait_until(lambda: len(user.service.stored("staging")) == 3)
     return raws
 
 
@@ -144,7 +140,7 @@ def test_however_an_upload_ends_its_room_is_given_back(
     user: User, way: Callable[[Upload], Coroutine[Any, Any, None]], error: type[BaseException] | None
 ) -> None:
     """Nothing is left of an upload that was not kept."""
-    user.service.wait_until(lambda: not staging(user))
+    user.service.wait_until(lambda: not user.service.stored("staging"))
 
     async def brought(gallery: Gallery, account: AccountId) -> None:
         async with gallery.uploads.begin(account) as upload:
@@ -160,7 +156,7 @@ def test_however_an_upload_ends_its_room_is_given_back(
         assert gallery.arrivals.held(account) == (0, 0)
 
     user.service.within(work)
-    assert not staging(user)
+    assert not user.service.stored("staging")
     assert len(user.items()) == (way is _finish)
 
 
@@ -203,5 +199,5 @@ def test_uploads_of_a_killed_worker_count_no_more(user: User) -> None:
     user.service.wait_until(lambda: user.send(os.urandom(4 * MIB)).status_code == 201)
     for raw in raws:
         raw.close()
-    for path in staging(user):  # upkeep does this each minute, perhaps now
+    for path in (user.service.data_dir / "staging").iterdir():  # upkeep does this each minute, perhaps now
         path.unlink(missing_ok=True)
