@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import pillow_heif
@@ -19,6 +20,8 @@ AVATAR = 1536
 AVATAR_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 """Formats of avatars whose thumbnails have the same format; thumbnails of the others are WebP."""
+_ENCODERS = 2
+"""Threads that encode at once: the square takes one of them about as long as all its thumbnails take the other."""
 _HELD = {"webp": 4.5, "gif": 6.0, "bmp": 11.0, "heic": 5.0, "avif": 15.0}
 """Bytes in memory for each pixel while it is decoded, as measured; JPEG, PNG and TIFF are decoded row by row."""
 
@@ -179,26 +182,30 @@ def avatar(source: Source) -> dict[str, Any]:
     image = StillImage(source, whole=True)
     side = min(image.width, image.height, AVATAR)
     square = image.square(side).copy_memory()
-    parts = {"": encode(square, source.format, 90, source.lossless)}
     ext = EXTENSIONS.get(source.format, "webp")
-    made = thumbnails(square, [size for size in AVATAR_SIZES if size < side], ext)
-    if f"{THUMBNAIL}.webp" not in made:
-        made |= thumbnails(square, [THUMBNAIL], "webp")
-    return {"format": source.format, "width": side, "parts": parts | made}
+    wanted = {(size, ext) for size in AVATAR_SIZES if size < side} | {(THUMBNAIL, "webp")}
+    with ThreadPoolExecutor(_ENCODERS) as encoders:
+        kept = encoders.submit(encode, square, source.format, 90, source.lossless)
+        made = thumbnails(square, wanted, encoders)
+        parts = {"": kept.result()} | made
+    return {"format": source.format, "width": side, "parts": parts}
 
 
 def avatar_thumbnails(source: Source, sizes: list[int], ext: str) -> dict[str, Any]:
     """Thumbnails of a stored avatar."""
     square = StillImage(source, whole=True).square(min(max(sizes) * 2, AVATAR)).copy_memory()
-    return {"parts": thumbnails(square, sizes, ext)}
+    with ThreadPoolExecutor(_ENCODERS) as encoders:
+        return {"parts": thumbnails(square, {(size, ext) for size in sizes}, encoders)}
 
 
-def thumbnails(square: Any, sizes: list[int], ext: str) -> dict[str, bytes]:
-    """Make each from the smallest image at hand of twice its size or more: as good as from the largest, and faster."""
-    larger, made = [square], {}
-    for size in sorted(sizes, reverse=True):
-        base = min((image for image in larger if image.width >= 2 * size), key=lambda i: i.width, default=square)
-        small = base.thumbnail_image(size, height=size).copy_memory()
-        larger.append(small)
-        made[f"{size}.{ext}"] = encode(small, "jpeg" if ext == "jpg" else ext)
-    return made
+def thumbnails(square: Any, wanted: set[tuple[int, str]], encoders: Executor) -> dict[str, bytes]:
+    """File name -> bytes, for each side and extension. Each is made from the smallest image at hand of twice its side
+    or more: as good as from the largest, and faster. The encoders work while further ones are scaled.
+    """
+    scaled, made = {square.width: square}, {}
+    for size, ext in sorted(wanted, reverse=True):
+        if size not in scaled:
+            base = scaled[min((width for width in scaled if width >= 2 * size), default=square.width)]
+            scaled[size] = base.thumbnail_image(size, height=size).copy_memory()
+        made[f"{size}.{ext}"] = encoders.submit(encode, scaled[size], "jpeg" if ext == "jpg" else ext)
+    return {name: encoded.result() for name, encoded in made.items()}
