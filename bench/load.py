@@ -63,13 +63,16 @@ class Slots:
     port: int
     jid: str
     secret: str
+    media_type: str = Gallery.media_type
 
     def head(self, size: int, number: int) -> tuple[bytes, bytes]:
         slot, name, now = secrets.token_hex(16), f"{number}.bin", int(time.time())
-        claims = Claims(sub=self.jid, slot=slot, filename=name, filesize=size, filetype="", iat=now, exp=now + VALID)
+        claims = Claims(
+            sub=self.jid, slot=slot, filename=name, filesize=size, filetype=self.media_type, iat=now, exp=now + VALID
+        )
         head = (
             f"PUT /media/{slot}/{name} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {sign(self.secret, claims)}\r\n"
-            f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n"
+            f"Content-Type: {self.media_type}\r\nContent-Length: {size}\r\n\r\n"
         )
         return head.encode(), b""
 

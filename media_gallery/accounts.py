@@ -200,7 +200,7 @@ class Accounts:
 
         async def transaction(c: Connection) -> None:
             account = await queries.ensure_account(c, jid.bare, jid.domain, now)
-            await queries.insert_token(c, account, _hash_token(token), new)
+            await queries.insert_token(c, account.id, _hash_token(token), new)
 
         await self.db.write(transaction)
         return Issued(token, expires)
@@ -241,14 +241,14 @@ class Accounts:
         if not await self.db.write(lambda c: queries.delete_token(c, account, token_id), frees=True):
             raise NotFound("There is no such token")
 
-    async def ensure(self, jid: Jid) -> AccountId:
+    async def ensure(self, jid: Jid) -> Account:
         """The account of a JID that has been proven elsewhere; it is made if there is none."""
         found, now = await self.db.read(lambda c: queries.find_account(c, jid.bare)), self.clock()
         if found is not None:
-            return found.id
+            return found
         return await self.db.write(lambda c: queries.ensure_account(c, jid.bare, jid.domain, now))
 
-    async def ensure_unnamed(self, jid_sha1: str) -> AccountId:
+    async def ensure_unnamed(self, jid_sha1: str) -> Account:
         """The account of a bare JID of which only the SHA-1 is known, in hex; it is made if there is none, and its
         owner's from the first sign-in on.
         """

@@ -13,7 +13,7 @@ import secrets
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,16 @@ class Entry:
     def unpacked(cls, record: tuple[int, int, bytes, bytes]) -> Entry:
         account, size, key, slot = record
         return cls(AccountId(account), size, key.rstrip(b"\0").decode(), slot.rstrip(b"\0").decode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """The file of another process, living or ended: when it was touched, in seconds since 1970, and its entries."""
+
+    path: str
+    living: bool
+    touched: float
+    entries: list[Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +130,10 @@ class Arrivals:
         upload has this slot, or ended in doubt there; NoSpace, Unavailable.
         """
         with self._turn():
-            uploads, size = self.held(account)
-            if slot and self._is_at(slot):
+            others = list(self._others())
+            if slot and any(entry.slot == slot for entry in self._all(others)):
                 raise Conflict("This file is being uploaded already")
+            uploads, size = self._held(account, others)
             return None if uploads >= most else (self._enter(account, key, slot), size)
 
     def enter_link(self, slot: str) -> Entry:
@@ -198,26 +209,29 @@ class Arrivals:
 
     def held(self, account: AccountId) -> tuple[int, int]:
         """How many uploads of an account are under way on this host, and the bytes that have come of them."""
-        theirs = [entry for _, _, entries in self._others(living=True) for entry in entries if entry.account == account]
+        return self._held(account, self._others())
+
+    def _held(self, account: AccountId, others: Iterable[_Other]) -> tuple[int, int]:
+        theirs = [entry for other in others if other.living for entry in other.entries if entry.account == account]
         return self._uploads[account] + len(theirs), self._sizes[account] + sum(entry.size for entry in theirs)
 
-    def _is_at(self, slot: str) -> bool:
-        """Whether an upload on this host has this slot, or ended in doubt there."""
-        theirs = (entry for living in (True, False) for _, _, entries in self._others(living) for entry in entries)
-        return any(entry.slot == slot for entry in (*self._entries.values(), *theirs))
+    def _all(self, others: Iterable[_Other]) -> Iterator[Entry]:
+        """What is under way on this host, and what ended in doubt."""
+        yield from self._entries.values()
+        for other in others:
+            yield from other.entries
 
     def living_keys(self) -> set[str]:
         """Keys of all uploads under way on this host."""
-        theirs = {entry.key for _, _, entries in self._others(living=True) for entry in entries}
-        return theirs | {entry.key for entry in self._entries.values()}
+        return {entry.key for entry in self._all(other for other in self._others() if other.living)}
 
     def left_behind(self, at_once: bool) -> LeftBehind:
         """What ended in doubt here, and what killed processes left; what is younger than SETTLED only if `at_once`."""
         left = LeftBehind([entry for entry in self._left if at_once or entry.left_at + SETTLED <= time.monotonic()])
-        for path, touched, entries in self._others(living=False):
-            if at_once or touched + SETTLED <= time.time():
-                left.files.append(Path(path))
-                left.entries.extend(entries)
+        for other in self._others():
+            if not other.living and (at_once or other.touched + SETTLED <= time.time()):
+                left.files.append(Path(other.path))
+                left.entries.extend(other.entries)
         return left
 
     def settle(self, left: LeftBehind) -> None:
@@ -229,8 +243,7 @@ class Arrivals:
         for path in left.files:
             path.unlink(missing_ok=True)
 
-    def _others(self, living: bool) -> Iterator[tuple[str, float, list[Entry]]]:
-        """Of other processes, living or ended: the file of each, when it was touched, and its entries."""
+    def _others(self) -> Iterator[_Other]:
         try:
             paths = [entry.path for entry in os.scandir(self.directory) if entry.name != self._path.name]
         except FileNotFoundError:
@@ -241,12 +254,11 @@ class Arrivals:
             except FileNotFoundError:
                 continue
             try:
-                if _is_locked(file) == living:
-                    found = os.fstat(file)
-                    data = os.read(file, found.st_size).rstrip(b"\0")  # unused records are at the end
-                    data += bytes(-len(data) % _RECORD.size)
-                    entries = [Entry.unpacked(one) for one in _RECORD.iter_unpack(data) if one != _NOTHING]
-                    yield path, found.st_mtime, entries
+                living, found = _is_locked(file), os.fstat(file)
+                data = os.read(file, found.st_size).rstrip(b"\0")  # unused records are at the end
+                data += bytes(-len(data) % _RECORD.size)
+                entries = [Entry.unpacked(one) for one in _RECORD.iter_unpack(data) if one != _NOTHING]
+                yield _Other(path, living, found.st_mtime, entries)
             finally:
                 os.close(file)
 

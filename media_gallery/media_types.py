@@ -10,7 +10,7 @@ import mimetypes
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ _ALIASES = {
 """Other names of a type -> the registered one, or the one that browsers know (for Matroska not that of RFC 9559)."""
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> tuple[str | None, bool]:
     """The registered type without parameters, and whether `+voice`, before or after parameters, marks a voice message.
 

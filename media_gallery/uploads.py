@@ -90,15 +90,14 @@ class Uploads:
             raise TooLarge(max_file_size=self.limits.max_file_size)
         now = self.clock() if again else 0
         who = account.id if isinstance(account, Account) else account
-        quota = self.policy.room(account, size) if isinstance(account, Account) and not slot_id else None
+        room = self.policy.room(account, size) if isinstance(account, Account) else None
 
         async def look(c: Connection) -> Quota:
             if slot_id and await links.is_taken(c, slot_id):
                 raise Conflict
-            return await self.policy.check_room(c, who, size, whole, now)
+            return room or await self.policy.check_room(c, who, size, whole, now)
 
-        if quota is None:
-            quota = await self.db.read(look)
+        quota = await self.db.read(look) if slot_id or room is None else room
         self.store.check_room()
         return quota
 

@@ -61,15 +61,15 @@ async def find_account_by_id(c: Connection, account: AccountId) -> Account | Non
     return _account(row) if row else None
 
 
-async def ensure_account(c: Connection, jid: str, vhost: str, now: int) -> AccountId:
+async def ensure_account(c: Connection, jid: str, vhost: str, now: int) -> Account:
     """The account of a bare JID, made if there is none. One that was made for its digest alone gets its name."""
     row = await c.one(
         "INSERT INTO accounts (jid, vhost, created_at, jid_sha1) VALUES ($1, $2, $3, $4)"
-        " ON CONFLICT (jid_sha1) DO UPDATE SET jid = excluded.jid, vhost = excluded.vhost RETURNING id",
+        f" ON CONFLICT (jid_sha1) DO UPDATE SET jid = excluded.jid, vhost = excluded.vhost RETURNING {_ACCOUNT}",
         jid, vhost, now, digest_of(jid),
     )  # fmt: skip
     assert row
-    return AccountId(row[0])
+    return _account(row)
 
 
 def digest_of(jid: str) -> str:
@@ -82,17 +82,17 @@ def unnamed(jid_sha1: str) -> str:
     return f"sha1:{jid_sha1}"
 
 
-async def ensure_unnamed(c: Connection, jid_sha1: str, now: int) -> AccountId:
+async def ensure_unnamed(c: Connection, jid_sha1: str, now: int) -> Account:
     """The account of a bare JID of which only the digest is known, in hex; made if there is none. Until its owner signs
     in, it is called by that.
     """
     row = await c.one(
         "INSERT INTO accounts (jid, vhost, created_at, jid_sha1) VALUES ($1, '', $2, $3)"
-        " ON CONFLICT (jid_sha1) DO UPDATE SET jid_sha1 = excluded.jid_sha1 RETURNING id",
+        f" ON CONFLICT (jid_sha1) DO UPDATE SET jid_sha1 = excluded.jid_sha1 RETURNING {_ACCOUNT}",
         unnamed(jid_sha1), now, jid_sha1,
     )  # fmt: skip
     assert row
-    return AccountId(row[0])
+    return _account(row)
 
 
 async def set_quota(c: Connection, jid: str, quota: int | None) -> Account | None:

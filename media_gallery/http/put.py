@@ -19,7 +19,7 @@ from media_gallery.errors import (
 )
 from media_gallery.http.middleware import PRIVATE
 from media_gallery.http.request import Call, chunks, declared_length
-from media_gallery.models import SLOT_ID, AccountId, Jid
+from media_gallery.models import SLOT_ID, Account, Jid
 from media_gallery.names import clean_name
 from media_gallery.offers import Offer
 from media_gallery.quantities import LAST
@@ -33,7 +33,7 @@ _SHA1 = re.compile(r"[0-9a-f]{40}")
 class Granted:
     """An upload that somebody who gives out slots has permitted: whose file it becomes, and of how many bytes."""
 
-    account: AccountId
+    account: Account
     size: int
     offer: Offer
 
@@ -47,7 +47,7 @@ async def put(call: Call) -> Response:
     """
     request, uploads = call.request, call.services.uploads
     granted = await _granted(call)
-    request.scope["state"]["account"] = granted.account
+    request.scope["state"]["account"] = granted.account.id
     async with uploads.begin(granted.account, granted.size, granted.size, granted.offer.slot_id) as upload:
         async for chunk in chunks(request, call.services.settings):
             if upload.received.size + len(chunk) > granted.size:
@@ -128,7 +128,7 @@ async def _by_signature(call: Call) -> Granted:
     return Granted(await _owner(call, user), length, offer)
 
 
-async def _owner(call: Call, user: str | None) -> AccountId:
+async def _owner(call: Call, user: str | None) -> Account:
     """Whose file it becomes. ejabberd tells the SHA-1 of the uploader's bare JID. Raises Forbidden if nobody does."""
     accounts, owner = call.services.accounts, call.services.settings.prosody_upload_owner
     if user is not None and _SHA1.fullmatch(user):

@@ -207,7 +207,7 @@ class Importer:
         if owner not in self._accounts:
             accounts = self.accounts
             ensured = accounts.ensure(owner.jid) if owner.jid else accounts.ensure_unnamed(owner.sha1)
-            self._accounts[owner] = await ensured
+            self._accounts[owner] = (await ensured).id
         return self._accounts[owner]
 
     async def _keep(self, old: OldFile, account: AccountId, origin: Origin) -> None:

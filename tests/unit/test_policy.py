@@ -30,7 +30,7 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def account(db: Database) -> AccountId:
-    return await db.write(lambda c: accounts.ensure_account(c, JID, "example.org", 1))
+    return (await db.write(lambda c: accounts.ensure_account(c, JID, "example.org", 1))).id
 
 
 async def found(db: Database) -> Account:

@@ -159,7 +159,7 @@ async def everything_else(gallery: Gallery, caller: Caller, name: str) -> None:
     jid, someone = Jid.parse(caller.jid), Jid.parse(f"other-{name}@example.org")
     await files.usage(account, Filter())
     await accounts.get(jid.bare)
-    assert await accounts.ensure(jid) == account
+    assert (await accounts.ensure(jid)).id == account
     await accounts.list_tokens(account, Window("id", True, 1, 50))
     for algorithm, length, avatar in product(("sha-1", "sha-256"), (40, 64), (True, False)):
         digest = Digest(algorithm, name.ljust(length, "0"))  # type: ignore[arg-type]
