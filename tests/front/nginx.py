@@ -23,7 +23,7 @@ PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/s
 CONFIGURATION = Path(__file__).parents[2] / "contrib" / "nginx"
 HOST = "gallery.example.org"
 _MAIN = """
-worker_processes 2; daemon off; pid {directory}/pid; error_log {directory}/error; {user}
+worker_processes 2; pcre_jit on; daemon off; pid {directory}/pid; error_log {directory}/error; {user}
 events {{ worker_connections 512; }}
 http {{
     include /etc/nginx/mime.types;
