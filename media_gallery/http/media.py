@@ -105,13 +105,19 @@ def _headers(content: Content) -> dict[str, str]:
         "Content-Type": THUMBNAIL_TYPES[ext] if thumbnail else link.media_type,
         "Content-Disposition": "inline" if thumbnail else disposition(link.media_type, link.name),
         "ETag": f'"{link.blob.sha256}{"-" + thumbnail if thumbnail else ""}"',
-        "Last-Modified": formatdate(link.created_at // 1_000_000, usegmt=True),
+        "Last-Modified": _http_date(link.created_at // 1_000_000),
         "Cache-Control": _FOREVER if content.left is None else f"public, max-age={min(content.left, _YEAR)}",
         "Accept-Ranges": "bytes",
     }
 
 
 @lru_cache(maxsize=1024)  # some files are asked for again and again
+def _http_date(seconds: int) -> str:
+    """A time since 1970 as headers tell it (RFC 9110, section 5.6.7)."""
+    return formatdate(seconds, usegmt=True)
+
+
+@lru_cache(maxsize=1024)
 def disposition(media_type: str, name: str) -> str:
     """`Content-Disposition` (RFC 6266): inline only for safe types, and with the name of the file for downloads."""
     disposition_type = "inline" if is_safe_inline(media_type) else "attachment"
