@@ -36,7 +36,8 @@ HEADER, ANSWER = 16 * 1024, 256 * 1024 * 1024
 """Bytes of a decoder's answer, at most: of its first line, and of what follows."""
 PROGRAM = Path(__file__).with_name("decoder") / "__main__.py"
 _ENVIRONMENT = {
-    "VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8",
+    "VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "LC_ALL": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "1",  # so its threads use what others have freed
     "VIPS_DISC_THRESHOLD": "64g",  # larger images would go to files, which a decoder cannot write
 }  # fmt: skip
 
