@@ -27,9 +27,12 @@ PIECE = 256 * 1024
 AHEAD = 4
 """Batches of one upload in work, at most: with the gathered bytes, and those just read, an upload takes up to 5 MiB."""
 CACHED = 8 * 1024 * 1024
-"""Bytes at the start of a file that stay in the page cache. After each so many further ones, the system is told to
-write and forget them: so the sync at the end has little to do, and files that are read often stay in the cache.
+"""Bytes at the start of a file that stay in the page cache. Further ones are synced and forgotten while the rest comes,
+so many at once or more: so the sync at the end has little to do, and files that are read often stay in the cache. A
+virtual disk may keep in memory what the system has written, until a sync, so it is not enough to have it written early.
 """
+SYNCS = 4
+"""Uploads that are synced while they come, at most, since the other uploads need threads, too."""
 TOUCH = 60.0
 """Seconds after which an unfinished file is touched, so that a slow upload is not removed as abandoned."""
 THREADS = 16
@@ -93,6 +96,7 @@ class Staging:
 
     async def start(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "store")
+        self.syncs = asyncio.Semaphore(SYNCS)
         await self.run(lambda: self.directory.mkdir(parents=True, exist_ok=True))
 
     async def close(self) -> None:
@@ -243,7 +247,8 @@ class _Writer:
         self._fd: int | None = None
         self._on_disk = False
         self._touched = 0.0
-        self._written = self._flushed = 0
+        self._synced = 0
+        self._syncing: asyncio.Task[None] | None = None
         self._in_work: deque[list[asyncio.Task[Any]]] = deque()
 
     async def write(self, chunk: bytes) -> None:
@@ -275,7 +280,23 @@ class _Writer:
         self._gathered, self._waiting = [], 0
         jobs = (lambda: self._write(batch), lambda: self._sha256.update(batch), lambda: self._sha1.update(batch))
         before = self._in_work[-1] if self._in_work else (None, None, None)
-        self._in_work.append([asyncio.create_task(self._after(*way)) for way in zip(before, jobs, strict=True)])
+        tasks = [asyncio.create_task(self._after(*way)) for way in zip(before, jobs, strict=True)]
+        self._in_work.append(tasks)
+        if self.size - self._synced >= CACHED and not self.staging.syncs.locked():
+            self._sync_after(tasks[0])
+
+    def _sync_after(self, written: asyncio.Task[Any]) -> None:
+        """Sync what has come, while more comes, unless the sync before still runs. Raises what that one raised."""
+        if self._syncing is not None:
+            if not self._syncing.done():
+                return
+            self._syncing.result()
+        self._synced = self.size
+        self._syncing = asyncio.create_task(self._sync_early(written))
+
+    async def _sync_early(self, written: asyncio.Task[Any]) -> None:
+        async with self.staging.syncs:
+            await self._after(written, self._sync_and_forget)
 
     async def _after(self, before: asyncio.Task[Any] | None, job: Callable[[], None]) -> None:
         if before is not None:
@@ -286,14 +307,15 @@ class _Writer:
         assert self._fd is not None
         self.staging.check_room()
         write_all(self._fd, batch)
-        self._written += len(batch)
-        if self._written - self._flushed >= CACHED:
-            os.posix_fadvise(self._fd, CACHED, 0, os.POSIX_FADV_DONTNEED)
-            self._flushed = self._written
 
     def _sync(self) -> None:
         assert self._fd is not None
         os.fdatasync(self._fd)
+
+    def _sync_and_forget(self) -> None:
+        self._sync()
+        assert self._fd is not None
+        os.posix_fadvise(self._fd, CACHED, 0, os.POSIX_FADV_DONTNEED)
 
     async def _settle(self, most: int = 0) -> None:
         """Wait until at most `most` batches are in work; raise what went wrong with one."""
@@ -316,7 +338,8 @@ class _Writer:
         else:
             self._put()
             await self._settle()
-            if self._flushed:  # the sync reports what the system failed to write
+            if self._syncing is not None:  # a sync reports what the system failed to write, and reports it once
+                await asyncio.shield(self._syncing)
                 await self.staging.run(self._sync)
             self._close()
         return Staged(self.key, self.size, self._sha256.hexdigest(), self._sha1.hexdigest(), data)
@@ -325,8 +348,9 @@ class _Writer:
         await asyncio.shield(self._discard())
 
     async def _discard(self) -> None:
-        if self._in_work:  # the last batch, whose jobs wait for those before it
-            await asyncio.gather(*self._in_work[-1], return_exceptions=True)
+        last = self._in_work[-1] if self._in_work else []  # its jobs wait for those before it
+        syncing = [self._syncing] if self._syncing is not None else []
+        await asyncio.gather(*last, *syncing, return_exceptions=True)
         self._gathered = []
         self._close()
         if self._on_disk:

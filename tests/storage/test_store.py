@@ -7,6 +7,7 @@ those stores; the tests also check which stores these are.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from media_gallery.errors import NotFound
+from media_gallery.errors import NotFound, Unavailable
 from media_gallery.settings import Settings
 from media_gallery.storage import Addresses, BlobFiles, BlobStore, LinkTree, Slot, Staged, make_store
 from media_gallery.storage import tree as tree_module
@@ -128,6 +129,29 @@ async def test_what_is_discarded_leaves_nothing(store: BlobStore, size: int) -> 
     await store.discard(await staged(store, os.urandom(size)))
     assert await store.sweep_staging(-1) == (0, 0)
     assert await everything(store) == []
+
+
+async def test_an_upload_fails_if_a_sync_fails_while_it_comes(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells once that it could not write something: the next sync succeeds."""
+    failed: list[int] = []
+    real = os.fdatasync
+
+    def sync(fd: int) -> None:
+        if not failed:
+            failed.append(fd)
+            raise OSError(errno.EIO, "as if the disk failed")
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    writer = store.writer()
+    with pytest.raises(Unavailable):
+        for _ in range(4):
+            await writer.write(bytes(CACHED // 2))
+        await writer.finish()
+    await writer.discard()
+    assert failed and await store.sweep_staging(-1) == (0, 0)
 
 
 async def test_keys_are_never_the_same(store: BlobStore) -> None:
