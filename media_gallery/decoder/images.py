@@ -21,7 +21,7 @@ AVATAR_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 """Formats of avatars whose thumbnails have the same format; thumbnails of the others are WebP."""
 _ENCODERS = 2
-"""Threads that encode at once: the square takes one of them about as long as all its thumbnails take the other."""
+"""Threads that encode at once: one takes the square that is kept, the other its thumbnails as they are scaled."""
 _HELD = {"webp": 4.5, "gif": 6.0, "bmp": 11.0, "heic": 5.0, "avif": 15.0}
 """Bytes in memory for each pixel while it is decoded, as measured; JPEG, PNG and TIFF are decoded row by row."""
 
